@@ -1,0 +1,72 @@
+package dataplane_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// BenchmarkCall measures one tools/call directly, through a bare reverse proxy,
+// through the owner, and through a worker that forwards; all in one process, for
+// profiles. `make bench` compares processes.
+func BenchmarkCall(b *testing.B) {
+	p, u := startPlane(b), startUpstream(b)
+	p.setGateway("g", u.URL, nil)
+	u.setHook(func(w http.ResponseWriter, _ *http.Request, method string) bool {
+		if method != "tools/call" {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"1"}]}}`)
+		return true
+	})
+	target, _ := url.Parse(u.URL)
+	proxy := &http.Server{Handler: &httputil.ReverseProxy{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 256},
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+	}}
+	l, _ := net.Listen("tcp", "127.0.0.1:0")
+	go proxy.Serve(l)
+	b.Cleanup(func() { proxy.Close() })
+	owner, other := startWorker(b, p), startWorker(b, p)
+	c := newClient(b, "g")
+	c.initialize(owner)
+	for _, path := range []struct{ name, url string }{
+		{"direct", u.URL}, {"proxy", "http://" + l.Addr().String()}, {"owner", owner.url}, {"forward", other.url},
+	} {
+		b.Run(path.name, func(b *testing.B) {
+			b.SetParallelism(8)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) { callInLoop(b, pb, path.url, c) })
+		})
+	}
+}
+
+func callInLoop(b *testing.B, pb *testing.PB, target string, c *client) {
+	address := strings.TrimPrefix(target, "http://")
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer conn.Close()
+	body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"counter_increment","arguments":{}}}`
+	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"+
+		"Mcp-Session-Id: %s\r\nMcp-Protocol-Version: 2025-11-25\r\nContent-Length: %d\r\n\r\n%s", c.path, address, c.session, len(body), body)
+	reader := bufio.NewReader(conn)
+	for pb.Next() {
+		io.WriteString(conn, request)
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			b.Errorf("call: %v %v", resp, err)
+			return
+		}
+		io.Copy(io.Discard, resp.Body)
+	}
+}

@@ -1,0 +1,51 @@
+package dataplane
+
+import (
+	"net"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// DefaultMaxSessions is how many sessions a worker owns at most by default.
+const DefaultMaxSessions = 50_000
+
+// Config says how to run one worker. The zero value of every field but those
+// marked required has a meaning.
+type Config struct {
+	// Listener serves MCP clients over HTTP; Run closes it. Required.
+	Listener net.Listener
+	// PeerListener serves the other workers over gRPC; Run closes it. Required.
+	PeerListener net.Listener
+	// PeerAdvertise is where other workers reach PeerListener, host:port; empty
+	// means the listener's own address.
+	PeerAdvertise string
+	// AdminAddress is shown to operators; the caller serves it. May be empty.
+	AdminAddress string
+	// Control are the control plane's replicas, host:port, tried in turn. Required.
+	Control []string
+	// DataDir is the worker's own directory. Required.
+	DataDir string
+	// Zone is shown to operators.
+	Zone string
+	// AllowedHosts are Host header values (without port) that clients may use
+	// beside loopback names on a loopback listener. On another listener they
+	// are the only ones, if any are given.
+	AllowedHosts []string
+	// AllowedOrigins are Origin header values that browsers may send beside
+	// loopback origins on a loopback listener.
+	AllowedOrigins []string
+	// MaxSessions bounds the sessions this worker owns; 0 means DefaultMaxSessions.
+	MaxSessions int
+	// Version is the version of the binary.
+	Version string
+	// Logger gets the worker's log; nil discards it.
+	Logger hclog.Logger
+	// Metrics gets the worker's collectors; nil means none are kept.
+	Metrics prometheus.Registerer
+	// Health is told each time the worker becomes ready (nil) or stops being
+	// ready (why). May be nil. Called from one goroutine at a time.
+	Health func(error)
+	// Registered is told the worker's id each time it registers. May be nil.
+	Registered func(worker string)
+}

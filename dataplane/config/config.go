@@ -1,0 +1,225 @@
+// Package config holds what a worker knows of the world: gateways, members and
+// the key ring at one revision. A snapshot is immutable; readers take it with
+// one atomic load and never lock.
+package config
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+)
+
+// Defaults of a gateway's session policy.
+const (
+	DefaultIdleTimeout      = 30 * time.Minute
+	DefaultAbsoluteLifetime = 24 * time.Hour
+)
+
+// Gateway is a gateway definition, compiled for serving.
+type Gateway struct {
+	ID               string
+	Revision         int64
+	Upstream         *Upstream
+	IdleTimeout      time.Duration
+	AbsoluteLifetime time.Duration
+}
+
+// Upstream is one MCP server behind a gateway.
+type Upstream struct {
+	Name string
+	URL  *url.URL
+	// Fingerprint is a digest of the connection settings; a session opened under
+	// one fingerprint is never used under another.
+	Fingerprint [16]byte
+}
+
+// Member is a worker that is alive.
+type Member struct {
+	Worker      string
+	Incarnation int64
+	PeerAddress string
+}
+
+// Snapshot is the world at one revision. It is never changed.
+type Snapshot struct {
+	Revision int64
+	Gateways map[string]*Gateway
+	Members  map[string]Member
+	Ring     *sessionid.Ring
+	Endings  []*leaseholdv1.Ending
+
+	workers []string // sorted keys of Members
+}
+
+// Winner returns the living worker that takes an orphaned session: the
+// rendezvous-hash winner among the members, so that all fronts agree on one. It
+// returns false when no member is known.
+func (s *Snapshot) Winner(d sessionid.Digest) (Member, bool) {
+	var best string
+	var most uint64
+	for _, w := range s.workers {
+		h := fnv.New64a()
+		h.Write(d[:])
+		h.Write([]byte(w))
+		if weight := mix(h.Sum64()); best == "" || weight > most {
+			best, most = w, weight
+		}
+	}
+	m, ok := s.Members[best]
+	return m, ok
+}
+
+// mix finishes a hash, since FNV spreads the last bytes poorly over the high bits.
+func mix(h uint64) uint64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// Holder holds the newest snapshot. It is safe for concurrent use; the zero
+// value holds an empty one.
+type Holder struct {
+	current atomic.Pointer[Snapshot]
+
+	mu      sync.Mutex
+	changed chan struct{} // guarded by mu; closed and replaced by Set
+}
+
+var empty = &Snapshot{}
+
+// Load returns the newest snapshot, which has revision 0 before the first Set.
+func (h *Holder) Load() *Snapshot {
+	if s := h.current.Load(); s != nil {
+		return s
+	}
+	return empty
+}
+
+// Changed returns a channel that is closed when the next snapshot is there.
+// Take it before Load to miss none.
+func (h *Holder) Changed() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.changed == nil {
+		h.changed = make(chan struct{})
+	}
+	return h.changed
+}
+
+// Set makes s the newest snapshot.
+func (h *Holder) Set(s *Snapshot) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.current.Store(s)
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
+}
+
+// State is the world as the control plane sent it.
+type State struct {
+	Revision int64
+	Gateways map[string]*leaseholdv1.Gateway // by name
+	Members  []*leaseholdv1.Member
+	KeyRing  *leaseholdv1.KeyRing
+	Endings  []*leaseholdv1.Ending
+}
+
+// Compile makes a snapshot of state. What did not change since previous is taken
+// over from it. An error names what cannot be applied; the previous snapshot
+// then serves on.
+func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
+	next := &Snapshot{
+		Revision: state.Revision,
+		Gateways: make(map[string]*Gateway, len(state.Gateways)),
+		Members:  make(map[string]Member, len(state.Members)),
+		Ring:     previous.Ring,
+		Endings:  state.Endings,
+	}
+	for name, definition := range state.Gateways {
+		id := strings.TrimPrefix(name, "gateways/")
+		if old := previous.Gateways[id]; old != nil && old.Revision == definition.GetStatus().GetRevision() {
+			next.Gateways[id] = old
+			continue
+		}
+		gateway, err := compileGateway(id, definition)
+		if err != nil {
+			return nil, fmt.Errorf("compile %s: %w", name, err)
+		}
+		next.Gateways[id] = gateway
+	}
+	for _, m := range state.Members {
+		next.Members[m.GetWorker()] = Member{m.GetWorker(), m.GetIncarnation(), m.GetInfo().GetPeerAddress()}
+	}
+	next.workers = slices.SortedFunc(maps.Keys(next.Members), cmp.Compare[string])
+	if state.KeyRing != nil {
+		ring, err := compileRing(state.KeyRing)
+		if err != nil {
+			return nil, fmt.Errorf("compile key ring: %w", err)
+		}
+		next.Ring = ring
+	}
+	return next, nil
+}
+
+func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error) {
+	if len(definition.GetUpstreams()) != 1 {
+		return nil, fmt.Errorf("upstreams: %d given, exactly 1 is supported", len(definition.GetUpstreams()))
+	}
+	upstream := definition.GetUpstreams()[0]
+	target, err := url.Parse(upstream.GetUrl())
+	if err != nil || target.Host == "" || (target.Scheme != "http" && target.Scheme != "https") {
+		return nil, fmt.Errorf("upstreams[0].url: not an absolute http or https URL (%d bytes)", len(upstream.GetUrl()))
+	}
+	gateway := &Gateway{
+		ID:               id,
+		Revision:         definition.GetStatus().GetRevision(),
+		Upstream:         &Upstream{Name: upstream.GetName(), URL: target, Fingerprint: fingerprint(upstream)},
+		IdleTimeout:      DefaultIdleTimeout,
+		AbsoluteLifetime: DefaultAbsoluteLifetime,
+	}
+	if d := definition.GetSession().GetIdleTimeout(); d != nil {
+		gateway.IdleTimeout = d.AsDuration()
+	}
+	if d := definition.GetSession().GetAbsoluteLifetime(); d != nil {
+		gateway.AbsoluteLifetime = d.AsDuration()
+	}
+	return gateway, nil
+}
+
+// fingerprint covers what decides which server a connection reaches and how. A
+// transport left out is the default one.
+func fingerprint(u *leaseholdv1.Upstream) [16]byte {
+	transport := u.GetTransport()
+	if transport == leaseholdv1.Transport_TRANSPORT_UNSPECIFIED {
+		transport = leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "connection/1\x00%s\x00%s\x00%d", u.GetName(), u.GetUrl(), transport))
+	return [16]byte(sum[:16])
+}
+
+func compileRing(ring *leaseholdv1.KeyRing) (*sessionid.Ring, error) {
+	keys := make([]sessionid.Key, 0, len(ring.GetKeys()))
+	for i, k := range ring.GetKeys() {
+		if len(k.GetId()) != 4 || len(k.GetSecret()) != 32 {
+			return nil, fmt.Errorf("keys[%d]: id of %d bytes and secret of %d, want 4 and 32", i, len(k.GetId()), len(k.GetSecret()))
+		}
+		keys = append(keys, sessionid.Key{ID: [4]byte(k.GetId()), Secret: sessionid.Secret(k.GetSecret())})
+	}
+	return sessionid.NewRing(keys)
+}

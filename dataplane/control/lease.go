@@ -1,0 +1,166 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// firstAttempt bounds an attempt before the worker knows its lease's TTL.
+const firstAttempt = 2 * time.Second
+
+// Run registers the worker, keeps its lease and follows the world until ctx
+// ends. It does not give the lease back: call Leave once nothing dispatches.
+func (c *Client) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		held, err := c.register(ctx)
+		if err != nil {
+			return nil // ctx ended
+		}
+		watchCtx, stop := context.WithCancel(ctx)
+		watching := make(chan struct{})
+		go func() {
+			defer close(watching)
+			c.watch(watchCtx, held.incarnation)
+		}()
+		c.keep(ctx, held)
+		stop()
+		<-watching
+	}
+	return nil
+}
+
+// lease is what the worker holds of its registration.
+type lease struct {
+	incarnation int64
+	id          int64
+	ttl         time.Duration
+}
+
+// register repeats until the worker is a member or ctx ends.
+func (c *Client) register(ctx context.Context) (lease, error) {
+	request := &leaseholdv1.RegisterRequest{Worker: c.cfg.Worker, Info: c.cfg.Info}
+	var resp *leaseholdv1.RegisterResponse
+	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
+		c.calls.WithLabelValues("Register").Inc()
+		resp, err = api.Register(ctx, request)
+		return err
+	})
+	if err != nil {
+		return lease{}, err
+	}
+	held := lease{resp.GetIncarnation(), resp.GetLease(), resp.GetTtl().AsDuration()}
+	c.hold(held, sent)
+	c.cfg.Logger.Info("registered", "incarnation", held.incarnation, "ttl", held.ttl)
+	c.cfg.Registered(held.incarnation, held.ttl)
+	return held, nil
+}
+
+func (c *Client) hold(held lease, sent time.Duration) {
+	c.lease.Store(held.id)
+	c.authority.extend(held.incarnation, sent, held.ttl)
+}
+
+// keep renews until the incarnation is over, which it reports to Lost, or ctx
+// ends. A worker never gives up renewing: as long as nobody took its sessions
+// it is still their owner.
+func (c *Client) keep(ctx context.Context, held lease) {
+	ticker := time.NewTicker(held.ttl / 6)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := c.renew(ctx, &held)
+		if errors.Is(err, errLeaseLost) {
+			c.cfg.Logger.Warn("lease lost, re-adopting", "incarnation", held.incarnation)
+			err = c.readopt(ctx, &held)
+		}
+		if errors.Is(err, errCondemned) {
+			c.cfg.Logger.Warn("incarnation is over, dropping its sessions", "incarnation", held.incarnation)
+			c.authority.revoke()
+			c.cfg.Lost()
+			return
+		}
+	}
+}
+
+func (c *Client) renew(ctx context.Context, held *lease) error {
+	request := &leaseholdv1.RenewRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Lease: held.id}
+	var ttl *durationpb.Duration
+	sent, err := c.insist(ctx, held.ttl*12/100, func(ctx context.Context, api leaseholdv1.ControlServiceClient) error {
+		c.calls.WithLabelValues("Renew").Inc()
+		resp, err := api.Renew(ctx, request)
+		ttl = resp.GetTtl()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	held.ttl = ttl.AsDuration()
+	c.hold(*held, sent)
+	return nil
+}
+
+func (c *Client) readopt(ctx context.Context, held *lease) error {
+	request := &leaseholdv1.ReadoptRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Info: c.cfg.Info}
+	var resp *leaseholdv1.ReadoptResponse
+	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
+		c.calls.WithLabelValues("Readopt").Inc()
+		resp, err = api.Readopt(ctx, request)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	held.id, held.ttl = resp.GetLease(), resp.GetTtl().AsDuration()
+	c.hold(*held, sent)
+	c.cfg.Logger.Info("re-adopted", "incarnation", held.incarnation)
+	return nil
+}
+
+// insist repeats an attempt, each with its own timeout and at the next replica,
+// until there is a verdict or ctx ends. It returns when the attempt that
+// succeeded was sent.
+func (c *Client) insist(ctx context.Context, timeout time.Duration,
+	do func(context.Context, leaseholdv1.ControlServiceClient) error) (time.Duration, error) {
+	for attempt := 0; ; attempt++ {
+		r := c.pick()
+		sent := c.cfg.now()
+		attemptCtx, cancel := context.WithTimeout(ctx, timeout)
+		err := do(attemptCtx, r.api)
+		cancel()
+		if err == nil {
+			return sent, nil
+		}
+		if verdict := verdictOf(err); errors.Is(verdict, errLeaseLost) || errors.Is(verdict, errCondemned) {
+			return sent, verdict
+		}
+		c.next(r)
+		if attempt == 0 || attempt%20 == 0 {
+			c.cfg.Logger.Warn("control plane did not answer", "endpoint", r.address, "error", err)
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return sent, err
+		}
+	}
+}
+
+// Leave gives the lease back, so that other workers take the sessions at once.
+// The caller has stopped dispatching: Leave revokes the authority first.
+func (c *Client) Leave(ctx context.Context) error {
+	c.authority.revoke()
+	if c.authority.Incarnation() == 0 {
+		return nil
+	}
+	_, err := call(ctx, c, "Leave", &leaseholdv1.LeaveRequest{
+		Worker: c.cfg.Worker, Incarnation: c.authority.Incarnation(), Lease: c.lease.Load(),
+	}, leaseholdv1.ControlServiceClient.Leave)
+	return err
+}

@@ -1,0 +1,275 @@
+package dataplane_test
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// plane is a control plane in memory, with the rules of the real one but no
+// etcd, for tests of what a worker does. The real one is tested with workers in
+// test/e2e: the data plane must not know it.
+type plane struct {
+	leaseholdv1.UnimplementedControlServiceServer
+	address string
+	server  *grpc.Server
+
+	mu       sync.Mutex // guards what follows
+	revision int64
+	gateways map[string]*leaseholdv1.Gateway
+	members  map[string]*leaseholdv1.Member
+	records  map[string]*stored
+	watchers map[chan struct{}]bool
+	calls    map[string]int
+	claimErr error
+	endings  []*leaseholdv1.Ending
+}
+
+type stored struct {
+	record   *leaseholdv1.SessionRecord
+	revision int64
+}
+
+const testTTL = 3 * time.Second
+
+func startPlane(tb testing.TB) *plane {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &plane{
+		address: l.Addr().String(), server: grpc.NewServer(), revision: 1,
+		gateways: map[string]*leaseholdv1.Gateway{}, members: map[string]*leaseholdv1.Member{}, records: map[string]*stored{},
+		watchers: map[chan struct{}]bool{}, calls: map[string]int{},
+	}
+	leaseholdv1.RegisterControlServiceServer(p.server, p)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.server.Serve(l)
+	}()
+	tb.Cleanup(func() {
+		p.server.Stop()
+		<-done
+	})
+	return p
+}
+
+// change runs f under the lock and tells the watchers.
+func (p *plane) change(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.revision++
+	f()
+	for w := range p.watchers {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (p *plane) setGateway(id, url string, policy *leaseholdv1.SessionPolicy) {
+	p.change(func() {
+		p.gateways["gateways/"+id] = &leaseholdv1.Gateway{
+			Name: "gateways/" + id, Session: policy, Status: &leaseholdv1.GatewayStatus{Revision: p.revision},
+			Upstreams: []*leaseholdv1.Upstream{{Name: "up", Url: url}},
+		}
+	})
+}
+
+func (p *plane) deleteGateway(id string) {
+	p.change(func() { delete(p.gateways, "gateways/"+id) })
+}
+
+// kill makes a worker dead, as the end of its lease does.
+func (p *plane) kill(worker string) {
+	p.change(func() { delete(p.members, worker) })
+}
+
+func (p *plane) count(method string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls[method]
+}
+
+// tombstones returns the reasons of the sessions that ended.
+func (p *plane) tombstones() (reasons []leaseholdv1.EndReason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.records {
+		if s.record.GetEnd() != nil {
+			reasons = append(reasons, s.record.GetEnd().GetReason())
+		}
+	}
+	return reasons
+}
+
+func (p *plane) live() (records []*leaseholdv1.SessionRecord) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.records {
+		if s.record.GetEnd() == nil {
+			records = append(records, proto.CloneOf(s.record))
+		}
+	}
+	return records
+}
+
+func refusal(code codes.Code, reason string) error {
+	st, _ := status.New(code, reason).WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: "leasehold"})
+	return st.Err()
+}
+
+func (p *plane) Register(_ context.Context, r *leaseholdv1.RegisterRequest) (*leaseholdv1.RegisterResponse, error) {
+	var e int64
+	p.change(func() {
+		e = p.revision
+		p.members[r.GetWorker()] = &leaseholdv1.Member{Worker: r.GetWorker(), Incarnation: e, Info: r.GetInfo()}
+	})
+	return &leaseholdv1.RegisterResponse{Incarnation: e, Lease: e, Ttl: durationpb.New(testTTL)}, nil
+}
+
+func (p *plane) alive(worker string, incarnation int64) bool {
+	m := p.members[worker]
+	return m != nil && m.GetIncarnation() == incarnation
+}
+
+func (p *plane) Renew(_ context.Context, r *leaseholdv1.RenewRequest) (*leaseholdv1.RenewResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.alive(r.GetWorker(), r.GetIncarnation()) {
+		return nil, refusal(codes.NotFound, "LEASE_LOST")
+	}
+	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(testTTL)}, nil
+}
+
+func (p *plane) Readopt(context.Context, *leaseholdv1.ReadoptRequest) (*leaseholdv1.ReadoptResponse, error) {
+	return nil, refusal(codes.FailedPrecondition, "CONDEMNED")
+}
+
+func (p *plane) Leave(_ context.Context, r *leaseholdv1.LeaveRequest) (*leaseholdv1.LeaveResponse, error) {
+	p.kill(r.GetWorker())
+	return &leaseholdv1.LeaveResponse{}, nil
+}
+
+func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
+	if _, err := stream.Recv(); err != nil {
+		return err
+	}
+	changed := make(chan struct{}, 1)
+	changed <- struct{}{}
+	p.mu.Lock()
+	p.watchers[changed] = true
+	p.mu.Unlock()
+	for {
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-changed:
+		}
+		p.mu.Lock()
+		state := &leaseholdv1.WatchResponse{Revision: p.revision, Complete: true, Members: &leaseholdv1.MemberList{}, Endings: &leaseholdv1.EndingList{Endings: p.endings},
+			KeyRing: &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: []byte("key1"), Secret: bytes.Repeat([]byte{7}, 32)}}}}
+		for _, g := range p.gateways {
+			state.Gateways = append(state.Gateways, g)
+		}
+		for _, m := range p.members {
+			state.Members.Members = append(state.Members.Members, m)
+		}
+		p.mu.Unlock()
+		if err := stream.Send(state); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *plane) Claim(_ context.Context, r *leaseholdv1.ClaimRequest) (*leaseholdv1.ClaimResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["Claim"]++
+	if p.claimErr != nil {
+		return nil, p.claimErr
+	}
+	if p.records[r.GetSession()] != nil {
+		return nil, refusal(codes.FailedPrecondition, "HELD")
+	}
+	p.revision++
+	p.records[r.GetSession()] = &stored{r.GetRecord(), p.revision}
+	return &leaseholdv1.ClaimResponse{Revision: p.revision}, nil
+}
+
+func (p *plane) Resolve(_ context.Context, r *leaseholdv1.ResolveRequest) (*leaseholdv1.ResolveResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["Resolve"]++
+	s := p.records[r.GetSession()]
+	if s == nil {
+		return nil, refusal(codes.NotFound, "NO_RECORD")
+	}
+	resp := &leaseholdv1.ResolveResponse{Record: s.record, Revision: s.revision}
+	if p.alive(s.record.GetWorker(), s.record.GetIncarnation()) {
+		resp.OwnerAlive, resp.Owner = true, p.members[s.record.GetWorker()]
+	}
+	return resp, nil
+}
+
+func (p *plane) Reclaim(_ context.Context, r *leaseholdv1.ReclaimRequest) (*leaseholdv1.ReclaimResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["Reclaim"]++
+	s := p.records[r.GetSession()]
+	switch {
+	case s == nil || s.revision != r.GetRevision():
+		return nil, refusal(codes.Aborted, "STALE")
+	case p.alive(s.record.GetWorker(), s.record.GetIncarnation()):
+		return nil, refusal(codes.FailedPrecondition, "OWNER_ALIVE")
+	}
+	next := proto.CloneOf(s.record)
+	next.Worker, next.Incarnation = r.GetWorker(), r.GetIncarnation()
+	next.Epoch++
+	p.revision++
+	*s = stored{next, p.revision}
+	return &leaseholdv1.ReclaimResponse{Record: next, Revision: p.revision}, nil
+}
+
+func (p *plane) End(_ context.Context, r *leaseholdv1.EndRequest) (*leaseholdv1.EndResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["End"]++
+	s := p.records[r.GetSession()]
+	if s == nil {
+		s = &stored{record: &leaseholdv1.SessionRecord{}}
+		p.records[r.GetSession()] = s
+	}
+	p.revision++
+	next := proto.CloneOf(s.record)
+	next.End = &leaseholdv1.SessionEnd{Reason: r.GetReason(), Time: timestamppb.Now()}
+	*s = stored{next, p.revision}
+	return &leaseholdv1.EndResponse{Revision: p.revision}, nil
+}
+
+// terminateAll is an operator's wish that every live session end.
+func (p *plane) terminateAll() {
+	p.change(func() {
+		for digest, s := range p.records {
+			if s.record.GetEnd() == nil {
+				p.endings = append(p.endings, &leaseholdv1.Ending{Gateway: "g", Session: digest, Reason: leaseholdv1.EndReason_END_REASON_TERMINATED})
+			}
+		}
+	})
+}

@@ -1,0 +1,133 @@
+package dataplane_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestSessionOfADeadOwnerGoesOnUnderTheSameUpstreamSession(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, second, third := startWorker(t, p), startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	c.call(second)
+	owner.stop()
+	for i, w := range []*worker{second, third, second, third} {
+		if status, got := c.call(w); status != 200 || got != fmt.Sprint(i+2) {
+			t.Fatalf("call %d: got %d %q, want 200 %q", i, status, got, fmt.Sprint(i+2))
+		}
+	}
+	live := p.live()
+	if len(live) != 1 || live[0].GetEpoch() != 2 {
+		t.Errorf("records: got %v, want one with epoch 2", live)
+	}
+	if u.opened != 1 || u.live() != 1 {
+		t.Errorf("upstream: %d sessions opened, %d live; want 1 and 1", u.opened, u.live())
+	}
+}
+
+func TestConcurrentFirstCallsReclaimOnceAndACancelledOneCancelsNoOther(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, second, third := startWorker(t, p), startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	owner.stop()
+	release := make(chan struct{})
+	u.setHook(func(_ http.ResponseWriter, r *http.Request, method string) bool {
+		<-release
+		return false
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var mu sync.Mutex
+	var got []string
+	var group sync.WaitGroup
+	for i := range 8 {
+		one := *c
+		one.ids = i * 100
+		w := []*worker{second, third}[i%2]
+		group.Go(func() {
+			if i == 0 {
+				one.doContext(ctx, w, http.MethodPost, `{"jsonrpc":"2.0","id":"cancelled","method":"ping"}`)
+				return
+			}
+			status, text := one.call(w)
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, fmt.Sprint(status, " ", text))
+		})
+	}
+	eventually(t, "the session is reclaimed", func() bool { return p.count("Reclaim") > 0 })
+	cancel()
+	close(release)
+	group.Wait()
+	slices.Sort(got)
+	got = slices.Compact(got)
+	if len(got) != 7 || u.opened != 1 {
+		t.Errorf("answers %q after %d initializes; want 7 different ones after 1", got, u.opened)
+	}
+	if n := p.count("Reclaim"); n > 2 { // at most one per worker
+		t.Errorf("reclaims: got %d, want at most 2", n)
+	}
+}
+
+func TestWorkerDropsItsSessionsWhenItsIncarnationIsOver(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	c.call(owner)
+	p.kill(owner.id) // its next renewal is refused, and so is its re-adoption
+	if status, got := c.call(other); status != 200 || got != "2" {
+		t.Fatalf("call at the other worker: got %d %q, want 200 \"2\"", status, got)
+	}
+	eventually(t, "the old owner forwards", func() bool {
+		status, _ := c.call(owner)
+		return status == 200
+	})
+	if u.live() != 1 || u.deleted != 0 {
+		t.Errorf("upstream: %d live, %d deleted; want 1 and 0", u.live(), u.deleted)
+	}
+	if live := p.live(); len(live) != 1 || live[0].GetWorker() != other.id {
+		t.Errorf("owner: got %v, want %s", live, other.id)
+	}
+}
+
+func TestRequestWaitsForTheDeathOfAnOwnerThatCannotBeReached(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	record := p.members[owner.id]
+	owner.stop()
+	p.change(func() { p.members[owner.id] = record }) // its lease has not run out yet
+	resolved := p.count("Resolve")
+	answered := make(chan string, 1)
+	go func() {
+		status, text := c.call(other)
+		answered <- fmt.Sprint(status, " ", text)
+	}()
+	eventually(t, "the request waits", func() bool { return p.count("Resolve") > resolved })
+	select {
+	case got := <-answered:
+		t.Fatalf("answered %q while the owner's lease lives", got)
+	default:
+	}
+	p.kill(owner.id)
+	select {
+	case got := <-answered:
+		if got != "200 1" {
+			t.Errorf("got %q, want \"200 1\"", got)
+		}
+	case <-time.After(time.Second):
+		t.Error("not answered within 1 s of the lease's end")
+	}
+}

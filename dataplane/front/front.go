@@ -1,0 +1,273 @@
+// Package front serves MCP clients over streamable HTTP: it checks what arrives
+// against the protocol and the bounds, and hands it to the session's owner. It
+// keeps nothing about a request.
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/forward"
+	"github.com/leasehold/leasehold/dataplane/mcp"
+	"github.com/leasehold/leasehold/dataplane/session"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+)
+
+// Bounds of a client's request.
+const (
+	// MaxBody bounds a body.
+	MaxBody = forward.MaxBody
+	// MaxHeaderBytes bounds a header.
+	MaxHeaderBytes = 32 << 10
+	// MaxHeaderFields bounds the fields of a header.
+	MaxHeaderFields = 64
+	// maxSessionID bounds a session id before it is looked at.
+	maxSessionID = 512
+	// bodyTimeout bounds how long a client may take to send its body.
+	bodyTimeout = 30 * time.Second
+)
+
+// anonymous is the principal of every client until clients are authenticated.
+const anonymous = "anonymous"
+
+// Opener opens sessions on this worker.
+type Opener interface {
+	Open(ctx context.Context, w http.ResponseWriter, r *session.Request, message mcp.Message)
+}
+
+// Router serves requests of sessions, wherever they are owned.
+type Router interface {
+	Serve(ctx context.Context, w http.ResponseWriter, r *session.Request, hint sessionid.Hint)
+}
+
+// Config is what a front needs; all fields are required.
+type Config struct {
+	World  *config.Holder
+	Opener Opener
+	Router Router
+	Access Access
+	Logger hclog.Logger
+}
+
+// Handler is the HTTP handler for clients. Safe for concurrent use.
+type Handler struct {
+	cfg Config
+}
+
+// New returns a handler.
+func New(cfg Config) *Handler { return &Handler{cfg} }
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if n := countFields(r.Header); n > MaxHeaderFields {
+		refuse(w, http.StatusRequestHeaderFieldsTooLarge, mcp.CodeLimit, nil,
+			fmt.Sprintf("the request has %d header fields, at most %d are accepted", n, MaxHeaderFields))
+		return
+	}
+	if err := h.cfg.Access.check(r); err != nil {
+		refuse(w, http.StatusForbidden, mcp.CodeInvalidRequest, nil, err.Error())
+		return
+	}
+	gateway, ok := gatewayOf(r.URL.Path)
+	if !ok {
+		refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, nil, "no such path; clients use /gateways/{gateway}/mcp")
+		return
+	}
+	world := h.cfg.World.Load()
+	if world.Ring == nil {
+		mcp.WriteUnavailable(w, nil, "this worker has no configuration yet")
+		return
+	}
+	if world.Gateways[gateway] == nil {
+		refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, nil, "no gateway "+clip(gateway))
+		return
+	}
+	switch r.Method {
+	case http.MethodPost:
+		h.post(w, r, gateway, world)
+	case http.MethodGet, http.MethodDelete:
+		h.getOrDelete(w, r, gateway, world)
+	default:
+		w.Header().Set("Allow", "GET, POST, DELETE")
+		refuse(w, http.StatusMethodNotAllowed, mcp.CodeInvalidRequest, nil, "method "+clip(r.Method)+" is not allowed")
+	}
+}
+
+// gatewayOf returns the gateway's id in /gateways/{id}/mcp.
+func gatewayOf(path string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, "/gateways/")
+	if !ok {
+		return "", false
+	}
+	id, ok := strings.CutSuffix(rest, "/mcp")
+	return id, ok && id != "" && !strings.Contains(id, "/")
+}
+
+func countFields(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
+
+func refuse(w http.ResponseWriter, status, code int, id []byte, message string) {
+	mcp.WriteError(w, status, &mcp.Error{Code: code, Message: message, ID: id})
+}
+
+// clip bounds text of the client's in a message to it.
+func clip(s string) string { return fmt.Sprintf("%.64q", s) }
+
+func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, world *config.Snapshot) {
+	if !isJSON(r.Header) {
+		refuse(w, http.StatusUnsupportedMediaType, mcp.CodeInvalidRequest, nil, "Content-Type: want application/json")
+		return
+	}
+	if accepted := r.Header["Accept"]; !accepts(accepted, "application", "json") || !accepts(accepted, "text", "event-stream") {
+		refuse(w, http.StatusNotAcceptable, mcp.CodeInvalidRequest, nil, "Accept: want both application/json and text/event-stream")
+		return
+	}
+	body, ok := readBody(w, r)
+	if !ok {
+		return
+	}
+	envelope, err := mcp.Parse(body, mcp.Limits{})
+	if err != nil {
+		var e *mcp.Error
+		if !errors.As(err, &e) {
+			e = &mcp.Error{Code: mcp.CodeParse, Message: err.Error()}
+		}
+		mcp.WriteError(w, http.StatusBadRequest, e)
+		return
+	}
+	if !h.checkVersion(w, r, &envelope) {
+		return
+	}
+	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body}
+	first := envelope.First()
+	id := r.Header[mcp.HeaderSessionID]
+	if first.Method == mcp.MethodInitialize && first.Kind == mcp.KindRequest {
+		if len(id) > 0 {
+			refuse(w, http.StatusBadRequest, mcp.CodeInvalidRequest, first.ID, "the session is initialized already")
+			return
+		}
+		h.cfg.Opener.Open(r.Context(), w, request, *first)
+		return
+	}
+	var rpcID []byte
+	if !envelope.Batch && first.Kind == mcp.KindRequest {
+		rpcID = first.ID
+	}
+	h.route(w, r, request, id, rpcID, world)
+}
+
+func (h *Handler) getOrDelete(w http.ResponseWriter, r *http.Request, gateway string, world *config.Snapshot) {
+	if r.Method == http.MethodGet && !accepts(r.Header["Accept"], "text", "event-stream") {
+		refuse(w, http.StatusNotAcceptable, mcp.CodeInvalidRequest, nil, "Accept: want text/event-stream")
+		return
+	}
+	if !h.checkVersion(w, r, nil) {
+		return
+	}
+	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: r.Method, Header: ownerHeader(r.Header)}
+	h.route(w, r, request, r.Header[mcp.HeaderSessionID], nil, world)
+}
+
+// route opens the session id and passes the request on. Whatever is wrong with
+// an id, the answer is the same, so that it cannot be probed.
+func (h *Handler) route(w http.ResponseWriter, r *http.Request, request *session.Request, id []string, rpcID []byte, world *config.Snapshot) {
+	switch {
+	case len(id) == 0:
+		refuse(w, http.StatusBadRequest, mcp.CodeInvalidRequest, rpcID, "Mcp-Session-Id: missing; a session begins with initialize")
+		return
+	case len(id) > 1 || len(id[0]) > maxSessionID:
+		mcp.WriteSessionNotFound(w, rpcID)
+		return
+	}
+	hint, err := world.Ring.Open(id[0], request.Gateway, request.Principal)
+	switch {
+	case errors.Is(err, sessionid.ErrUnknownKey):
+		mcp.WriteUnavailable(w, rpcID, "the session id's key is not known here yet")
+		return
+	case err != nil:
+		mcp.WriteSessionNotFound(w, rpcID)
+		return
+	}
+	request.Digest = sessionid.DigestOf(id[0])
+	h.cfg.Router.Serve(r.Context(), w, request, hint)
+}
+
+// checkVersion refuses what is not of a stateful protocol version. A client that
+// also speaks one of those falls back to it at this answer.
+func (h *Handler) checkVersion(w http.ResponseWriter, r *http.Request, envelope *mcp.Envelope) bool {
+	header := ""
+	if v := r.Header[mcp.HeaderProtocolVersion]; len(v) > 0 {
+		header = v[0]
+	}
+	requested, rpcID, stateless := header, []byte(nil), mcp.IsStateless(header)
+	if envelope != nil {
+		for _, m := range envelope.Messages() {
+			if m.HasModernMeta || m.Method == mcp.MethodDiscover {
+				stateless = true
+				if m.ProtocolVersion != "" {
+					requested = m.ProtocolVersion
+				}
+			}
+		}
+		if !envelope.Batch {
+			rpcID = envelope.First().ID
+		}
+	}
+	switch {
+	case stateless:
+		mcp.WriteError(w, http.StatusBadRequest, mcp.UnsupportedVersion(rpcID, requested))
+		return false
+	case header != "" && !mcp.IsStateful(header):
+		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeInvalidRequest, ID: rpcID,
+			Message: "Mcp-Protocol-Version: " + clip(header) + " is not supported, want one of " + strings.Join(mcp.StatefulVersions(), ", ")})
+		return false
+	}
+	return true
+}
+
+// readBody reads the whole body, within its bound and its time.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	if r.ContentLength > MaxBody {
+		tooLarge(w, fmt.Sprint(r.ContentLength))
+		return nil, false
+	}
+	control := http.NewResponseController(w)
+	control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not supported only by test recorders
+	var body []byte
+	var err error
+	if r.ContentLength >= 0 {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, body)
+	} else {
+		body, err = io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
+	}
+	switch {
+	case err != nil:
+		w.Header().Set("Connection", "close")
+		refuse(w, http.StatusBadRequest, mcp.CodeParse, nil, "the body broke off")
+		return nil, false
+	case len(body) > MaxBody:
+		tooLarge(w, fmt.Sprintf("more than %d", MaxBody))
+		return nil, false
+	}
+	control.SetReadDeadline(time.Time{})
+	return body, true
+}
+
+func tooLarge(w http.ResponseWriter, size string) {
+	w.Header().Set("Connection", "close")
+	refuse(w, http.StatusRequestEntityTooLarge, mcp.CodeLimit, nil,
+		fmt.Sprintf("the body has %s bytes, at most %d are accepted", size, MaxBody))
+}

@@ -1,0 +1,56 @@
+package front
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/leasehold/leasehold/dataplane/mcp"
+)
+
+// passed are the header fields of a client's request that reach the upstream.
+// Everything else stays here: credentials, cookies, and whatever a client may
+// say about where it comes from.
+var passed = [...]string{
+	"Accept", "Content-Type", mcp.HeaderProtocolVersion, mcp.HeaderLastEventID,
+	"Traceparent", "Tracestate", "Baggage",
+}
+
+var userAgent = []string{"leasehold"}
+
+// ownerHeader returns the fields of h for the owner, with room for its own.
+func ownerHeader(h http.Header) http.Header {
+	to := make(http.Header, 8)
+	for _, name := range passed {
+		if v := h[name]; v != nil {
+			to[name] = v
+		}
+	}
+	to["User-Agent"] = userAgent
+	return to
+}
+
+func isJSON(h http.Header) bool {
+	values := h["Content-Type"]
+	if len(values) != 1 {
+		return false
+	}
+	kind, _, _ := strings.Cut(values[0], ";")
+	return strings.EqualFold(strings.TrimSpace(kind), "application/json")
+}
+
+// accepts reports whether the Accept values admit the media type kind/sub, by
+// name or by a wildcard.
+func accepts(values []string, kind, sub string) bool {
+	for _, value := range values {
+		for value != "" {
+			var one string
+			one, value, _ = strings.Cut(value, ",")
+			one, _, _ = strings.Cut(one, ";")
+			k, s, _ := strings.Cut(strings.TrimSpace(one), "/")
+			if (k == "*" || strings.EqualFold(k, kind)) && (s == "*" || strings.EqualFold(s, sub)) {
+				return true
+			}
+		}
+	}
+	return false
+}

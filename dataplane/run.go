@@ -1,0 +1,271 @@
+package dataplane
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/control"
+	"github.com/leasehold/leasehold/dataplane/forward"
+	"github.com/leasehold/leasehold/dataplane/front"
+	"github.com/leasehold/leasehold/dataplane/route"
+	"github.com/leasehold/leasehold/dataplane/session"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	"github.com/leasehold/leasehold/dataplane/upstream"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Times of a worker's end; together they stay below 5 s.
+const (
+	drainCalls = 3 * time.Second
+	leaveTime  = time.Second
+)
+
+// Times of a client's connection. Answers have no bound in time.
+const (
+	headerTimeout = 5 * time.Second
+	keepAlive     = 2 * time.Minute
+)
+
+// Run serves until ctx ends and then shuts down within 5 s: calls in flight get
+// 3 s, the sessions go on at other workers.
+func Run(ctx context.Context, cfg Config) error {
+	w, err := assemble(cfg)
+	if err != nil {
+		return err
+	}
+	return w.run(ctx)
+}
+
+// worker is an assembled worker.
+type worker struct {
+	cfg       Config
+	id        string
+	world     *config.Holder
+	control   *control.Client
+	upstreams *upstream.Client
+	table     *session.Table
+	forwards  *forward.Client
+	router    *route.Router
+	clients   *http.Server
+	peers     *grpc.Server
+	ttl       atomic.Int64
+	endings   chan struct{} // capacity 1: the list of endings changed
+	health    *health
+}
+
+func assemble(cfg Config) (*worker, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = DefaultMaxSessions
+	}
+	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{}, upstreams: upstream.NewClient(),
+		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
+	cfg.Logger = cfg.Logger.With("worker", w.id)
+	var err error
+	w.control, err = control.New(control.Config{
+		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Lost: w.lost, Registered: w.registered,
+		Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.table, err = session.NewTable(session.Config{
+		Worker: w.id, Max: cfg.MaxSessions, Upstream: w.upstreams, Records: w.control, Authority: w.control.Authority(),
+		World: w.world.Load, Logger: cfg.Logger.Named("session"), Metrics: cfg.Metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.router, err = route.New(route.Config{
+		Worker: w.id, Table: w.table, Forwarder: w.forwards, Records: w.control, Authority: w.control.Authority(),
+		World: w.world, TTL: func() time.Duration { return time.Duration(w.ttl.Load()) }, Logger: cfg.Logger.Named("route"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.peers = forward.NewServer(w.router)
+	w.clients = &http.Server{
+		Handler: front.New(front.Config{
+			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"),
+			Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins},
+		}),
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: front.MaxHeaderBytes,
+		ErrorLog: cfg.Logger.Named("http").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	return w, nil
+}
+
+func (cfg *Config) validate() error {
+	switch {
+	case cfg.Listener == nil:
+		return errors.New("worker config: Listener is required")
+	case cfg.PeerListener == nil:
+		return errors.New("worker config: PeerListener is required")
+	case len(cfg.Control) == 0:
+		return errors.New("worker config: Control is required")
+	case cfg.MaxSessions < 0:
+		return fmt.Errorf("worker config: MaxSessions is %d, want at least 0", cfg.MaxSessions)
+	}
+	return nil
+}
+
+// newWorkerID returns an id that no other process start has.
+func newWorkerID() string {
+	var id [8]byte
+	rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
+func isLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+func (w *worker) info() *leaseholdv1.WorkerInfo {
+	peer := w.cfg.PeerAdvertise
+	if peer == "" {
+		peer = w.cfg.PeerListener.Addr().String()
+	}
+	return &leaseholdv1.WorkerInfo{
+		PeerAddress: peer, ListenAddress: w.cfg.Listener.Addr().String(), AdminAddress: w.cfg.AdminAddress,
+		Zone: w.cfg.Zone, Version: w.cfg.Version, Capacity: int32(w.cfg.MaxSessions),
+	}
+}
+
+// run serves, and takes the worker apart in the order in which nothing is lost:
+// new requests are refused, calls in flight end, the lease goes back last.
+func (w *worker) run(ctx context.Context) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, running := errgroup.WithContext(running)
+	group.Go(func() error { return w.control.Run(running) })
+	group.Go(func() error { return w.table.Run(running) })
+	group.Go(func() error { return w.endOrphans(running) })
+	group.Go(func() error { return ignoreClosed(w.clients.Serve(w.cfg.Listener)) })
+	group.Go(func() error { return w.peers.Serve(w.cfg.PeerListener) })
+	select {
+	case <-ctx.Done():
+	case <-running.Done():
+	}
+	w.health.set(errors.New("shutting down"))
+	w.shutdown()
+	stop()
+	err := group.Wait()
+	w.leave()
+	w.forwards.Close()
+	w.control.Close()
+	w.upstreams.CloseIdle()
+	return err
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// shutdown ends the serving of clients and of other workers.
+func (w *worker) shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainCalls)
+	defer cancel()
+	peersDone := make(chan struct{})
+	go func() {
+		defer close(peersDone)
+		w.peers.GracefulStop()
+	}()
+	if w.clients.Shutdown(ctx) != nil {
+		w.clients.Close()
+	}
+	select {
+	case <-peersDone:
+	case <-ctx.Done():
+	}
+	w.table.DropAll() // cuts what is left; the sessions go on elsewhere
+	w.peers.Stop()
+	<-peersDone
+}
+
+func (w *worker) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if err := w.control.Leave(ctx); err != nil {
+		w.cfg.Logger.Warn("lease not given back; the sessions go on once it has run out", "error", err)
+	}
+}
+
+// registered notes a new registration.
+func (w *worker) registered(_ int64, ttl time.Duration) {
+	w.ttl.Store(int64(ttl))
+	if w.cfg.Registered != nil {
+		w.cfg.Registered(w.id)
+	}
+}
+
+// apply makes a new state of the world the one that is served.
+func (w *worker) apply(state *config.State) error {
+	previous := w.world.Load()
+	next, err := config.Compile(state, previous)
+	if err != nil {
+		return err
+	}
+	w.world.Set(next)
+	w.table.Reconcile(previous, next)
+	addresses := make(map[string]bool, len(next.Members))
+	for _, m := range next.Members {
+		addresses[m.PeerAddress] = true
+	}
+	w.forwards.Retain(addresses)
+	if len(next.Endings) > 0 {
+		select {
+		case w.endings <- struct{}{}:
+		default:
+		}
+	}
+	w.health.set(nil)
+	return nil
+}
+
+// lost forgets every session: the incarnation that owned them is over.
+func (w *worker) lost() {
+	w.table.DropAll()
+	w.upstreams.CloseIdle()
+}
+
+// endOrphans carries out what operators want ended: sessions of this worker, and
+// those whose owner is dead and that fall to this worker.
+func (w *worker) endOrphans(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.endings:
+		}
+		for _, ending := range w.world.Load().Endings {
+			digest, err := sessionid.ParseDigest(ending.GetSession())
+			if err != nil || w.table.End(digest, ending.GetReason()) {
+				continue
+			}
+			if err := w.router.EndOrphan(ctx, ending.GetGateway(), digest, ending.GetReason()); err != nil && ctx.Err() == nil {
+				w.cfg.Logger.Warn("session not ended yet", "session", digest, "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Errors of Adopt.
+var (
+	// ErrFull says that this worker owns as many sessions as it may.
+	ErrFull = errors.New("session bound reached")
+	// ErrOver says that the session cannot go on, and has been ended.
+	ErrOver = errors.New("session is over")
+)
+
+// Reserve takes a place for a session to adopt. ErrFull: there is none. Adopt or
+// Release gives it back.
+func (t *Table) Reserve() error {
+	if !t.reserve() {
+		return fmt.Errorf("%d sessions: %w", t.cfg.Max, ErrFull)
+	}
+	return nil
+}
+
+// Release gives back a place that is not needed after all.
+func (t *Table) Release() { t.unreserve() }
+
+// Adopt continues a session that this worker has reclaimed, in a place taken with
+// Reserve: with the upstream session that the record names, without initialize.
+// ErrOver: its gateway is gone or reaches another upstream now.
+func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord) (*Session, error) {
+	s, reason, err := t.fromRecord(gateway, d, record)
+	switch {
+	case err != nil:
+		t.unreserve()
+		return nil, err
+	case reason != 0:
+		t.buryOrphan(s, reason)
+		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))
+	}
+	t.insert(s, s.idle)
+	t.metrics.opened.WithLabelValues("reclaim").Inc()
+	return s, nil
+}
+
+// fromRecord makes the session that a record describes, or says why it is over.
+func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord) (*Session, leaseholdv1.EndReason, error) {
+	world := t.cfg.World()
+	if len(record.GetUpstreams()) != 1 || len(record.GetPrincipalDigest()) != 32 {
+		return nil, 0, fmt.Errorf("record of %s: %d upstreams and a principal digest of %d bytes, want 1 and 32",
+			d, len(record.GetUpstreams()), len(record.GetPrincipalDigest()))
+	}
+	part := record.GetUpstreams()[0]
+	s := &Session{
+		gateway: gateway, digest: d, epoch: record.GetEpoch(), incarnation: record.GetIncarnation(),
+		principal: [32]byte(record.GetPrincipalDigest()), version: record.GetProtocolVersion(),
+		expires: record.GetExpireTime().AsTime(), slot: -1,
+	}
+	if len(part.GetSealedSessionId()) > 0 {
+		if world.Ring == nil {
+			return nil, 0, errors.New("no key ring yet")
+		}
+		id, err := world.Ring.Unseal(part.GetSealedSessionId(), sealContext(d, part.GetUpstream()))
+		if err != nil {
+			return nil, 0, fmt.Errorf("unseal upstream session id: %w", err)
+		}
+		s.upstreamID = string(id)
+	}
+	definition := world.Gateways[gateway]
+	if definition == nil {
+		return s, leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED, nil
+	}
+	s.upstream, s.idle = definition.Upstream, definition.IdleTimeout
+	if string(part.GetConnectionFingerprint()) != string(definition.Upstream.Fingerprint[:]) {
+		return s, leaseholdv1.EndReason_END_REASON_UPSTREAM_CHANGED, nil
+	}
+	return s, 0, nil
+}
+
+// buryOrphan ends a reclaimed session for which there is no upstream to tell.
+func (t *Table) buryOrphan(s *Session, reason leaseholdv1.EndReason) {
+	s.table, s.upstreamID = t, ""
+	s.close(reason)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.opening--
+	t.sessions[s.digest] = s
+	s.unburied = true
+	t.ending = append(t.ending, s)
+	t.poke()
+}

@@ -1,0 +1,39 @@
+package session
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+type metrics struct {
+	opened *prometheus.CounterVec
+	ended  *prometheus.CounterVec
+}
+
+func (m *metrics) register(t *Table, to prometheus.Registerer) error {
+	m.opened = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "leasehold_sessions_opened_total",
+		Help: "Sessions this worker became the owner of, by how: initialize or reclaim.",
+	}, []string{"how"})
+	m.ended = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "leasehold_sessions_ended_total",
+		Help: "Sessions this worker ended, by reason.",
+	}, []string{"reason"})
+	if to == nil {
+		return nil
+	}
+	owned := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "leasehold_sessions_owned",
+		Help: "Sessions this worker owns now.",
+	}, func() float64 { return float64(t.Len()) })
+	return errors.Join(to.Register(m.opened), to.Register(m.ended), to.Register(owned))
+}
+
+// reasonLabel is an end reason as a metric label and in the log.
+func reasonLabel(r leaseholdv1.EndReason) string {
+	return strings.ToLower(strings.TrimPrefix(r.String(), "END_REASON_"))
+}

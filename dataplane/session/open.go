@@ -1,0 +1,325 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/mcp"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	"github.com/leasehold/leasehold/dataplane/upstream"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+const (
+	// openBudget bounds initialize at the upstream: its answer must be there by then.
+	openBudget = 5 * time.Second
+	// claimBudget bounds the claim; a client waits for both at most.
+	claimBudget = 5 * time.Second
+	// maxCapabilities bounds the client's capabilities as they are recorded.
+	maxCapabilities = 16 << 10
+	// maxInitializeAnswer bounds the upstream's answer to initialize.
+	maxInitializeAnswer = MaxEvent
+)
+
+// Open serves a client's initialize: it opens the upstream session with the
+// client's own words, records the session with this worker as its owner, and
+// only then answers. Whatever fails after the upstream named its session ends
+// that session with DELETE.
+func (t *Table) Open(ctx context.Context, w http.ResponseWriter, r *Request, message mcp.Message) {
+	params, err := mcp.ParseInitializeParams(message.Params)
+	if err != nil {
+		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeInvalidParams, Message: "initialize: " + err.Error(), ID: message.ID})
+		return
+	}
+	if len(params.Capabilities) > maxCapabilities {
+		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeLimit, ID: message.ID,
+			Message: fmt.Sprintf("params.capabilities has %d bytes, at most %d are accepted", len(params.Capabilities), maxCapabilities)})
+		return
+	}
+	o := opening{table: t, request: r, id: message.ID, params: params, world: t.cfg.World(), incarnation: t.cfg.Authority.Incarnation()}
+	if o.gateway = o.world.Gateways[r.Gateway]; o.gateway == nil {
+		mcp.WriteError(w, http.StatusNotFound, unknownGateway(r.Gateway, message.ID))
+		return
+	}
+	if o.world.Ring == nil || !t.cfg.Authority.Holds(o.incarnation) {
+		mcp.WriteUnavailable(w, message.ID, "this worker cannot open sessions now: it has no lease")
+		return
+	}
+	if !t.reserve() {
+		mcp.WriteUnavailable(w, message.ID, fmt.Sprintf("this worker owns %d sessions, which is its bound", t.cfg.Max))
+		return
+	}
+	if !o.run(ctx, w) {
+		t.unreserve()
+	}
+}
+
+func unknownGateway(id string, rpcID []byte) *mcp.Error {
+	return &mcp.Error{Code: mcp.CodeInvalidRequest, ID: rpcID, Message: "no gateway " + id}
+}
+
+// opening is one initialize on its way.
+type opening struct {
+	table       *Table
+	request     *Request
+	id          []byte
+	params      mcp.InitializeParams
+	world       *config.Snapshot
+	gateway     *config.Gateway
+	incarnation int64
+
+	upstreamID string
+	address    string
+	version    string
+}
+
+// run reports whether the session came to be; its place is used then.
+func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
+	// The client may leave while the upstream makes its session; then somebody
+	// must still learn its id to end it.
+	upCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	budget := time.AfterFunc(openBudget, func() { cancel(errBudget) })
+	defer budget.Stop()
+	answer, err := o.table.cfg.Upstream.Do(upstream.WithAddress(upCtx, &o.address), o.gateway.Upstream.URL, http.MethodPost, o.request.Header, o.request.Body)
+	if err != nil {
+		o.answerFailure(upCtx, w, err)
+		return false
+	}
+	defer answer.Body.Close()
+	o.upstreamID = answer.Header.Get(mcp.HeaderSessionID)
+	head, result, err := readInitialize(answer)
+	if err != nil {
+		o.abandon(ctx)
+		o.answerFailure(upCtx, w, err)
+		return false
+	}
+	budget.Stop()
+	if answer.StatusCode != http.StatusOK || result == nil {
+		o.abandon(ctx)
+		o.relayRefusal(w, answer, head)
+		return false
+	}
+	if o.version, err = mcp.ParseInitializeResult(result); err != nil {
+		o.abandon(ctx)
+		o.answerFailure(upCtx, w, err)
+		return false
+	}
+	return o.establish(ctx, w, answer, head)
+}
+
+var errBudget = fmt.Errorf("no answer to initialize within %v", openBudget)
+
+// establish claims the session and answers the client.
+func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *http.Response, head []byte) bool {
+	t := o.table
+	created := t.now()
+	id, err := o.world.Ring.Mint(sessionid.Hint{Worker: t.cfg.Worker, Incarnation: o.incarnation, Created: created}, o.gateway.ID, o.request.Principal)
+	if err != nil {
+		o.abandon(ctx)
+		mcp.WriteError(w, http.StatusInternalServerError, &mcp.Error{Code: mcp.CodeInternal, Message: "no session id could be made", ID: o.id})
+		return false
+	}
+	s := &Session{
+		gateway: o.gateway.ID, digest: sessionid.DigestOf(id), epoch: 1, incarnation: o.incarnation,
+		principal: sha256.Sum256([]byte(o.request.Principal)), upstream: o.gateway.Upstream, upstreamID: o.upstreamID,
+		version: o.version, expires: created.Add(o.gateway.AbsoluteLifetime), slot: -1,
+	}
+	record, err := o.record(s, created)
+	if err == nil {
+		err = o.claim(ctx, s, record)
+	}
+	if err != nil {
+		t.cfg.Logger.Warn("session not claimed", "gateway", s.gateway, "error", err)
+		o.abandon(ctx)
+		mcp.WriteUnavailable(w, o.id, "the session could not be recorded")
+		return false
+	}
+	t.insert(s, o.gateway.IdleTimeout)
+	t.metrics.opened.WithLabelValues("initialize").Inc()
+	// What changed meanwhile found no session to end.
+	reason := mismatch(s.upstream, t.cfg.World().Gateways[s.gateway])
+	if reason == 0 && ctx.Err() != nil {
+		reason = leaseholdv1.EndReason_END_REASON_OPEN_FAILED
+	}
+	if reason != 0 {
+		t.End(s.digest, reason)
+		mcp.WriteUnavailable(w, o.id, "the gateway changed while the session was opened")
+		return true
+	}
+	w.Header()[mcp.HeaderSessionID] = []string{id}
+	o.write(w, answer, head)
+	if ctx.Err() != nil {
+		t.End(s.digest, leaseholdv1.EndReason_END_REASON_OPEN_FAILED)
+	}
+	return true
+}
+
+func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRecord, error) {
+	class := classOf(o.upstreamID)
+	part := &leaseholdv1.UpstreamRecord{
+		Upstream: s.upstream.Name, ProtocolVersion: o.version, Address: o.address,
+		ConnectionFingerprint: s.upstream.Fingerprint[:], Class: class,
+	}
+	if o.upstreamID != "" {
+		sealed, err := o.world.Ring.Seal([]byte(o.upstreamID), sealContext(s.digest, s.upstream.Name))
+		if err != nil {
+			return nil, fmt.Errorf("seal upstream session id: %w", err)
+		}
+		part.SealedSessionId = sealed
+	}
+	return &leaseholdv1.SessionRecord{
+		Worker: o.table.cfg.Worker, Incarnation: o.incarnation, Epoch: s.epoch, Class: class,
+		PrincipalDigest: s.principal[:], ProtocolVersion: o.version,
+		Client:             &leaseholdv1.ClientInfo{Name: clip(o.params.ClientName), Version: clip(o.params.ClientVersion)},
+		ClientCapabilities: o.params.Capabilities,
+		Upstreams:          []*leaseholdv1.UpstreamRecord{part},
+		CreateTime:         timestamppb.New(created), ExpireTime: timestamppb.New(s.expires),
+	}, nil
+}
+
+// claim makes the session durable. When it cannot tell whether it succeeded it
+// makes sure that the claim never counts.
+func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.SessionRecord) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimBudget)
+	defer cancel()
+	_, err := o.table.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), record)
+	if errors.Is(err, context.DeadlineExceeded) {
+		t := o.table
+		s.table = t
+		s.close(leaseholdv1.EndReason_END_REASON_OPEN_FAILED)
+		t.mu.Lock()
+		t.sessions[s.digest] = s
+		s.unburied = true // the caller ends it upstream
+		t.mu.Unlock()
+		t.buryLater(s)
+	}
+	return err
+}
+
+// sealContext binds a sealed upstream session id to its place, so that one
+// record's cannot be put into another.
+func sealContext(d sessionid.Digest, upstream string) string { return d.String() + "/" + upstream }
+
+func classOf(upstreamID string) leaseholdv1.Class {
+	if upstreamID == "" {
+		return leaseholdv1.Class_CLASS_REBUILDABLE
+	}
+	return leaseholdv1.Class_CLASS_RESUMABLE
+}
+
+// clip bounds text that is kept for information only.
+func clip(s string) string { return s[:min(len(s), 256)] }
+
+// readInitialize reads the answer to initialize: all of a JSON body, or a stream
+// as far as the answer in it. result is nil when the answer is an error or is
+// not JSON-RPC.
+func readInitialize(answer *http.Response) (head, result []byte, err error) {
+	if !isEventStream(answer.Header) {
+		body, err := io.ReadAll(io.LimitReader(answer.Body, maxInitializeAnswer+1))
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(body) > maxInitializeAnswer {
+			return nil, nil, fmt.Errorf("answer to initialize has more than %d bytes", maxInitializeAnswer)
+		}
+		result, _ := mcp.Lookup(body, "result")
+		return body, result, nil
+	}
+	events := mcp.NewEventReader(answer.Body, maxInitializeAnswer)
+	for len(head) <= maxInitializeAnswer {
+		event, err := events.Next()
+		if err == io.EOF {
+			return nil, nil, errors.New("stream ended without an answer to initialize")
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		head = append(head, event.Raw...)
+		if data := event.Data(nil); mcp.IsResponse(data) {
+			result, _ := mcp.Lookup(bytes.Clone(data), "result")
+			return head, result, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("stream of initialize has more than %d bytes before its answer", maxInitializeAnswer)
+}
+
+// write answers initialize with the upstream's own bytes. What an upstream sends
+// on that stream after its answer is not waited for: the client's other streams
+// carry such messages.
+func (o *opening) write(w http.ResponseWriter, answer *http.Response, head []byte) {
+	copyRelayed(w.Header(), answer.Header)
+	w.Header()["Content-Length"] = []string{strconv.Itoa(len(head))}
+	w.WriteHeader(answer.StatusCode)
+	w.Write(head)
+}
+
+// relayRefusal passes on that the upstream does not open a session.
+func (o *opening) relayRefusal(w http.ResponseWriter, answer *http.Response, head []byte) {
+	code := answer.StatusCode
+	if code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusNotFound || code >= 300 && code < 400 {
+		o.table.cfg.Logger.Warn("upstream refused initialize", "gateway", o.gateway.ID, "upstream", o.gateway.Upstream.Name, "status", code)
+		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: o.id,
+			Message: fmt.Sprintf("upstream %q answered HTTP %d to initialize", o.gateway.Upstream.Name, code)})
+		return
+	}
+	o.write(w, answer, head)
+}
+
+// answerFailure answers an initialize for which the upstream gave no usable
+// answer. Nothing is left of it: the client may simply repeat it.
+func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err error) {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	o.table.cfg.Logger.Warn("upstream session not opened", "gateway", o.gateway.ID, "upstream", o.gateway.Upstream.Name, "error", err)
+	what := "did not answer initialize as the protocol has it"
+	switch {
+	case errors.Is(err, upstream.ErrNotSent):
+		what = "could not be reached"
+	case errors.Is(err, errBudget):
+		what = errBudget.Error()
+	}
+	mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: o.id,
+		Message: fmt.Sprintf("upstream %q: %s", o.gateway.Upstream.Name, what)})
+}
+
+// abandon ends the upstream session that will not be used.
+func (o *opening) abandon(ctx context.Context) {
+	o.table.endUpstream(ctx, o.gateway.Upstream, o.upstreamID, o.version, o.incarnation)
+}
+
+// endUpstream ends an upstream session with DELETE, if there is one and this
+// worker may still speak for it. It is bounded, and what it cannot end the
+// upstream's own idle timeout has to.
+func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, id, version string, incarnation int64) {
+	if id == "" || !t.cfg.Authority.Holds(incarnation) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
+	defer cancel()
+	header := http.Header{mcp.HeaderSessionID: {id}, "User-Agent": {"leasehold"}}
+	if version != "" {
+		header[mcp.HeaderProtocolVersion] = []string{version}
+	}
+	answer, err := t.cfg.Upstream.Do(ctx, u.URL, http.MethodDelete, header, nil)
+	if err != nil {
+		t.cfg.Logger.Warn("upstream session not ended", "upstream", u.Name, "error", err)
+		return
+	}
+	defer answer.Body.Close()
+	io.Copy(io.Discard, io.LimitReader(answer.Body, wholeAnswer)) // so that the connection can be used again
+	if answer.StatusCode >= 300 && answer.StatusCode != http.StatusNotFound && answer.StatusCode != http.StatusMethodNotAllowed {
+		t.cfg.Logger.Warn("upstream refused to end its session", "upstream", u.Name, "status", answer.StatusCode)
+	}
+}

@@ -1,0 +1,266 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/leasehold/leasehold/dataplane/mcp"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Bounds of an upstream's answer.
+const (
+	// MaxResponse bounds an answer that is not a stream.
+	MaxResponse = 16 << 20
+	// MaxEvent bounds one SSE event.
+	MaxEvent = 4 << 20
+	// wholeAnswer is up to which size an answer of known length is read before
+	// any of it is written, so that a broken one can still become an error.
+	wholeAnswer = 64 << 10
+)
+
+// relayed are the header fields of an upstream's answer that reach the client.
+// The upstream's session id and its challenges are not among them.
+var relayed = [...]string{"Content-Type", "Cache-Control", "Allow", "Retry-After"}
+
+// relay passes the upstream's answer on as it comes.
+func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
+	switch code := answer.StatusCode; {
+	case code == http.StatusNotFound && s.upstreamID != "":
+		s.lostUpstream(w, r)
+		return
+	case code == http.StatusUnauthorized || code == http.StatusForbidden || code >= 300 && code < 400:
+		// A challenge or a redirect is for us, not for the client: it names an
+		// address or wants a credential that the client does not have.
+		s.upstreamError(w, r, fmt.Sprintf("upstream %q answered HTTP %d", s.upstream.Name, code))
+		return
+	}
+	if r.Method == http.MethodPost && answer.StatusCode >= 400 && isInitialized(r.Body) && s.close(leaseholdv1.EndReason_END_REASON_OPEN_FAILED) {
+		// Without it the upstream session is of no use to anybody.
+		defer s.table.queue(s)
+	}
+	copyRelayed(w.Header(), answer.Header)
+	if isEventStream(answer.Header) {
+		s.relayEvents(ctx, w, r, answer)
+		return
+	}
+	s.relayBody(ctx, w, r, answer)
+}
+
+func copyRelayed(to, from http.Header) {
+	for _, name := range relayed {
+		if v := from[name]; v != nil {
+			to[name] = v
+		}
+	}
+}
+
+func isEventStream(h http.Header) bool {
+	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
+}
+
+var initializedMethod = []byte(mcp.MethodInitialized)
+
+func isInitialized(body []byte) bool {
+	if !bytes.Contains(body, initializedMethod) {
+		return false
+	}
+	e, err := mcp.Parse(body, mcp.Limits{})
+	return err == nil && e.First().Method == mcp.MethodInitialized
+}
+
+// lostUpstream ends a session that its upstream no longer knows. The client
+// starts again.
+func (s *Session) lostUpstream(w http.ResponseWriter, r *Request) {
+	if s.close(leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST) {
+		s.table.queue(s)
+	}
+	mcp.WriteSessionNotFound(w, r.ID())
+}
+
+func (s *Session) upstreamError(w http.ResponseWriter, r *Request, message string) {
+	s.table.cfg.Logger.Warn("upstream failed", "gateway", s.gateway, "upstream", s.upstream.Name, "error", message)
+	mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(), Message: message})
+}
+
+// buffers holds scratch space for answers; larger ones are left to the
+// collector.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return &b }}
+
+func release(b *[]byte) {
+	if cap(*b) <= 256<<10 {
+		*b = (*b)[:0]
+		buffers.Put(b)
+	}
+}
+
+// relayBody passes on an answer that is not a stream. A client can do nothing
+// with a part of a JSON text, so an answer of unknown length is read whole and
+// can still be refused with an error that says why.
+func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
+	length := answer.ContentLength
+	if length > MaxResponse {
+		s.upstreamError(w, r, s.tooLarge(strconv.FormatInt(length, 10)))
+		return
+	}
+	buffer := buffers.Get().(*[]byte)
+	defer release(buffer)
+	if length > wholeAnswer {
+		s.relayLong(w, answer, buffer)
+		return
+	}
+	body, err := readAll((*buffer)[:0], answer.Body, length)
+	*buffer = body
+	switch {
+	case errors.Is(err, errTooLarge):
+		s.upstreamError(w, r, s.tooLarge("more than "+strconv.Itoa(MaxResponse)))
+		return
+	case err != nil:
+		clear(w.Header())
+		s.answerFailure(ctx, w, r, err)
+		return
+	}
+	if len(body) > 0 || length >= 0 {
+		w.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
+	}
+	w.WriteHeader(answer.StatusCode)
+	w.Write(body) // a client that is gone shows in ctx
+}
+
+func (s *Session) tooLarge(size string) string {
+	return fmt.Sprintf("upstream %q answered with %s bytes, at most %d are passed on", s.upstream.Name, size, MaxResponse)
+}
+
+func (s *Session) relayLong(w http.ResponseWriter, answer *http.Response, buffer *[]byte) {
+	w.Header()["Content-Length"] = []string{strconv.FormatInt(answer.ContentLength, 10)}
+	w.WriteHeader(answer.StatusCode)
+	scratch := *buffer
+	if cap(scratch) < wholeAnswer {
+		scratch = make([]byte, wholeAnswer)
+		*buffer = scratch
+	}
+	if _, err := io.CopyBuffer(onlyWriter{w}, onlyReader{answer.Body}, scratch[:cap(scratch)]); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// onlyWriter and onlyReader hide other methods, so that CopyBuffer uses the
+// buffer that it is given.
+type (
+	onlyWriter struct{ io.Writer }
+	onlyReader struct{ io.Reader }
+)
+
+var errTooLarge = errors.New("answer too large")
+
+// readAll appends all of body, of length bytes or of unknown length if that is
+// negative, to buffer.
+func readAll(buffer []byte, body io.Reader, length int64) ([]byte, error) {
+	if length >= 0 {
+		if int64(cap(buffer)) < length {
+			buffer = make([]byte, 0, length)
+		}
+		buffer = buffer[:length]
+		_, err := io.ReadFull(body, buffer)
+		return buffer, err
+	}
+	for {
+		if len(buffer) == cap(buffer) {
+			buffer = append(buffer, 0)[:len(buffer)]
+		}
+		n, err := body.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+n]
+		switch {
+		case len(buffer) > MaxResponse:
+			return buffer, errTooLarge
+		case err == io.EOF:
+			return buffer, nil
+		case err != nil:
+			return buffer, err
+		}
+	}
+}
+
+var eventReaders = sync.Pool{New: func() any { return mcp.NewEventReader(nil, MaxEvent) }}
+
+// relayEvents passes events on one by one, each as soon as it is whole.
+func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
+	w.Header()["X-Accel-Buffering"] = []string{"no"}
+	w.WriteHeader(answer.StatusCode)
+	flusher, _ := w.(http.Flusher)
+	flusher.Flush()
+	events := eventReaders.Get().(*mcp.EventReader)
+	events.Reset(answer.Body)
+	defer func() {
+		events.Reset(nil)
+		eventReaders.Put(events)
+	}()
+	progress := streamProgress{}
+	for {
+		event, err := events.Next()
+		if err != nil {
+			if tail := s.streamTail(ctx, r, progress, err); tail != nil {
+				w.Write(tail)
+				flusher.Flush()
+			}
+			return
+		}
+		if event.Partial {
+			continue // the upstream broke off within an event; the error follows
+		}
+		progress.note(event)
+		if _, err := w.Write(event.Raw); err != nil {
+			return
+		}
+		if !events.Buffered() {
+			flusher.Flush()
+		}
+	}
+}
+
+// streamProgress is what the end of a stream depends on.
+type streamProgress struct {
+	answered  bool // an answer went by
+	resumable bool // an event id went by: the client can ask for the rest
+}
+
+func (p *streamProgress) note(event mcp.Event) {
+	if _, ok := event.ID(); ok {
+		p.resumable = true
+	}
+	if !p.answered {
+		p.answered = mcp.IsResponse(event.Data(nil))
+	}
+}
+
+// streamTail returns the last event of a stream that ended with err, or nil if
+// there is nothing to add: the client has its answer, can ask for it with
+// Last-Event-ID, or is gone.
+func (s *Session) streamTail(ctx context.Context, r *Request, progress streamProgress, err error) []byte {
+	if err == io.EOF || r.Method != http.MethodPost || progress.answered {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ErrLost) && !errors.Is(cause, errEnded) {
+		return nil
+	}
+	id := r.ID()
+	if id == nil {
+		return nil
+	}
+	e := s.outcomeUnknown(id)
+	if tooLarge := (*mcp.EventTooLargeError)(nil); errors.As(err, &tooLarge) {
+		e = &mcp.Error{Code: mcp.CodeLimit, ID: id, Message: fmt.Sprintf("upstream %q: %v", s.upstream.Name, err)}
+	} else if progress.resumable {
+		return nil
+	}
+	s.table.cfg.Logger.Warn("upstream stream broke off", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+	return mcp.AppendEvent(nil, mcp.AppendError(nil, e))
+}

@@ -1,0 +1,225 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/mcp"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Bounds of one session.
+const (
+	// MaxCalls bounds the requests of a session in flight.
+	MaxCalls = 256
+	// MaxStreams bounds the GET streams of a session.
+	MaxStreams = 8
+)
+
+// Causes with which a request's context ends before its client is done.
+var (
+	errEnded = errors.New("session ended")
+	// ErrLost says that this worker is no longer the session's owner.
+	ErrLost = errors.New("session ownership lost")
+)
+
+// Request is one HTTP request of a client for a session, after the front that
+// it arrived at checked it.
+type Request struct {
+	Gateway   string
+	Digest    sessionid.Digest
+	Principal string
+	// Method is POST, GET or DELETE.
+	Method string
+	// Header has the header fields that concern the owner, and belongs to it.
+	Header http.Header
+	// Body is a checked JSON-RPC message, or a batch; empty unless Method is POST.
+	Body []byte
+}
+
+// ID returns the JSON-RPC id to echo in an error, or nil.
+func (r *Request) ID() []byte {
+	e, err := mcp.Parse(r.Body, mcp.Limits{})
+	if err != nil || e.Batch || e.First().Kind != mcp.KindRequest {
+		return nil
+	}
+	return e.First().ID
+}
+
+// Session is a client session that this worker owns, with its upstream session.
+//
+//	live ──close(reason)──▶ closing ── calls done or 5 s ──▶ upstream DELETE ──▶ tombstone ──▶ gone
+//	  └── drop (ownership lost): everything is cut at once, nothing is sent upstream
+//
+// A session that is not live refuses every request. Safe for concurrent use.
+type Session struct {
+	table       *Table
+	gateway     string
+	digest      sessionid.Digest
+	epoch       uint64
+	incarnation int64
+	principal   [32]byte
+	upstream    *config.Upstream
+	upstreamID  string // the upstream's session id; empty if it gave none
+	version     string // negotiated protocol version
+	expires     time.Time
+
+	mu        sync.Mutex // guards what follows
+	reason    leaseholdv1.EndReason
+	closing   bool
+	dropped   bool
+	idle      time.Duration
+	lastUse   time.Time
+	calls     int
+	streams   int
+	exchanges exchange      // list head
+	quiet     chan struct{} // closed when the last call of a closing session is done
+
+	due      time.Time // guarded by table.mu, like what follows
+	slot     int       // index in the table's heap, -1 outside
+	unburied bool      // ended upstream, but its tombstone could not be written yet
+}
+
+// exchange is one request in flight, in the list of its session.
+type exchange struct {
+	prev, next *exchange
+	cancel     context.CancelCauseFunc
+	stream     bool
+}
+
+// Epoch returns which owner of the session this worker is.
+func (s *Session) Epoch() uint64 { return s.epoch }
+
+// Incarnation returns the incarnation of this worker that owns the session.
+func (s *Session) Incarnation() int64 { return s.incarnation }
+
+// refusal says why a request cannot begin; the zero value lets it.
+type refusal uint8
+
+const (
+	admitted refusal = iota
+	refusedEnded
+	refusedLost
+	refusedCalls
+	refusedStreams
+)
+
+// begin admits a request and notes how to cut it.
+func (s *Session) begin(x *exchange) refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.dropped:
+		return refusedLost
+	case s.closing:
+		return refusedEnded
+	case x.stream && s.streams >= MaxStreams:
+		return refusedStreams
+	case !x.stream && s.calls >= MaxCalls:
+		return refusedCalls
+	}
+	if x.stream {
+		s.streams++
+	} else {
+		s.calls++
+	}
+	head := &s.exchanges
+	if head.next == nil {
+		head.next, head.prev = head, head
+	}
+	x.prev, x.next = head, head.next
+	head.next.prev = x
+	head.next = x
+	return admitted
+}
+
+// finish ends what begin admitted; the idle time counts from here.
+func (s *Session) finish(x *exchange) {
+	now := s.table.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.prev.next, x.next.prev = x.next, x.prev
+	s.lastUse = now
+	if x.stream {
+		s.streams--
+	} else {
+		s.calls--
+	}
+	if s.quiet != nil && s.calls == 0 && s.streams == 0 {
+		close(s.quiet)
+		s.quiet = nil
+	}
+}
+
+// close makes the session refuse requests and cuts its streams; calls go on. It
+// reports whether this call did it: then the caller completes the end.
+func (s *Session) close(reason leaseholdv1.EndReason) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || s.dropped {
+		return false
+	}
+	s.closing, s.reason = true, reason
+	s.quiet = make(chan struct{})
+	s.cutLocked(errEnded, func(x *exchange) bool { return x.stream })
+	if s.calls == 0 && s.streams == 0 {
+		close(s.quiet)
+		s.quiet = nil
+	}
+	return true
+}
+
+func (s *Session) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// drop forgets a session that others may own now: every request is cut.
+func (s *Session) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropped = true
+	s.cutLocked(ErrLost, func(*exchange) bool { return true })
+}
+
+// cut ends the requests in flight.
+func (s *Session) cut(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cutLocked(cause, func(*exchange) bool { return true })
+}
+
+func (s *Session) cutLocked(cause error, which func(*exchange) bool) {
+	for x := s.exchanges.next; x != nil && x != &s.exchanges; x = x.next {
+		if which(x) {
+			x.cancel(cause)
+		}
+	}
+}
+
+// dueAt returns when the session is to be looked at, and the reason to end it if
+// that is now.
+func (s *Session) dueAt(now time.Time) (time.Time, leaseholdv1.EndReason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !now.Before(s.expires) {
+		return now, leaseholdv1.EndReason_END_REASON_EXPIRED
+	}
+	idleAt := s.lastUse.Add(s.idle)
+	if s.calls > 0 || s.streams > 0 {
+		idleAt = now.Add(s.idle) // a request in flight holds the idle clock
+	}
+	if !now.Before(idleAt) {
+		return now, leaseholdv1.EndReason_END_REASON_IDLE
+	}
+	if s.expires.Before(idleAt) {
+		return s.expires, leaseholdv1.EndReason_END_REASON_UNSPECIFIED
+	}
+	return idleAt, leaseholdv1.EndReason_END_REASON_UNSPECIFIED
+}

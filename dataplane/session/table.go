@@ -1,0 +1,390 @@
+// Package session holds the client sessions that this worker owns, from
+// initialize to their end, and relays their requests to the upstream. Only the
+// owner of a session talks to its upstream.
+//
+// An idle session is one struct: it has no goroutine, timer, connection or
+// buffer. Its end is noticed by one loop over a heap of deadlines.
+package session
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Bounds of a session's end.
+const (
+	// callGrace is how long calls in flight may go on once their session ends.
+	callGrace = 5 * time.Second
+	// deleteTimeout bounds the DELETE that ends an upstream session.
+	deleteTimeout = 5 * time.Second
+	// enders is how many sessions end at the same time at most.
+	enders = 64
+	// retryEnd is how long an end whose tombstone could not be written waits.
+	retryEnd = 2 * time.Second
+)
+
+// Upstream makes requests to MCP servers.
+type Upstream interface {
+	// Do sends a request once and returns the answer, whose body the caller
+	// closes. upstream.ErrNotSent: it certainly was not sent.
+	Do(ctx context.Context, target *url.URL, method string, header http.Header, body []byte) (*http.Response, error)
+}
+
+// Records is where session records are kept.
+type Records interface {
+	Claim(ctx context.Context, gateway, session string, record *leaseholdv1.SessionRecord) (revision int64, err error)
+	End(ctx context.Context, request *leaseholdv1.EndRequest) error
+}
+
+// Authority says whether this worker may dispatch.
+type Authority interface {
+	Incarnation() int64
+	Holds(incarnation int64) bool
+}
+
+// Config is what a table needs; all fields but Metrics are required.
+type Config struct {
+	Worker    string
+	Max       int // bound on sessions
+	Upstream  Upstream
+	Records   Records
+	Authority Authority
+	World     func() *config.Snapshot
+	Logger    hclog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Table is the sessions of one worker. Safe for concurrent use.
+type Table struct {
+	cfg     Config
+	now     func() time.Time
+	metrics metrics
+
+	mu       sync.RWMutex // guards what follows
+	sessions map[sessionid.Digest]*Session
+	opening  int
+	order    deadlines
+	ending   []*Session    // closed, waiting to be completed
+	wake     chan struct{} // capacity 1
+}
+
+// NewTable returns an empty table; its Run ends sessions whose time has come.
+func NewTable(cfg Config) (*Table, error) {
+	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session), wake: make(chan struct{}, 1)}
+	return t, t.metrics.register(t, cfg.Metrics)
+}
+
+// Find returns the session with this digest if this worker owns it.
+func (t *Table) Find(d sessionid.Digest) (*Session, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	s, ok := t.sessions[d]
+	return s, ok
+}
+
+// Len returns the number of sessions.
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.sessions)
+}
+
+// reserve takes a place for a session that is being opened or taken over.
+func (t *Table) reserve() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.sessions)+t.opening >= t.cfg.Max {
+		return false
+	}
+	t.opening++
+	return true
+}
+
+func (t *Table) unreserve() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.opening--
+}
+
+// insert makes a session findable, in the place reserved for it.
+func (t *Table) insert(s *Session, idle time.Duration) {
+	s.table, s.idle, s.lastUse = t, idle, t.now()
+	due, _ := s.dueAt(s.lastUse)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.opening--
+	t.sessions[s.digest] = s
+	s.due = due
+	heap.Push(&t.order, s)
+	if s.slot == 0 {
+		t.poke()
+	}
+}
+
+// remove forgets a session that is over.
+func (t *Table) remove(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeLocked(s)
+}
+
+func (t *Table) removeLocked(s *Session) {
+	if t.sessions[s.digest] == s {
+		delete(t.sessions, s.digest)
+	}
+	if s.slot >= 0 {
+		heap.Remove(&t.order, s.slot)
+	}
+}
+
+// poke makes Run look again.
+func (t *Table) poke() {
+	select {
+	case t.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// queue leaves it to Run to complete the end of a closed session.
+func (t *Table) queue(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ending = append(t.ending, s)
+	t.poke()
+}
+
+// End ends the session if this worker owns it, and reports whether it does.
+func (t *Table) End(d sessionid.Digest, reason leaseholdv1.EndReason) bool {
+	s, ok := t.Find(d)
+	if ok && s.close(reason) {
+		t.queue(s)
+	}
+	return ok
+}
+
+// DropAll forgets every session without a word to the upstreams: other workers
+// may own them now.
+func (t *Table) DropAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sessions {
+		s.drop()
+		s.slot = -1
+	}
+	t.sessions = make(map[sessionid.Digest]*Session)
+	t.order, t.ending = nil, nil
+}
+
+// Reconcile brings the sessions in line with a new snapshot: those whose gateway
+// is gone or whose upstream is now reached differently end, the others take on
+// the new policy.
+func (t *Table) Reconcile(previous, next *config.Snapshot) {
+	changed := make(map[string]*config.Gateway)
+	for id, old := range previous.Gateways {
+		if now := next.Gateways[id]; now != old {
+			changed[id] = now
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sessions {
+		gateway, ok := changed[s.gateway]
+		if !ok {
+			continue
+		}
+		if reason := mismatch(s.upstream, gateway); reason != 0 {
+			if s.close(reason) {
+				t.ending = append(t.ending, s)
+			}
+			continue
+		}
+		s.mu.Lock()
+		s.idle = gateway.IdleTimeout
+		s.mu.Unlock()
+		s.due, _ = s.dueAt(t.now())
+		heap.Fix(&t.order, s.slot)
+	}
+	t.poke()
+}
+
+// mismatch returns why a session opened with upstream cannot go on under gateway,
+// or 0 if it can.
+func mismatch(upstream *config.Upstream, gateway *config.Gateway) leaseholdv1.EndReason {
+	switch {
+	case gateway == nil:
+		return leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED
+	case gateway.Upstream.Fingerprint != upstream.Fingerprint:
+		return leaseholdv1.EndReason_END_REASON_UPSTREAM_CHANGED
+	}
+	return 0
+}
+
+// Run ends sessions whose time has come, until ctx ends. Sessions that are left
+// then are not ended: another worker continues them.
+func (t *Table) Run(ctx context.Context) error {
+	var group errgroup.Group
+	group.SetLimit(enders)
+	defer group.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		next := t.expire()
+		for _, s := range t.takeEnding() {
+			group.Go(func() error { t.complete(ctx, s); return nil })
+		}
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (t *Table) takeEnding() []*Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	taken := t.ending
+	t.ending = nil
+	return taken
+}
+
+// expire closes the sessions whose time has come and returns when to look again.
+func (t *Table) expire() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for len(t.order) > 0 && !t.order[0].due.After(now) {
+		s := t.order[0]
+		if s.isClosing() {
+			heap.Pop(&t.order)
+			if s.unburied {
+				t.ending = append(t.ending, s)
+			}
+			continue
+		}
+		due, reason := s.dueAt(now)
+		if reason == 0 {
+			s.due = due
+			heap.Fix(&t.order, 0)
+			continue
+		}
+		heap.Pop(&t.order)
+		if s.close(reason) {
+			t.ending = append(t.ending, s)
+		}
+	}
+	if len(t.order) == 0 {
+		return time.Hour
+	}
+	return t.order[0].due.Sub(now)
+}
+
+// complete carries a closed session's end through: calls in flight get their
+// grace, the upstream session ends with DELETE, the record becomes a tombstone.
+// In this order: when the worker dies in between, the session has a live record
+// still and the next owner finds out, so that nothing is left over upstream.
+func (t *Table) complete(ctx context.Context, s *Session) {
+	s.mu.Lock()
+	quiet := s.quiet
+	s.mu.Unlock()
+	if quiet != nil {
+		grace := time.NewTimer(callGrace)
+		defer grace.Stop()
+		select {
+		case <-quiet:
+		case <-grace.C:
+			s.cut(errEnded)
+		case <-ctx.Done():
+			s.cut(errEnded)
+		}
+	}
+	if s.reason != leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST && !s.unburied {
+		t.endUpstream(ctx, s.upstream, s.upstreamID, s.version, s.incarnation)
+	}
+	t.bury(ctx, s)
+}
+
+// bury writes the tombstone and then forgets the session. While the control
+// plane cannot be reached the session stays, refusing every request.
+func (t *Table) bury(ctx context.Context, s *Session) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryEnd)
+	defer cancel()
+	err := t.cfg.Records.End(ctx, &leaseholdv1.EndRequest{
+		Gateway: s.gateway, Session: s.digest.String(), Incarnation: s.incarnation,
+		Reason: s.reason, ExpireTime: timestamppb.New(s.expires),
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.cfg.Logger.Warn("session end not recorded yet", "session", s.digest, "error", err)
+		t.buryLater(s)
+		return
+	}
+	if err != nil { // another worker owns it, or has ended it
+		t.cfg.Logger.Warn("session end refused", "session", s.digest, "error", err)
+	}
+	t.remove(s)
+	t.metrics.ended.WithLabelValues(reasonLabel(s.reason)).Inc()
+	t.cfg.Logger.Debug("session ended", "gateway", s.gateway, "session", s.digest, "reason", reasonLabel(s.reason))
+}
+
+// buryLater puts a closed session back among the deadlines.
+func (t *Table) buryLater(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[s.digest] != s {
+		return // dropped meanwhile: the record is no longer this worker's
+	}
+	s.unburied = true
+	s.due = t.now().Add(retryEnd)
+	if s.slot >= 0 {
+		heap.Fix(&t.order, s.slot)
+	} else {
+		heap.Push(&t.order, s)
+	}
+	t.poke()
+}
+
+// deadlines is a heap of sessions, the one that is due first on top.
+type deadlines []*Session
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].due.Before(d[j].due) }
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].slot, d[j].slot = i, j
+}
+
+// Push is part of heap.Interface.
+func (d *deadlines) Push(x any) {
+	s := x.(*Session)
+	s.slot = len(*d)
+	*d = append(*d, s)
+}
+
+// Pop is part of heap.Interface.
+func (d *deadlines) Pop() any {
+	last := len(*d) - 1
+	s := (*d)[last]
+	(*d)[last] = nil
+	*d = (*d)[:last]
+	s.slot = -1
+	return s
+}
