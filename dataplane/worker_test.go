@@ -113,15 +113,13 @@ func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	json.Unmarshal(body, &message)
 	id := r.Header.Get("Mcp-Session-Id")
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	if hook := u.hook; hook != nil {
-		u.mu.Unlock()
-		handled := hook(w, r, message.Method)
-		u.mu.Lock()
-		if handled {
-			return
-		}
+	hook := u.hook
+	u.mu.Unlock()
+	if hook != nil && hook(w, r, message.Method) {
+		return
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	switch _, known := u.sessions[id]; {
 	case message.Method == "initialize":
 		u.opened++
