@@ -159,8 +159,8 @@ func (f *fields) fail(path []string, what string) {
 		return
 	}
 	name := f.what
-	for i := len(path) - 1; i >= 0; i-- {
-		name = path[i] + " of " + name
+	for _, step := range path {
+		name = step + " of " + name
 	}
 	f.err = &Error{Code: CodeInvalidParams, Message: name + " " + what}
 }

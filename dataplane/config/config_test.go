@@ -1,0 +1,115 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+func state(revision int64, url string) *State {
+	return &State{
+		Revision: revision,
+		Gateways: map[string]*leaseholdv1.Gateway{"gateways/g": {
+			Name: "gateways/g", Status: &leaseholdv1.GatewayStatus{Revision: revision},
+			Upstreams: []*leaseholdv1.Upstream{{Name: "u", Url: url}},
+			Session:   &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(time.Minute)},
+		}},
+		KeyRing: &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: []byte("k001"), Secret: bytes.Repeat([]byte{1}, 32)}}},
+	}
+}
+
+func TestCompileKeepsWhatDidNotChange(t *testing.T) {
+	first, err := Compile(state(3, "http://h/mcp"), empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := first.Gateways["g"]
+	if g.IdleTimeout != time.Minute || g.AbsoluteLifetime != DefaultAbsoluteLifetime {
+		t.Errorf("policy: got %v and %v, want 1m and the default", g.IdleTimeout, g.AbsoluteLifetime)
+	}
+	again, _ := Compile(state(3, "http://h/mcp"), first)
+	if again.Gateways["g"] != g {
+		t.Error("an unchanged gateway was compiled anew")
+	}
+	same, _ := Compile(state(4, "http://h/mcp"), first)
+	if same.Gateways["g"] == g || same.Gateways["g"].Upstream.Fingerprint != g.Upstream.Fingerprint {
+		t.Error("a rewritten gateway with the same connection must be new, with the same fingerprint")
+	}
+	other, _ := Compile(state(5, "http://h/other"), first)
+	if other.Gateways["g"].Upstream.Fingerprint == g.Upstream.Fingerprint {
+		t.Error("another URL has the same fingerprint")
+	}
+}
+
+func TestCompileRefusesWhatItCannotServe(t *testing.T) {
+	two := state(3, "http://h")
+	two.Gateways["gateways/g"].Upstreams = append(two.Gateways["gateways/g"].Upstreams, &leaseholdv1.Upstream{})
+	short := state(3, "http://h")
+	short.KeyRing.Keys[0].Secret = []byte("short")
+	for want, s := range map[string]*State{
+		"upstreams: 2 given": two,
+		"upstreams[0].url":   state(3, "not a url"),
+		"secret of 5":        short,
+	} {
+		if _, err := Compile(s, empty); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestWinnerIsTheSameEverywhereAndFair(t *testing.T) {
+	s := &State{Gateways: map[string]*leaseholdv1.Gateway{}}
+	for i := range 5 {
+		s.Members = append(s.Members, &leaseholdv1.Member{Worker: fmt.Sprintf("%016x", i*7919)})
+	}
+	all, _ := Compile(s, empty)
+	s.Members[0], s.Members[4] = s.Members[4], s.Members[0]
+	shuffled, _ := Compile(s, empty)
+	without, _ := Compile(&State{Members: s.Members[1:]}, empty)
+	const n = 10_000
+	wins := map[string]int{}
+	for i := range n {
+		d := sessionid.DigestOf(fmt.Sprint(i))
+		winner, ok := all.Winner(d)
+		if again, _ := shuffled.Winner(d); !ok || again != winner {
+			t.Fatalf("session %d: %v here, %v where the members came in another order", i, winner, again)
+		}
+		if next, _ := without.Winner(d); winner.Worker != s.Members[0].GetWorker() && next != winner {
+			t.Fatalf("session %d moved from %v to %v although its winner is still there", i, winner, next)
+		}
+		wins[winner.Worker]++
+	}
+	for w, got := range wins {
+		if got < n/5*8/10 || got > n/5*12/10 {
+			t.Errorf("worker %s wins %d of %d sessions, want about a fifth", w, got, n)
+		}
+	}
+	if _, ok := empty.Winner(sessionid.Digest{}); ok {
+		t.Error("a winner without members")
+	}
+}
+
+func TestHolderTellsOfTheNextSnapshot(t *testing.T) {
+	var h Holder
+	changed := h.Changed()
+	if h.Load() == nil || h.Load().Revision != 0 {
+		t.Error("the zero holder has no empty snapshot")
+	}
+	select {
+	case <-changed:
+		t.Fatal("changed before anything did")
+	default:
+	}
+	h.Set(&Snapshot{Revision: 4})
+	<-changed
+	if h.Load().Revision != 4 {
+		t.Errorf("revision: got %d, want 4", h.Load().Revision)
+	}
+}
