@@ -158,6 +158,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.control.Run(running) })
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
+	group.Go(func() error { return w.upstreams.Run(running) })
 	group.Go(func() error { return ignoreClosed(w.clients.Serve(w.cfg.Listener)) })
 	group.Go(func() error { return w.peers.Serve(w.cfg.PeerListener) })
 	select {
@@ -171,7 +172,6 @@ func (w *worker) run(ctx context.Context) error {
 	w.leave()
 	w.forwards.Close()
 	w.control.Close()
-	w.upstreams.CloseIdle()
 	return err
 }
 
@@ -246,7 +246,7 @@ func (w *worker) apply(state *config.State) error {
 // lost forgets every session: the incarnation that owned them is over.
 func (w *worker) lost() {
 	w.table.DropAll()
-	w.upstreams.CloseIdle()
+	w.upstreams.CloseIdle(0)
 }
 
 // endOrphans carries out what operators want ended: sessions of this worker, and

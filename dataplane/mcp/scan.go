@@ -162,7 +162,8 @@ func (s *scanner) str(i int) int {
 	from := i
 	for i+8 <= len(b) {
 		x := binary.LittleEndian.Uint64(b[i:])
-		m := (x | (x - control) | ((x ^ quotes) - ones) | ((x ^ slashes) - ones)) & highs
+		// Bytes beyond ASCII count as well: they are for strSlow.
+		m := ((x - control) | ((x ^ quotes) - ones) | ((x ^ slashes) - ones)) & highs
 		if m == 0 {
 			i += 8
 			continue

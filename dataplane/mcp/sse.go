@@ -93,22 +93,19 @@ func (e *EventReader) Reset(src io.Reader) {
 func (e *EventReader) Next() (Event, error) {
 	for {
 		found := e.find()
-		size := len(e.buf) - e.from
-		if found {
-			size = e.end - e.from
-		}
+		size := len(e.buf) - e.from // never more than max: the buffer is not larger
 		switch {
-		case e.lf && (!found || size > e.max):
-			return e.take(e.from + 1), nil
-		case found && size <= e.max:
+		case found:
 			return e.take(e.end), nil
+		case e.lf:
+			return e.take(e.from + 1), nil
 		case e.err != nil && size == 0:
 			return Event{}, e.err
-		case e.err != nil && size <= e.max:
+		case e.err != nil:
 			rest := e.take(len(e.buf))
 			rest.Partial = true
 			return rest, nil
-		case size >= e.max:
+		case size == e.max:
 			return Event{}, &EventTooLargeError{Max: e.max}
 		}
 		e.fill()

@@ -306,6 +306,9 @@ func TestBufferIsSmallAgainAfterALargeBlock(t *testing.T) {
 		t.Fatalf("buffer is %d, %v", cap(r.buf), err)
 	}
 	r.Reset(strings.NewReader("data: a\n\n"))
+	if cap(r.buf) != 0 {
+		t.Errorf("Reset keeps a buffer of %d", cap(r.buf))
+	}
 	if r.Next(); cap(r.buf) != firstBuffer {
 		t.Errorf("after Reset the buffer is %d, want %d", cap(r.buf), firstBuffer)
 	}
@@ -345,8 +348,8 @@ func TestEventReaderDoesNotAllocatePerEvent(t *testing.T) {
 
 // A hostile stream must not cost more than its length.
 func TestManyShortLinesAreLinear(t *testing.T) {
-	for _, line := range []string{"\r", "x\r", "x\n", "x\r\n"} {
-		stream := strings.Repeat("a"+line, 200_000)
+	for _, line := range []string{"x\r", "x\n", "xx\r\n"} {
+		stream := strings.Repeat(line, 700_000)
 		start := time.Now()
 		got, err := blocks(NewEventReader(strings.NewReader(stream), 0))
 		if err != io.EOF || len(got) != 1 {

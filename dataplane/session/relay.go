@@ -169,8 +169,11 @@ func readAll(buffer []byte, body io.Reader, length int64) ([]byte, error) {
 			buffer = make([]byte, 0, length)
 		}
 		buffer = buffer[:length]
-		_, err := io.ReadFull(body, buffer)
-		return buffer, err
+		if _, err := io.ReadFull(body, buffer); err != nil {
+			return buffer, err
+		}
+		_, err := body.Read(nil) // the connection can be used again only after the end
+		return buffer, ignoreEOF(err)
 	}
 	for {
 		if len(buffer) == cap(buffer) {
@@ -187,6 +190,13 @@ func readAll(buffer []byte, body io.Reader, length int64) ([]byte, error) {
 			return buffer, err
 		}
 	}
+}
+
+func ignoreEOF(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 var eventReaders = sync.Pool{New: func() any { return mcp.NewEventReader(nil, MaxEvent) }}

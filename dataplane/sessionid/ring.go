@@ -11,7 +11,9 @@ import (
 	"log/slog"
 )
 
-// Secret is the secret of a key. However it is printed, it says [redacted].
+// Secret is the secret of a key. However it is printed, it says [redacted], but
+// for one case that no type can help: inside of an unexported field. Keep it out
+// of those, and keep a [Ring] instead.
 type Secret [32]byte
 
 const redacted = "[redacted]"

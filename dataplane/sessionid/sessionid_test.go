@@ -174,6 +174,7 @@ func TestEveryBitFlipIsRefused(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	r := ringOf(t, 1)
 	id := mint(t, r, "g", "p")
+	odd := mint(t, r, "g", "p\x00q")
 	sealed, _ := encoding.DecodeString(id[len(prefix):])
 	tests := []struct{ name, id, gateway, principal string }{
 		{"nothing", "", "g", "p"},
@@ -186,6 +187,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no principal", id, "g", ""},
 		{"gateway and principal shifted", id, "", "g\x00p"},
 		{"principal shifted into the gateway", id, "g\x00p", ""},
+		{"the same bytes, cut elsewhere", odd, "g\x00p", "q"},
 		{"cut by a character", id[:len(id)-1], "g", "p"},
 		{"cut by a byte", prefix + encoding.EncodeToString(sealed[:len(sealed)-1]), "g", "p"},
 		{"a byte more", prefix + encoding.EncodeToString(append(bytes.Clone(sealed), 0)), "g", "p"},

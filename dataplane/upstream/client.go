@@ -1,16 +1,24 @@
 // Package upstream speaks streamable HTTP to MCP servers. It carries requests
 // and answers as bytes: what they mean is the session's business.
+//
+// It is an HTTP/1.1 client of its own over net/http's parser. The transport of
+// net/http runs two goroutines for each connection and hands every request and
+// answer between them; here the goroutine that makes a request writes it and
+// reads the answer, which halves what a call costs. And a request is never sent
+// twice, on which that transport decides by itself.
 package upstream
 
 import (
-	"bytes"
+	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
-	"io"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"sync"
 	"time"
 )
 
@@ -19,11 +27,14 @@ import (
 const (
 	connectTimeout = 3 * time.Second
 	tlsTimeout     = 5 * time.Second
-	idleTimeout    = 90 * time.Second
+	// idleTimeout is how long a connection is kept open while unused.
+	idleTimeout = 90 * time.Second
 	// idlePerHost bounds the connections kept open to one upstream while unused.
 	idlePerHost = 512
 	// maxHeaderBytes bounds the header of an answer.
 	maxHeaderBytes = 64 << 10
+	// readBuffer is how much is read at once.
+	readBuffer = 4 << 10
 )
 
 // ErrNotSent says that a request certainly did not reach the upstream: no
@@ -34,44 +45,42 @@ var ErrNotSent = errors.New("upstream not reached")
 // worker share: a connection carries no session, a header does. Safe for
 // concurrent use.
 type Client struct {
-	transport *http.Transport
+	dialer net.Dialer
+
+	mu   sync.Mutex         // guards idle
+	idle map[string][]*conn // by scheme and host, the last used one last
 }
 
 // NewClient returns a client without connections.
 func NewClient() *Client {
-	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}
-	return &Client{&http.Transport{
-		DialContext:            dialer.DialContext,
-		TLSHandshakeTimeout:    tlsTimeout,
-		MaxIdleConnsPerHost:    idlePerHost,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		DisableCompression:     true, // bytes stay bytes
-		ReadBufferSize:         4 << 10,
-		WriteBufferSize:        4 << 10,
-	}}
+	return &Client{
+		dialer: net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second},
+		idle:   make(map[string][]*conn),
+	}
 }
 
-// Do sends one request and returns the answer's head; the caller closes the
-// body. It never follows a redirect and never sends a request twice. The header
-// map is used as it is and must not be changed until the answer is closed. The
-// error is ErrNotSent, or the outcome is unknown.
+// Do sends one request and returns the answer, whose body the caller closes. It
+// never follows a redirect and never sends a request twice. The end of ctx
+// closes the connection. The error is ErrNotSent, or the outcome is unknown.
 func (c *Client) Do(ctx context.Context, target *url.URL, method string, header http.Header, body []byte) (*http.Response, error) {
-	request := &http.Request{
-		Method: method, URL: target, Host: target.Host, Header: header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	if len(body) > 0 {
-		request.Body = io.NopCloser(bytes.NewReader(body))
-		request.ContentLength = int64(len(body))
-	}
-	response, err := c.transport.RoundTrip(request.WithContext(ctx))
+	cn, err := c.take(ctx, target)
 	if err != nil {
-		if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
-			return nil, errors.Join(ErrNotSent, err)
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+	}
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
+		trace.GotConn(httptrace.GotConnInfo{Conn: cn.raw})
+	}
+	stop := context.AfterFunc(ctx, cn.interrupt)
+	response, err := cn.exchange(target, method, header, body)
+	if err != nil {
+		stop()
+		cn.net.Close()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
 		}
 		return nil, err
 	}
+	response.Body = &answer{client: c, conn: cn, body: response.Body, stop: stop, reusable: !response.Close}
 	return response, nil
 }
 
@@ -83,5 +92,107 @@ func WithAddress(ctx context.Context, address *string) context.Context {
 	})
 }
 
-// CloseIdle closes the connections that no request uses.
-func (c *Client) CloseIdle() { c.transport.CloseIdleConnections() }
+// take returns a connection to target: the one that was used last, since it is
+// the least likely to be closed, or a new one.
+func (c *Client) take(ctx context.Context, target *url.URL) (*conn, error) {
+	key := target.Scheme + "://" + target.Host
+	for {
+		cn := c.pop(key)
+		if cn == nil {
+			return c.dial(ctx, target, key)
+		}
+		if time.Since(cn.since) < idleTimeout && cn.alive() {
+			return cn, nil
+		}
+		cn.net.Close()
+	}
+}
+
+func (c *Client) pop(key string) *conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	idle := c.idle[key]
+	if len(idle) == 0 {
+		return nil
+	}
+	cn := idle[len(idle)-1]
+	idle[len(idle)-1] = nil
+	c.idle[key] = idle[:len(idle)-1]
+	return cn
+}
+
+// keep makes a connection available again, and closes those that nobody has
+// used for too long.
+func (c *Client) keep(cn *conn) {
+	cn.since = time.Now()
+	c.mu.Lock()
+	idle := c.idle[cn.key]
+	var old []*conn
+	for len(idle) > 0 && (len(idle) >= idlePerHost || cn.since.Sub(idle[0].since) >= idleTimeout) {
+		old, idle = append(old, idle[0]), idle[1:]
+	}
+	c.idle[cn.key] = append(idle, cn)
+	c.mu.Unlock()
+	for _, o := range old {
+		o.net.Close()
+	}
+}
+
+// CloseIdle closes the connections that no request uses and that have been
+// unused for at least d.
+func (c *Client) CloseIdle(d time.Duration) {
+	var old []*conn
+	now := time.Now()
+	c.mu.Lock()
+	for key, idle := range c.idle {
+		for len(idle) > 0 && now.Sub(idle[0].since) >= d {
+			old, idle = append(old, idle[0]), idle[1:]
+		}
+		if c.idle[key] = idle; len(idle) == 0 {
+			delete(c.idle, key)
+		}
+	}
+	c.mu.Unlock()
+	for _, o := range old {
+		o.net.Close()
+	}
+}
+
+// Run closes unused connections in time until ctx ends, and all of them then.
+func (c *Client) Run(ctx context.Context) error {
+	ticker := time.NewTicker(idleTimeout / 3)
+	defer ticker.Stop()
+	defer c.CloseIdle(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			c.CloseIdle(idleTimeout)
+		}
+	}
+}
+
+func (c *Client) dial(ctx context.Context, target *url.URL, key string) (*conn, error) {
+	port := target.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[target.Scheme]
+	}
+	raw, err := c.dialer.DialContext(ctx, "tcp", net.JoinHostPort(target.Hostname(), port))
+	if err != nil {
+		return nil, err
+	}
+	cn := &conn{net: raw, raw: raw, key: key, limit: unlimited}
+	if target.Scheme == "https" {
+		secure := tls.Client(raw, &tls.Config{ServerName: target.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+		ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
+		defer cancel()
+		if err := secure.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, err
+		}
+		cn.net = secure
+	}
+	cn.reader = bufio.NewReaderSize(source{cn}, readBuffer)
+	return cn, nil
+}
