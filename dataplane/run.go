@@ -13,7 +13,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/control"
@@ -59,7 +58,7 @@ type worker struct {
 	forwards  *forward.Client
 	router    *route.Router
 	clients   *http.Server
-	peers     *grpc.Server
+	peers     *forward.Server
 	ttl       atomic.Int64
 	endings   chan struct{} // capacity 1: the list of endings changed
 	health    *health
@@ -186,21 +185,12 @@ func ignoreClosed(err error) error {
 func (w *worker) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainCalls)
 	defer cancel()
-	peersDone := make(chan struct{})
-	go func() {
-		defer close(peersDone)
-		w.peers.GracefulStop()
-	}()
 	if w.clients.Shutdown(ctx) != nil {
 		w.clients.Close()
 	}
-	select {
-	case <-peersDone:
-	case <-ctx.Done():
-	}
+	w.peers.Drain(ctx)
 	w.table.DropAll() // cuts what is left; the sessions go on elsewhere
 	w.peers.Stop()
-	<-peersDone
 }
 
 func (w *worker) leave() {

@@ -7,15 +7,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
 
 	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -33,18 +24,6 @@ var (
 	ErrOutcomeUnknown = errors.New("connection to the owner broke")
 )
 
-// Settings of the connections between workers. Windows are fixed, since probing
-// for them costs a ping per burst on a link whose delay is known to be small.
-const (
-	streamWindow = 1 << 20
-	connWindow   = 16 << 20
-	maxMessage   = 2 << 20
-	// bodyPiece bounds the part of a body in one message.
-	bodyPiece = 1 << 20
-	// idlePeer is how long a connection to a worker that is not asked is kept.
-	idlePeer = 10 * time.Minute
-)
-
 // Target is who is expected to own a session.
 type Target struct {
 	Worker      string
@@ -58,18 +37,18 @@ type Target struct {
 // Client forwards to other workers. Safe for concurrent use.
 type Client struct {
 	mu    sync.Mutex // guards peers
-	peers map[string]*grpc.ClientConn
+	peers map[string]*peer
 }
 
 // NewClient returns a client without connections.
-func NewClient() *Client { return &Client{peers: make(map[string]*grpc.ClientConn)} }
+func NewClient() *Client { return &Client{peers: make(map[string]*peer)} }
 
 // Close closes all connections.
 func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, conn := range c.peers {
-		conn.Close()
+	for _, p := range c.peers {
+		p.close()
 	}
 	c.peers = nil
 }
@@ -78,105 +57,136 @@ func (c *Client) Close() {
 func (c *Client) Retain(addresses map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for address, conn := range c.peers {
+	for address, p := range c.peers {
 		if !addresses[address] {
-			conn.Close()
+			p.close()
 			delete(c.peers, address)
 		}
 	}
 }
 
-func (c *Client) peer(address string) (*grpc.ClientConn, error) {
+func (c *Client) peer(address string) (*peer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if conn, ok := c.peers[address]; ok {
-		return conn, nil
+	if p, ok := c.peers[address]; ok {
+		return p, nil
 	}
 	if c.peers == nil {
 		return nil, errors.New("closed")
 	}
-	conn, err := grpc.NewClient(address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: time.Second,
-		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
-		grpc.WithInitialWindowSize(streamWindow),
-		grpc.WithInitialConnWindowSize(connWindow),
-		grpc.WithSharedWriteBuffer(true),
-		grpc.WithIdleTimeout(idlePeer),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-	)
+	p, err := dial(address)
 	if err == nil {
-		c.peers[address] = conn
+		c.peers[address] = p
 	}
-	return conn, err
+	return p, err
 }
 
 // Forward sends the request to target and writes its answer to w. An error means
 // that nothing was written; it is ErrNotSent, ErrRefused or ErrOutcomeUnknown. A
 // break after the answer began panics with http.ErrAbortHandler.
 func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target Target, r *session.Request) error {
-	conn, err := c.peer(target.Address)
+	p, err := c.peer(target.Address)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := leaseholdv1.NewPeerServiceClient(conn).Forward(ctx)
+	l, err := p.begin(ctx, target, r)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSent, err)
-	}
-	if err := send(stream, target, r); err != nil && err != io.EOF {
-		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
-	} // after io.EOF the reason comes from Recv
-	return receive(stream, w)
-}
-
-func send(stream leaseholdv1.PeerService_ForwardClient, target Target, r *session.Request) error {
-	start := &leaseholdv1.ForwardStart{
-		Worker: target.Worker, Incarnation: target.Incarnation, Epoch: target.Epoch, Hops: 1,
-		Gateway: r.Gateway, Session: r.Digest[:], Principal: r.Principal,
-		Method: r.Method, Headers: packHeader(r.Header), BodyLength: uint32(len(r.Body)),
-	}
-	piece := r.Body[:min(len(r.Body), bodyPiece)]
-	rest := r.Body[len(piece):]
-	if err := stream.Send(&leaseholdv1.ForwardRequest{Start: start, Body: piece}); err != nil {
 		return err
 	}
-	for len(rest) > 0 {
-		piece, rest = rest[:min(len(rest), bodyPiece)], rest[min(len(rest), bodyPiece):]
-		if err := stream.Send(&leaseholdv1.ForwardRequest{Body: piece}); err != nil {
+	free := false
+	defer func() {
+		if !free {
+			l.cancel()
+		}
+	}()
+	stop := context.AfterFunc(ctx, l.cancel)
+	defer stop()
+	if err := l.sendRest(r.Body); err != nil {
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	if err := l.receive(w); !errors.Is(err, errWhole) {
+		return err
+	}
+	if free = stop(); free {
+		p.keep(l)
+	}
+	return nil
+}
+
+// begin sends the first message of a request, on a stream that takes it.
+func (p *peer) begin(ctx context.Context, target Target, r *session.Request) (*lane, error) {
+	message := &leaseholdv1.ForwardRequest{
+		Start: &leaseholdv1.ForwardStart{
+			Worker: target.Worker, Incarnation: target.Incarnation, Epoch: target.Epoch, Hops: 1,
+			Gateway: r.Gateway, Session: r.Digest[:], Principal: r.Principal,
+			Method: r.Method, Header: packHeader(r.Header), BodyLength: uint32(len(r.Body)),
+		},
+		Body: r.Body[:min(len(r.Body), bodyPiece)],
+	}
+	for {
+		l, err := p.lane(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+		}
+		err = l.stream.Send(message)
+		if err == nil {
+			return l, nil
+		}
+		l.cancel()
+		// A stream that has ended takes nothing in: gRPC says io.EOF then. With a
+		// stream that waited, that means that the connection went meanwhile.
+		if err != io.EOF {
+			return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+		}
+		if l.since.IsZero() {
+			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+		}
+	}
+}
+
+// sendRest sends what of the body the first message had no room for.
+func (l *lane) sendRest(body []byte) error {
+	for sent := min(len(body), bodyPiece); sent < len(body); {
+		piece := body[sent:min(len(body), sent+bodyPiece)]
+		sent += len(piece)
+		if err := l.stream.Send(&leaseholdv1.ForwardRequest{Body: piece}); err != nil {
 			return err
 		}
 	}
-	return stream.CloseSend()
+	return nil
 }
 
-func receive(stream leaseholdv1.PeerService_ForwardClient, w http.ResponseWriter) error {
+// errWhole says that an answer came through to its end.
+var errWhole = errors.New("the answer is whole")
+
+// receive writes the answer as it comes. It returns errWhole when the stream is
+// free for another request, nil when the client no longer reads, or an error of
+// Forward.
+func (l *lane) receive(w http.ResponseWriter) error {
 	flusher, _ := w.(http.Flusher)
 	began, flush := false, false
 	for {
-		message, err := stream.Recv()
+		message, err := l.stream.Recv()
 		switch {
-		case err == io.EOF && began:
-			return nil
 		case err != nil && began:
 			panic(http.ErrAbortHandler)
 		case err != nil:
-			return refusal(err)
+			return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+		case message.GetRefusal() != leaseholdv1.Refusal_REFUSAL_UNSPECIFIED:
+			return fmt.Errorf("%w: %v", ErrRefused, message.GetRefusal())
 		}
 		if head := message.GetHead(); head != nil {
-			unpackHeader(w.Header(), head.GetHeaders())
+			unpackHeader(w.Header(), head.GetHeader())
 			w.WriteHeader(int(head.GetStatus()))
-			began, flush = true, isStream(head)
+			began, flush = true, w.Header()["Content-Length"] == nil
 		}
 		if len(message.GetBody()) > 0 {
 			if _, err := w.Write(message.GetBody()); err != nil {
-				return nil // the client is gone, and so is this request with its context
+				return nil
 			}
+		}
+		if message.GetEnd() {
+			return errWhole
 		}
 		if flush {
 			flusher.Flush()
@@ -184,40 +194,25 @@ func receive(stream leaseholdv1.PeerService_ForwardClient, w http.ResponseWriter
 	}
 }
 
-// isStream reports whether pieces of the body are to be flushed as they come.
-func isStream(head *leaseholdv1.ForwardHead) bool {
-	for _, h := range head.GetHeaders() {
-		if h.GetName() == "Content-Length" {
-			return false
-		}
-	}
-	return true
-}
-
-// refusal says what a stream that ended without an answer means.
-func refusal(err error) error {
-	if status.Code(err) == codes.FailedPrecondition {
-		for _, detail := range status.Convert(err).Details() {
-			if info, ok := detail.(*errdetails.ErrorInfo); ok {
-				return fmt.Errorf("%w: %s", ErrRefused, info.GetReason())
-			}
-		}
-	}
-	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
-}
-
-func packHeader(h http.Header) []*leaseholdv1.Header {
-	packed := make([]*leaseholdv1.Header, 0, len(h))
+func packHeader(h http.Header) []string {
+	packed := make([]string, 0, 2*len(h))
 	for name, values := range h {
 		for _, value := range values {
-			packed = append(packed, &leaseholdv1.Header{Name: name, Value: value})
+			packed = append(packed, name, value)
 		}
 	}
 	return packed
 }
 
-func unpackHeader(to http.Header, from []*leaseholdv1.Header) {
-	for _, h := range from {
-		to[h.GetName()] = append(to[h.GetName()], h.GetValue())
+func unpackHeader(to http.Header, from []string) {
+	values := make([]string, len(from)/2) // one allocation for all of them
+	for i := range values {
+		name, value := from[2*i], from[2*i+1]
+		if to[name] == nil {
+			values[i] = value
+			to[name] = values[i : i+1 : i+1]
+		} else {
+			to[name] = append(to[name], value)
+		}
 	}
 }

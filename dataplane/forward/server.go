@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"sync"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -23,18 +24,19 @@ const MaxBody = 4 << 20
 
 // Refusal is why a receiver does not serve a forwarded request. Nothing was
 // dispatched.
-type Refusal string
+type Refusal leaseholdv1.Refusal
 
 // The refusals.
 const (
-	NotOwner         Refusal = "NOT_OWNER"
-	StaleEpoch       Refusal = "STALE_EPOCH"
-	StaleIncarnation Refusal = "STALE_INCARNATION"
-	Fenced           Refusal = "FENCED"
+	NotOwner         = Refusal(leaseholdv1.Refusal_REFUSAL_NOT_OWNER)
+	StaleEpoch       = Refusal(leaseholdv1.Refusal_REFUSAL_STALE_EPOCH)
+	StaleIncarnation = Refusal(leaseholdv1.Refusal_REFUSAL_STALE_INCARNATION)
+	Fenced           = Refusal(leaseholdv1.Refusal_REFUSAL_FENCED)
+	Closing          = Refusal(leaseholdv1.Refusal_REFUSAL_CLOSING)
 )
 
 // Error makes a refusal an error.
-func (r Refusal) Error() string { return "forward refused: " + string(r) }
+func (r Refusal) Error() string { return "forward refused: " + leaseholdv1.Refusal(r).String() }
 
 // Owner serves forwarded requests.
 type Owner interface {
@@ -47,11 +49,18 @@ type Owner interface {
 type Server struct {
 	leaseholdv1.UnimplementedPeerServiceServer
 	owner Owner
+	grpc  *grpc.Server
+
+	mu      sync.Mutex // guards what follows
+	serving int
+	closing bool
+	drained chan struct{} // closed once closing and nothing is served
 }
 
-// NewServer returns a gRPC server for the other workers.
-func NewServer(owner Owner) *grpc.Server {
-	server := grpc.NewServer(
+// NewServer returns a server for the other workers.
+func NewServer(owner Owner) *Server {
+	s := &Server{owner: owner, drained: make(chan struct{})}
+	s.grpc = grpc.NewServer(
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -59,21 +68,74 @@ func NewServer(owner Owner) *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
-	leaseholdv1.RegisterPeerServiceServer(server, &Server{owner: owner})
-	return server
+	leaseholdv1.RegisterPeerServiceServer(s.grpc, s)
+	return s
+}
+
+// Serve serves on l until Stop.
+func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// Drain refuses new requests and waits for those being served until ctx ends.
+func (s *Server) Drain(ctx context.Context) {
+	s.mu.Lock()
+	s.closing = true
+	if s.serving == 0 {
+		close(s.drained)
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.drained:
+	case <-ctx.Done():
+	}
+}
+
+// Stop cuts what is still served and ends Serve.
+func (s *Server) Stop() { s.grpc.Stop() }
+
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.serving++
+	return true
+}
+
+func (s *Server) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serving--; s.closing && s.serving == 0 {
+		close(s.drained)
+	}
 }
 
 // Forward implements leaseholdv1.PeerServiceServer.
-func (s *Server) Forward(stream leaseholdv1.PeerService_ForwardServer) (err error) {
-	target, request, err := receiveRequest(stream)
-	if err != nil {
-		return err
+func (s *Server) Forward(stream leaseholdv1.PeerService_ForwardServer) error {
+	for {
+		target, request, err := receiveRequest(stream)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.serve(stream, target, request); err != nil {
+			return err
+		}
 	}
+}
+
+// serve serves one request. An error ends the stream.
+func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target Target, request *session.Request) (err error) {
+	if !s.begin() {
+		return refuse(stream, Closing)
+	}
+	defer s.end()
 	owned, err := s.owner.Admit(stream.Context(), target, request)
 	if err != nil {
-		return refuse(err)
+		return refuse(stream, err)
 	}
-	w := &responseWriter{stream: stream}
 	defer func() {
 		if p := recover(); p != nil {
 			if e, ok := p.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {
@@ -82,19 +144,15 @@ func (s *Server) Forward(stream leaseholdv1.PeerService_ForwardServer) (err erro
 			err = status.Error(codes.DataLoss, "the answer broke off")
 		}
 	}()
-	owned.Serve(stream.Context(), w, request)
+	w := responseWriter{stream: stream}
+	owned.Serve(stream.Context(), &w, request)
 	return w.finish()
 }
 
-func refuse(err error) error {
+func refuse(stream leaseholdv1.PeerService_ForwardServer, err error) error {
 	refusal := NotOwner
 	errors.As(err, &refusal)
-	st, detailErr := status.New(codes.FailedPrecondition, err.Error()).WithDetails(
-		&errdetails.ErrorInfo{Reason: string(refusal), Domain: "leasehold"})
-	if detailErr != nil {
-		return status.Error(codes.Internal, "internal error")
-	}
-	return st.Err()
+	return stream.Send(&leaseholdv1.ForwardResponse{Refusal: leaseholdv1.Refusal(refusal), End: true})
 }
 
 func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (Target, *session.Request, error) {
@@ -110,6 +168,8 @@ func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (Target, *sess
 		return Target{}, nil, status.Errorf(codes.InvalidArgument, "hops: %d, want 1", start.GetHops())
 	case len(start.GetSession()) != len(sessionid.Digest{}):
 		return Target{}, nil, status.Errorf(codes.InvalidArgument, "session: %d bytes, want %d", len(start.GetSession()), len(sessionid.Digest{}))
+	case len(start.GetHeader())%2 != 0:
+		return Target{}, nil, status.Errorf(codes.InvalidArgument, "header: %d strings, want names and values in turn", len(start.GetHeader()))
 	case start.GetBodyLength() > MaxBody:
 		return Target{}, nil, status.Errorf(codes.InvalidArgument, "body_length: %d, at most %d", start.GetBodyLength(), MaxBody)
 	}
@@ -117,8 +177,8 @@ func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (Target, *sess
 	if err != nil {
 		return Target{}, nil, err
 	}
-	header := make(http.Header, len(start.GetHeaders())+1)
-	unpackHeader(header, start.GetHeaders())
+	header := make(http.Header, len(start.GetHeader())/2+1)
+	unpackHeader(header, start.GetHeader())
 	return Target{Worker: start.GetWorker(), Incarnation: start.GetIncarnation(), Epoch: start.GetEpoch()},
 		&session.Request{
 			Gateway: start.GetGateway(), Digest: sessionid.Digest(start.GetSession()), Principal: start.GetPrincipal(),
@@ -189,25 +249,29 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 }
 
 // Flush implements http.Flusher.
-func (w *responseWriter) Flush() {
-	for w.err == nil && (!w.started || len(w.pending) > 0) {
+func (w *responseWriter) Flush() { w.send(false) }
+
+// finish sends what is left and ends the answer. It returns the first error of
+// sending.
+func (w *responseWriter) finish() error {
+	w.send(true)
+	return w.err
+}
+
+func (w *responseWriter) send(end bool) {
+	for w.err == nil && (!w.started || len(w.pending) > 0 || end) {
 		piece := w.pending[:min(len(w.pending), bodyPiece)]
-		message := &leaseholdv1.ForwardResponse{Body: piece}
+		w.pending = w.pending[len(piece):]
+		message := &leaseholdv1.ForwardResponse{Body: piece, End: end && len(w.pending) == 0}
 		if !w.started {
 			w.WriteHeader(http.StatusOK)
-			message.Head = &leaseholdv1.ForwardHead{Status: uint32(w.status), Headers: packHeader(w.header)}
+			message.Head = &leaseholdv1.ForwardHead{Status: uint32(w.status), Header: packHeader(w.header)}
 			w.started = true
 		}
 		w.err = w.stream.Send(message)
-		w.pending = w.pending[len(piece):]
+		if message.End {
+			break
+		}
 	}
 	w.pending = w.pending[:0]
-}
-
-// finish sends what is left and returns the first error of sending.
-func (w *responseWriter) finish() error {
-	if !w.started || len(w.pending) > 0 {
-		w.Flush()
-	}
-	return w.err
 }

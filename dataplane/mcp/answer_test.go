@@ -63,19 +63,19 @@ func TestHeaderNamesAreCanonical(t *testing.T) {
 
 func TestIsResponse(t *testing.T) {
 	for text, want := range map[string]bool{
-		`{"jsonrpc":"2.0","id":1,"result":{}}`:                     true,
-		` {"error":{"code":1},"id":null}`:                          true,
-		`[{"id":1,"result":{}},{"method":"x"}]`:                    true,
-		`{"jsonrpc":"2.0","id":1,"method":"ping"}`:                 false,
-		`{"method":"x","params":{"result":1}}`:                     false,
-		`{"params":{"result":1,"error":[{"result":1}]},"id":1}`:    false,
-		`[[{"result":1}]]`:                                         false,
-		`[]`:                                                       false,
-		`{}`:                                                       false,
-		``:                                                         false,
-		`null`:                                                     false,
-		`{"id":1,"result"`:                                         false,
-		`{"id":`:                                                   false,
+		`{"jsonrpc":"2.0","id":1,"result":{}}`:                  true,
+		` {"error":{"code":1},"id":null}`:                       true,
+		`[{"id":1,"result":{}},{"method":"x"}]`:                 true,
+		`{"jsonrpc":"2.0","id":1,"method":"ping"}`:              false,
+		`{"method":"x","params":{"result":1}}`:                  false,
+		`{"params":{"result":1,"error":[{"result":1}]},"id":1}`: false,
+		`[[{"result":1}]]`:                                      false,
+		`[]`:                                                    false,
+		`{}`:                                                    false,
+		``:                                                      false,
+		`null`:                                                  false,
+		`{"id":1,"result"`:                                      false,
+		`{"id":`:                                                false,
 		strings.Repeat(`{"a":`, 100_000) + strings.Repeat("}", 10): false,
 	} {
 		if got := IsResponse([]byte(text)); got != want {

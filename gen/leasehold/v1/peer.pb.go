@@ -21,10 +21,75 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Refusal is why a receiver does not serve a forwarded request.
+type Refusal int32
+
+const (
+	// It serves the request.
+	Refusal_REFUSAL_UNSPECIFIED Refusal = 0
+	// It does not own the session.
+	Refusal_REFUSAL_NOT_OWNER Refusal = 1
+	// It owns the session under another epoch.
+	Refusal_REFUSAL_STALE_EPOCH Refusal = 2
+	// It is another incarnation than the one that was expected.
+	Refusal_REFUSAL_STALE_INCARNATION Refusal = 3
+	// Its lease is uncertain.
+	Refusal_REFUSAL_FENCED Refusal = 4
+	// It is shutting down.
+	Refusal_REFUSAL_CLOSING Refusal = 5
+)
+
+// Enum value maps for Refusal.
+var (
+	Refusal_name = map[int32]string{
+		0: "REFUSAL_UNSPECIFIED",
+		1: "REFUSAL_NOT_OWNER",
+		2: "REFUSAL_STALE_EPOCH",
+		3: "REFUSAL_STALE_INCARNATION",
+		4: "REFUSAL_FENCED",
+		5: "REFUSAL_CLOSING",
+	}
+	Refusal_value = map[string]int32{
+		"REFUSAL_UNSPECIFIED":       0,
+		"REFUSAL_NOT_OWNER":         1,
+		"REFUSAL_STALE_EPOCH":       2,
+		"REFUSAL_STALE_INCARNATION": 3,
+		"REFUSAL_FENCED":            4,
+		"REFUSAL_CLOSING":           5,
+	}
+)
+
+func (x Refusal) Enum() *Refusal {
+	p := new(Refusal)
+	*p = x
+	return p
+}
+
+func (x Refusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_peer_proto_enumTypes[0].Descriptor()
+}
+
+func (Refusal) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_peer_proto_enumTypes[0]
+}
+
+func (x Refusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal.Descriptor instead.
+func (Refusal) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{0}
+}
+
 // ForwardRequest is a piece of a client's request.
 type ForwardRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the first message only.
+	// In the first message of a request only.
 	Start *ForwardStart `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
 	// The next piece of the body, at most 1 MiB.
 	Body          []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
@@ -96,8 +161,9 @@ type ForwardStart struct {
 	Principal string `protobuf:"bytes,7,opt,name=principal,proto3" json:"principal,omitempty"`
 	// The HTTP method: POST, GET or DELETE.
 	Method string `protobuf:"bytes,8,opt,name=method,proto3" json:"method,omitempty"`
-	// The headers of the client's request that concern the owner.
-	Headers []*Header `protobuf:"bytes,9,rep,name=headers,proto3" json:"headers,omitempty"`
+	// The header fields of the client's request that concern the owner: names in
+	// canonical form and values in turn.
+	Header []string `protobuf:"bytes,9,rep,name=header,proto3" json:"header,omitempty"`
 	// Length of the whole body in bytes.
 	BodyLength    uint32 `protobuf:"varint,10,opt,name=body_length,json=bodyLength,proto3" json:"body_length,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -190,9 +256,9 @@ func (x *ForwardStart) GetMethod() string {
 	return ""
 }
 
-func (x *ForwardStart) GetHeaders() []*Header {
+func (x *ForwardStart) GetHeader() []string {
 	if x != nil {
-		return x.Headers
+		return x.Header
 	}
 	return nil
 }
@@ -204,78 +270,28 @@ func (x *ForwardStart) GetBodyLength() uint32 {
 	return 0
 }
 
-// Header is one HTTP header field.
-type Header struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name in canonical form.
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Value as it came.
-	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Header) Reset() {
-	*x = Header{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Header) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Header) ProtoMessage() {}
-
-func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Header.ProtoReflect.Descriptor instead.
-func (*Header) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *Header) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *Header) GetValue() string {
-	if x != nil {
-		return x.Value
-	}
-	return ""
-}
-
 // ForwardResponse is a piece of the answer.
 type ForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Status and headers, once.
+	// Status and header, once.
 	Head *ForwardHead `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
 	// The next piece of the body.
 	Body []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
 	// The request is about to go to the upstream: from here on it must not be
 	// sent again.
-	Dispatched    bool `protobuf:"varint,3,opt,name=dispatched,proto3" json:"dispatched,omitempty"`
+	Dispatched bool `protobuf:"varint,3,opt,name=dispatched,proto3" json:"dispatched,omitempty"`
+	// The answer is complete.
+	End bool `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	// Why the receiver does not serve the request; nothing was dispatched. Comes
+	// alone with end.
+	Refusal       Refusal `protobuf:"varint,5,opt,name=refusal,proto3,enum=leasehold.v1.Refusal" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ForwardResponse) Reset() {
 	*x = ForwardResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +303,7 @@ func (x *ForwardResponse) String() string {
 func (*ForwardResponse) ProtoMessage() {}
 
 func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +316,7 @@ func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
 func (*ForwardResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ForwardResponse) GetHead() *ForwardHead {
@@ -324,20 +340,34 @@ func (x *ForwardResponse) GetDispatched() bool {
 	return false
 }
 
+func (x *ForwardResponse) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *ForwardResponse) GetRefusal() Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return Refusal_REFUSAL_UNSPECIFIED
+}
+
 // ForwardHead is the beginning of an HTTP answer.
 type ForwardHead struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The HTTP status code.
 	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	// The headers.
-	Headers       []*Header `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"`
+	// The header fields: names in canonical form and values in turn.
+	Header        []string `protobuf:"bytes,2,rep,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ForwardHead) Reset() {
 	*x = ForwardHead{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +379,7 @@ func (x *ForwardHead) String() string {
 func (*ForwardHead) ProtoMessage() {}
 
 func (x *ForwardHead) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +392,7 @@ func (x *ForwardHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardHead.ProtoReflect.Descriptor instead.
 func (*ForwardHead) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ForwardHead) GetStatus() uint32 {
@@ -372,9 +402,9 @@ func (x *ForwardHead) GetStatus() uint32 {
 	return 0
 }
 
-func (x *ForwardHead) GetHeaders() []*Header {
+func (x *ForwardHead) GetHeader() []string {
 	if x != nil {
-		return x.Headers
+		return x.Header
 	}
 	return nil
 }
@@ -386,7 +416,7 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\"V\n" +
 	"\x0eForwardRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.leasehold.v1.ForwardStartR\x05start\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\fR\x04body\"\xad\x02\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\"\x95\x02\n" +
 	"\fForwardStart\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -395,23 +425,29 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\agateway\x18\x05 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x06 \x01(\fR\asession\x12\x1c\n" +
 	"\tprincipal\x18\a \x01(\tR\tprincipal\x12\x16\n" +
-	"\x06method\x18\b \x01(\tR\x06method\x12.\n" +
-	"\aheaders\x18\t \x03(\v2\x14.leasehold.v1.HeaderR\aheaders\x12\x1f\n" +
+	"\x06method\x18\b \x01(\tR\x06method\x12\x16\n" +
+	"\x06header\x18\t \x03(\tR\x06header\x12\x1f\n" +
 	"\vbody_length\x18\n" +
 	" \x01(\rR\n" +
-	"bodyLength\"2\n" +
-	"\x06Header\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"t\n" +
+	"bodyLength\"\xb7\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x1e\n" +
 	"\n" +
 	"dispatched\x18\x03 \x01(\bR\n" +
-	"dispatched\"U\n" +
+	"dispatched\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\x12/\n" +
+	"\arefusal\x18\x05 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\"=\n" +
 	"\vForwardHead\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\rR\x06status\x12.\n" +
-	"\aheaders\x18\x02 \x03(\v2\x14.leasehold.v1.HeaderR\aheaders2Y\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12\x16\n" +
+	"\x06header\x18\x02 \x03(\tR\x06header*\x9a\x01\n" +
+	"\aRefusal\x12\x17\n" +
+	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11REFUSAL_NOT_OWNER\x10\x01\x12\x17\n" +
+	"\x13REFUSAL_STALE_EPOCH\x10\x02\x12\x1d\n" +
+	"\x19REFUSAL_STALE_INCARNATION\x10\x03\x12\x12\n" +
+	"\x0eREFUSAL_FENCED\x10\x04\x12\x13\n" +
+	"\x0fREFUSAL_CLOSING\x10\x052Y\n" +
 	"\vPeerService\x12J\n" +
 	"\aForward\x12\x1c.leasehold.v1.ForwardRequest\x1a\x1d.leasehold.v1.ForwardResponse(\x010\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
@@ -427,26 +463,26 @@ func file_leasehold_v1_peer_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_peer_proto_rawDescData
 }
 
-var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_leasehold_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_leasehold_v1_peer_proto_goTypes = []any{
-	(*ForwardRequest)(nil),  // 0: leasehold.v1.ForwardRequest
-	(*ForwardStart)(nil),    // 1: leasehold.v1.ForwardStart
-	(*Header)(nil),          // 2: leasehold.v1.Header
+	(Refusal)(0),            // 0: leasehold.v1.Refusal
+	(*ForwardRequest)(nil),  // 1: leasehold.v1.ForwardRequest
+	(*ForwardStart)(nil),    // 2: leasehold.v1.ForwardStart
 	(*ForwardResponse)(nil), // 3: leasehold.v1.ForwardResponse
 	(*ForwardHead)(nil),     // 4: leasehold.v1.ForwardHead
 }
 var file_leasehold_v1_peer_proto_depIdxs = []int32{
-	1, // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
-	2, // 1: leasehold.v1.ForwardStart.headers:type_name -> leasehold.v1.Header
-	4, // 2: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
-	2, // 3: leasehold.v1.ForwardHead.headers:type_name -> leasehold.v1.Header
-	0, // 4: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
-	3, // 5: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
+	4, // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
+	0, // 2: leasehold.v1.ForwardResponse.refusal:type_name -> leasehold.v1.Refusal
+	1, // 3: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
+	3, // 4: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_peer_proto_init() }
@@ -459,13 +495,14 @@ func file_leasehold_v1_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_peer_proto_rawDesc), len(file_leasehold_v1_peer_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   5,
+			NumEnums:      1,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_leasehold_v1_peer_proto_goTypes,
 		DependencyIndexes: file_leasehold_v1_peer_proto_depIdxs,
+		EnumInfos:         file_leasehold_v1_peer_proto_enumTypes,
 		MessageInfos:      file_leasehold_v1_peer_proto_msgTypes,
 	}.Build()
 	File_leasehold_v1_peer_proto = out.File

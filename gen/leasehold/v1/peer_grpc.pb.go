@@ -29,16 +29,15 @@ const (
 // PeerService is what workers ask of each other, on a listener that clients
 // never see.
 type PeerServiceClient interface {
-	// Forward passes one client request to the session's owner and carries the
-	// answer back as it arrives. The first request message has start; the body
-	// follows in it and in further messages; the caller then half-closes. The
-	// first response message that has a head begins the answer; the end of the
-	// stream ends it. Cancelling the call is the client's disconnect.
+	// Forward passes clients' requests to the owner of their sessions and carries
+	// each answer back as it arrives. A stream carries one request at a time: its
+	// first message has start, the rest of its body follows in further messages,
+	// and the answer ends with the message that has end. Then the stream is free
+	// for another request. Requests that run at the same time use a stream each, so
+	// that none waits for another. Cancelling the call is the client's disconnect.
 	//
-	// Before anything was dispatched the owner refuses with FAILED_PRECONDITION
-	// and a reason in google.rpc.ErrorInfo: NOT_OWNER, STALE_EPOCH,
-	// STALE_INCARNATION or FENCED. UNAVAILABLE without a response message does
-	// not tell whether the request was dispatched.
+	// A stream that breaks before an answer began does not tell whether the request
+	// was dispatched, unless the request could not be sent at all.
 	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ForwardRequest, ForwardResponse], error)
 }
 
@@ -70,16 +69,15 @@ type PeerService_ForwardClient = grpc.BidiStreamingClient[ForwardRequest, Forwar
 // PeerService is what workers ask of each other, on a listener that clients
 // never see.
 type PeerServiceServer interface {
-	// Forward passes one client request to the session's owner and carries the
-	// answer back as it arrives. The first request message has start; the body
-	// follows in it and in further messages; the caller then half-closes. The
-	// first response message that has a head begins the answer; the end of the
-	// stream ends it. Cancelling the call is the client's disconnect.
+	// Forward passes clients' requests to the owner of their sessions and carries
+	// each answer back as it arrives. A stream carries one request at a time: its
+	// first message has start, the rest of its body follows in further messages,
+	// and the answer ends with the message that has end. Then the stream is free
+	// for another request. Requests that run at the same time use a stream each, so
+	// that none waits for another. Cancelling the call is the client's disconnect.
 	//
-	// Before anything was dispatched the owner refuses with FAILED_PRECONDITION
-	// and a reason in google.rpc.ErrorInfo: NOT_OWNER, STALE_EPOCH,
-	// STALE_INCARNATION or FENCED. UNAVAILABLE without a response message does
-	// not tell whether the request was dispatched.
+	// A stream that breaks before an answer began does not tell whether the request
+	// was dispatched, unless the request could not be sent at all.
 	Forward(grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]) error
 	mustEmbedUnimplementedPeerServiceServer()
 }

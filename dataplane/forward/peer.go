@@ -1,0 +1,143 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Settings of the connections between workers. Windows are fixed, since probing
+// for them costs a ping per burst on a link whose delay is known to be small.
+const (
+	streamWindow = 1 << 20
+	connWindow   = 16 << 20
+	maxMessage   = 2 << 20
+	// bodyPiece bounds the part of a body in one message.
+	bodyPiece = 1 << 20
+	// idleLanes bounds the streams to one worker that wait for a request.
+	idleLanes = 64
+	// idleTime is how long a stream waits for a request.
+	idleTime = time.Minute
+)
+
+// lane is a stream to another worker that carries one request at a time. Making
+// a stream costs more than a short call over one that is there.
+type lane struct {
+	stream leaseholdv1.PeerService_ForwardClient
+	cancel context.CancelFunc
+	since  time.Time
+}
+
+// broken reports whether the stream has ended.
+func (l *lane) broken() bool { return l.stream.Context().Err() != nil }
+
+// peer is another worker.
+type peer struct {
+	conn *grpc.ClientConn
+
+	mu     sync.Mutex // guards what follows
+	idle   []*lane    // the last used one last
+	closed bool
+}
+
+func dial(address string) (*peer, error) {
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connWindow),
+		grpc.WithSharedWriteBuffer(true),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(), // what may be sent again is decided here
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return &peer{conn: conn}, nil
+}
+
+// lane returns a free stream, or makes one within ctx.
+func (p *peer) lane(ctx context.Context) (*lane, error) {
+	for {
+		l, err := p.pop()
+		if err != nil {
+			return nil, err
+		}
+		if l == nil {
+			return p.open(ctx)
+		}
+		if !l.broken() {
+			return l, nil
+		}
+		l.cancel()
+	}
+}
+
+func (p *peer) pop() (*lane, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errors.New("the worker is no longer a member")
+	}
+	if len(p.idle) == 0 {
+		return nil, nil
+	}
+	last := len(p.idle) - 1
+	l := p.idle[last]
+	p.idle[last] = nil
+	p.idle = p.idle[:last]
+	return l, nil
+}
+
+// open makes a stream that outlives the request it is made for.
+func (p *peer) open(ctx context.Context) (*lane, error) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, cancel)
+	defer stop()
+	stream, err := leaseholdv1.NewPeerServiceClient(p.conn).Forward(own)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &lane{stream: stream, cancel: cancel}, nil
+}
+
+// keep makes a stream available again, and ends those that have waited too long.
+func (p *peer) keep(l *lane) {
+	l.since = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		l.cancel()
+		return
+	}
+	for len(p.idle) > 0 && (len(p.idle) >= idleLanes || l.since.Sub(p.idle[0].since) > idleTime) {
+		p.idle[0].cancel()
+		p.idle = p.idle[1:]
+	}
+	p.idle = append(p.idle, l)
+}
+
+func (p *peer) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, l := range p.idle {
+		l.cancel()
+	}
+	p.idle = nil
+	p.conn.Close()
+}
