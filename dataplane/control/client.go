@@ -19,22 +19,13 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
-// Verdicts of the control plane. Anything else a call returns means that its
-// outcome is unknown.
+// Verdicts that only the lease is concerned with; the others are those of
+// package session. Any other error of a reply means that its outcome is unknown.
 var (
-	// ErrNotFound says that there is no record.
-	ErrNotFound = errors.New("no such session")
-	// ErrStale says that the record changed since it was read: read it again.
-	ErrStale = errors.New("session record changed meanwhile")
-	// ErrRefused says that the record or the worker's own state rules the change
-	// out: the session is held, ended, its owner alive, or this worker is not.
-	ErrRefused = errors.New("refused by the control plane")
-	// ErrUnavailable says that no replica answered in time.
-	ErrUnavailable = errors.New("control plane unavailable")
-
 	errLeaseLost = errors.New("lease lost")
 	errCondemned = errors.New("incarnation condemned")
 )
@@ -163,7 +154,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 			c.cfg.Logger.Warn("control plane did not answer", "method", method, "endpoint", r.address, "error", err)
 		}
 		if err := pause(ctx, attempt); err != nil {
-			return resp, fmt.Errorf("%s: %w: %w", method, ErrUnavailable, err)
+			return resp, fmt.Errorf("%s: %w: %w", method, session.ErrUnavailable, err)
 		}
 	}
 }
@@ -190,16 +181,16 @@ func verdictOf(err error) error {
 		if reason(err) == "LEASE_LOST" {
 			return errLeaseLost
 		}
-		return ErrNotFound
+		return session.ErrNoRecord
 	case codes.Aborted:
-		return ErrStale
+		return session.ErrStale
 	case codes.FailedPrecondition:
 		if reason(err) == "CONDEMNED" {
 			return errCondemned
 		}
-		return ErrRefused
+		return session.ErrRefused
 	case codes.InvalidArgument, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated:
-		return ErrRefused
+		return session.ErrRefused
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -207,8 +208,8 @@ func TestACallWithAnUnknownOutcomeIsRepeatedUntilItIsKnown(t *testing.T) {
 	calls.Store(-1000)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := c.Claim(ctx, "g", "s", &leaseholdv1.SessionRecord{}); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want ErrUnavailable and the deadline", err)
+	if _, err := c.Claim(ctx, "g", "s", &leaseholdv1.SessionRecord{}); !errors.Is(err, session.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want session.ErrUnavailable and the deadline", err)
 	}
 }
 
@@ -217,7 +218,7 @@ func TestVerdictsAreNotRepeated(t *testing.T) {
 	var calls int
 	c := newClient(t, nil, start(t, &scripted{claim: func() error { calls++; return verdict }}))
 	for code, want := range map[codes.Code]error{
-		codes.FailedPrecondition: ErrRefused, codes.Aborted: ErrStale, codes.NotFound: ErrNotFound, codes.InvalidArgument: ErrRefused,
+		codes.FailedPrecondition: session.ErrRefused, codes.Aborted: session.ErrStale, codes.NotFound: session.ErrNoRecord, codes.InvalidArgument: session.ErrRefused,
 	} {
 		calls, verdict = 0, refused(code, "X")
 		if _, err := c.Claim(t.Context(), "g", "s", &leaseholdv1.SessionRecord{}); !errors.Is(err, want) || calls != 1 {

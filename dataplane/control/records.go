@@ -7,7 +7,7 @@ import (
 )
 
 // Claim records a new session of this worker and returns the record's revision.
-// ErrRefused: it is held, has ended, or this worker is not alive. ErrUnavailable:
+// session.ErrRefused: it is held, has ended, or this worker is not alive. session.ErrUnavailable:
 // the outcome is unknown; End makes sure that it does not matter.
 func (c *Client) Claim(ctx context.Context, gateway, session string, record *leaseholdv1.SessionRecord) (int64, error) {
 	resp, err := call(ctx, c, "Claim", &leaseholdv1.ClaimRequest{Gateway: gateway, Session: session, Record: record},
@@ -15,14 +15,14 @@ func (c *Client) Claim(ctx context.Context, gateway, session string, record *lea
 	return resp.GetRevision(), err
 }
 
-// Resolve says who owns a session. ErrNotFound: there is no record.
+// Resolve says who owns a session. session.ErrNoRecord: there is no record.
 func (c *Client) Resolve(ctx context.Context, gateway, session string) (*leaseholdv1.ResolveResponse, error) {
 	return call(ctx, c, "Resolve", &leaseholdv1.ResolveRequest{Gateway: gateway, Session: session},
 		leaseholdv1.ControlServiceClient.Resolve)
 }
 
 // Reclaim makes this worker, as incarnation, the owner of a session whose owner
-// resolved as dead. ErrStale or ErrRefused: resolve again.
+// resolved as dead. session.ErrStale or session.ErrRefused: resolve again.
 func (c *Client) Reclaim(ctx context.Context, gateway, session string, incarnation int64, resolved *leaseholdv1.ResolveResponse) (*leaseholdv1.ReclaimResponse, error) {
 	return call(ctx, c, "Reclaim", &leaseholdv1.ReclaimRequest{
 		Gateway: gateway, Session: session,
@@ -31,7 +31,7 @@ func (c *Client) Reclaim(ctx context.Context, gateway, session string, incarnati
 	}, leaseholdv1.ControlServiceClient.Reclaim)
 }
 
-// End writes the session's tombstone, record or not. ErrStale: another worker
+// End writes the session's tombstone, record or not. session.ErrStale: another worker
 // owns the session, so that it is not this worker's to end.
 func (c *Client) End(ctx context.Context, request *leaseholdv1.EndRequest) error {
 	request.Worker = c.cfg.Worker

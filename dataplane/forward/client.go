@@ -8,31 +8,10 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
-
-// What a forward can come to when the owner gave no answer.
-var (
-	// ErrNotSent says that the request certainly did not reach the owner.
-	ErrNotSent = errors.New("owner not reached")
-	// ErrRefused says that the receiver is not the session's owner as expected
-	// and did nothing.
-	ErrRefused = errors.New("refused by the receiver")
-	// ErrOutcomeUnknown says that the connection broke before an answer: the
-	// request may have been carried out and must not be sent again.
-	ErrOutcomeUnknown = errors.New("connection to the owner broke")
-)
-
-// Target is who is expected to own a session.
-type Target struct {
-	Worker      string
-	Incarnation int64
-	// Epoch that the owner is expected to hold; 0 asks the receiver to take the
-	// session over if its owner is dead.
-	Epoch   uint64
-	Address string
-}
 
 // Client forwards to other workers. Safe for concurrent use.
 type Client struct {
@@ -82,12 +61,12 @@ func (c *Client) peer(address string) (*peer, error) {
 }
 
 // Forward sends the request to target and writes its answer to w. An error means
-// that nothing was written; it is ErrNotSent, ErrRefused or ErrOutcomeUnknown. A
+// that nothing was written; it is route.ErrNotSent, ErrRefused or ErrOutcomeUnknown. A
 // break after the answer began panics with http.ErrAbortHandler.
-func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target Target, r *session.Request) error {
+func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target route.Target, r *session.Request) error {
 	p, err := c.peer(target.Address)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSent, err)
+		return fmt.Errorf("%w: %w", route.ErrNotSent, err)
 	}
 	l, err := p.begin(ctx, target, r)
 	if err != nil {
@@ -102,7 +81,7 @@ func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target Targ
 	stop := context.AfterFunc(ctx, l.cancel)
 	defer stop()
 	if err := l.sendRest(r.Body); err != nil {
-		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+		return fmt.Errorf("%w: %w", route.ErrOutcomeUnknown, err)
 	}
 	if err := l.receive(w); !errors.Is(err, errWhole) {
 		return err
@@ -114,7 +93,7 @@ func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target Targ
 }
 
 // begin sends the first message of a request, on a stream that takes it.
-func (p *peer) begin(ctx context.Context, target Target, r *session.Request) (*lane, error) {
+func (p *peer) begin(ctx context.Context, target route.Target, r *session.Request) (*lane, error) {
 	message := &leaseholdv1.ForwardRequest{
 		Start: &leaseholdv1.ForwardStart{
 			Worker: target.Worker, Incarnation: target.Incarnation, Epoch: target.Epoch, Hops: 1,
@@ -126,7 +105,7 @@ func (p *peer) begin(ctx context.Context, target Target, r *session.Request) (*l
 	for {
 		l, err := p.lane(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+			return nil, fmt.Errorf("%w: %w", route.ErrNotSent, err)
 		}
 		err = l.stream.Send(message)
 		if err == nil {
@@ -136,10 +115,10 @@ func (p *peer) begin(ctx context.Context, target Target, r *session.Request) (*l
 		// A stream that has ended takes nothing in: gRPC says io.EOF then. With a
 		// stream that waited, that means that the connection went meanwhile.
 		if err != io.EOF {
-			return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+			return nil, fmt.Errorf("%w: %w", route.ErrOutcomeUnknown, err)
 		}
 		if l.since.IsZero() {
-			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+			return nil, fmt.Errorf("%w: %w", route.ErrNotSent, err)
 		}
 	}
 }
@@ -171,9 +150,9 @@ func (l *lane) receive(w http.ResponseWriter) error {
 		case err != nil && began:
 			panic(http.ErrAbortHandler)
 		case err != nil:
-			return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+			return fmt.Errorf("%w: %w", route.ErrOutcomeUnknown, err)
 		case message.GetRefusal() != leaseholdv1.Refusal_REFUSAL_UNSPECIFIED:
-			return fmt.Errorf("%w: %v", ErrRefused, message.GetRefusal())
+			return fmt.Errorf("%w: %v", route.ErrRefused, message.GetRefusal())
 		}
 		if head := message.GetHead(); head != nil {
 			unpackHeader(w.Header(), head.GetHeader())

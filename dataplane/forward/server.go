@@ -14,35 +14,17 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
-// MaxBody bounds a client's request body.
-const MaxBody = 4 << 20
-
-// Refusal is why a receiver does not serve a forwarded request. Nothing was
-// dispatched.
-type Refusal leaseholdv1.Refusal
-
-// The refusals.
-const (
-	NotOwner         = Refusal(leaseholdv1.Refusal_REFUSAL_NOT_OWNER)
-	StaleEpoch       = Refusal(leaseholdv1.Refusal_REFUSAL_STALE_EPOCH)
-	StaleIncarnation = Refusal(leaseholdv1.Refusal_REFUSAL_STALE_INCARNATION)
-	Fenced           = Refusal(leaseholdv1.Refusal_REFUSAL_FENCED)
-	Closing          = Refusal(leaseholdv1.Refusal_REFUSAL_CLOSING)
-)
-
-// Error makes a refusal an error.
-func (r Refusal) Error() string { return "forward refused: " + leaseholdv1.Refusal(r).String() }
-
 // Owner serves forwarded requests.
 type Owner interface {
 	// Admit finds the session if this worker is the owner that target names, or
 	// returns a Refusal. With epoch 0 it takes the session over if that is free.
-	Admit(ctx context.Context, target Target, r *session.Request) (*session.Session, error)
+	Admit(ctx context.Context, target route.Target, r *session.Request) (*session.Session, error)
 }
 
 // Server is the receiving end. Safe for concurrent use.
@@ -127,9 +109,9 @@ func (s *Server) Forward(stream leaseholdv1.PeerService_ForwardServer) error {
 }
 
 // serve serves one request. An error ends the stream.
-func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target Target, request *session.Request) (err error) {
+func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target route.Target, request *session.Request) (err error) {
 	if !s.begin() {
-		return refuse(stream, Closing)
+		return refuse(stream, route.Closing)
 	}
 	defer s.end()
 	owned, err := s.owner.Admit(stream.Context(), target, request)
@@ -150,36 +132,36 @@ func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target Targ
 }
 
 func refuse(stream leaseholdv1.PeerService_ForwardServer, err error) error {
-	refusal := NotOwner
+	refusal := route.NotOwner
 	errors.As(err, &refusal)
 	return stream.Send(&leaseholdv1.ForwardResponse{Refusal: leaseholdv1.Refusal(refusal), End: true})
 }
 
-func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (Target, *session.Request, error) {
+func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (route.Target, *session.Request, error) {
 	first, err := stream.Recv()
 	if err != nil {
-		return Target{}, nil, err
+		return route.Target{}, nil, err
 	}
 	start := first.GetStart()
 	switch {
 	case start == nil:
-		return Target{}, nil, status.Error(codes.InvalidArgument, "the first message has no start")
+		return route.Target{}, nil, status.Error(codes.InvalidArgument, "the first message has no start")
 	case start.GetHops() != 1:
-		return Target{}, nil, status.Errorf(codes.InvalidArgument, "hops: %d, want 1", start.GetHops())
+		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "hops: %d, want 1", start.GetHops())
 	case len(start.GetSession()) != len(sessionid.Digest{}):
-		return Target{}, nil, status.Errorf(codes.InvalidArgument, "session: %d bytes, want %d", len(start.GetSession()), len(sessionid.Digest{}))
+		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "session: %d bytes, want %d", len(start.GetSession()), len(sessionid.Digest{}))
 	case len(start.GetHeader())%2 != 0:
-		return Target{}, nil, status.Errorf(codes.InvalidArgument, "header: %d strings, want names and values in turn", len(start.GetHeader()))
-	case start.GetBodyLength() > MaxBody:
-		return Target{}, nil, status.Errorf(codes.InvalidArgument, "body_length: %d, at most %d", start.GetBodyLength(), MaxBody)
+		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "header: %d strings, want names and values in turn", len(start.GetHeader()))
+	case start.GetBodyLength() > session.MaxBody:
+		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "body_length: %d, at most %d", start.GetBodyLength(), session.MaxBody)
 	}
 	body, err := receiveBody(stream, first.GetBody(), int(start.GetBodyLength()))
 	if err != nil {
-		return Target{}, nil, err
+		return route.Target{}, nil, err
 	}
 	header := make(http.Header, len(start.GetHeader())/2+1)
 	unpackHeader(header, start.GetHeader())
-	return Target{Worker: start.GetWorker(), Incarnation: start.GetIncarnation(), Epoch: start.GetEpoch()},
+	return route.Target{Worker: start.GetWorker(), Incarnation: start.GetIncarnation(), Epoch: start.GetEpoch()},
 		&session.Request{
 			Gateway: start.GetGateway(), Digest: sessionid.Digest(start.GetSession()), Principal: start.GetPrincipal(),
 			Method: start.GetMethod(), Header: header, Body: body,

@@ -15,7 +15,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/leasehold/leasehold/dataplane/config"
-	"github.com/leasehold/leasehold/dataplane/forward"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
@@ -24,7 +23,7 @@ import (
 // Bounds of a client's request.
 const (
 	// MaxBody bounds a body.
-	MaxBody = forward.MaxBody
+	MaxBody = session.MaxBody
 	// MaxHeaderBytes bounds a header.
 	MaxHeaderBytes = 32 << 10
 	// MaxHeaderFields bounds the fields of a header.

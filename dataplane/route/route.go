@@ -23,8 +23,6 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/leasehold/leasehold/dataplane/config"
-	"github.com/leasehold/leasehold/dataplane/control"
-	"github.com/leasehold/leasehold/dataplane/forward"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
@@ -45,8 +43,9 @@ const (
 
 // Forwarder sends a request to another worker.
 type Forwarder interface {
-	// Forward returns an error of package forward if nothing was written.
-	Forward(ctx context.Context, w http.ResponseWriter, target forward.Target, r *session.Request) error
+	// Forward returns ErrNotSent, ErrRefused or ErrOutcomeUnknown if nothing was
+	// written.
+	Forward(ctx context.Context, w http.ResponseWriter, target Target, r *session.Request) error
 }
 
 // Records resolves and reclaims sessions.
@@ -70,14 +69,14 @@ type Config struct {
 // Router routes requests. Safe for concurrent use.
 type Router struct {
 	cfg     Config
-	owners  *lru.Cache[sessionid.Digest, forward.Target] // owners that differ from the id's hint
+	owners  *lru.Cache[sessionid.Digest, Target] // owners that differ from the id's hint
 	taking  singleflight.Group
 	waiting *semaphore.Weighted
 }
 
 // New returns a router.
 func New(cfg Config) (*Router, error) {
-	owners, err := lru.New[sessionid.Digest, forward.Target](remembered)
+	owners, err := lru.New[sessionid.Digest, Target](remembered)
 	if err != nil {
 		return nil, fmt.Errorf("owner cache: %w", err)
 	}
@@ -95,7 +94,7 @@ func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.R
 		if err == nil {
 			return
 		}
-		if errors.Is(err, forward.ErrOutcomeUnknown) {
+		if errors.Is(err, ErrOutcomeUnknown) {
 			rt.answerUnknown(ctx, w, r, target, err)
 			return
 		}
@@ -105,10 +104,10 @@ func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.R
 }
 
 // believed returns the owner as far as it is known without asking.
-func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (forward.Target, bool) {
+func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, bool) {
 	target, ok := rt.owners.Get(d)
 	if !ok {
-		target = forward.Target{Worker: hint.Worker, Incarnation: hint.Incarnation, Epoch: 1}
+		target = Target{Worker: hint.Worker, Incarnation: hint.Incarnation, Epoch: 1}
 	}
 	member, alive := rt.cfg.World.Load().Members[target.Worker]
 	target.Address = member.PeerAddress
@@ -151,7 +150,7 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 func (rt *Router) attempt(bounded, ctx context.Context, w http.ResponseWriter, r *session.Request) (done bool, err error) {
 	resolved, err := rt.cfg.Records.Resolve(bounded, r.Gateway, r.Digest.String())
 	switch {
-	case errors.Is(err, control.ErrNotFound), err == nil && resolved.GetRecord().GetEnd() != nil:
+	case errors.Is(err, session.ErrNoRecord), err == nil && resolved.GetRecord().GetEnd() != nil:
 		mcp.WriteSessionNotFound(w, r.ID())
 		return true, nil
 	case err != nil:
@@ -161,7 +160,7 @@ func (rt *Router) attempt(bounded, ctx context.Context, w http.ResponseWriter, r
 		return rt.serveAt(ctx, w, r, resolved)
 	}
 	if winner, ok := rt.cfg.World.Load().Winner(r.Digest); ok && winner.Worker != rt.cfg.Worker {
-		target := forward.Target{Worker: winner.Worker, Incarnation: winner.Incarnation, Address: winner.PeerAddress}
+		target := Target{Worker: winner.Worker, Incarnation: winner.Incarnation, Address: winner.PeerAddress}
 		done, err := rt.forward(ctx, w, r, target)
 		if done {
 			return true, nil
@@ -193,14 +192,14 @@ func (rt *Router) serveAt(ctx context.Context, w http.ResponseWriter, r *session
 		}
 		return false, errors.New("the record names this worker, which is not serving the session yet")
 	}
-	target := forward.Target{
+	target := Target{
 		Worker: record.GetWorker(), Incarnation: record.GetIncarnation(), Epoch: record.GetEpoch(),
 		Address: resolved.GetOwner().GetInfo().GetPeerAddress(),
 	}
 	return rt.forward(ctx, w, r, target)
 }
 
-func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session.Request, target forward.Target) (bool, error) {
+func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target) (bool, error) {
 	err := rt.cfg.Forwarder.Forward(ctx, w, target, r)
 	switch {
 	case err == nil:
@@ -208,7 +207,7 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 			rt.owners.Add(r.Digest, target)
 		}
 		return true, nil
-	case errors.Is(err, forward.ErrOutcomeUnknown):
+	case errors.Is(err, ErrOutcomeUnknown):
 		rt.answerUnknown(ctx, w, r, target, err)
 		return true, nil
 	}
@@ -217,7 +216,7 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 
 // answerUnknown answers a request that may have reached the owner, which is
 // never sent again.
-func (rt *Router) answerUnknown(ctx context.Context, w http.ResponseWriter, r *session.Request, target forward.Target, err error) {
+func (rt *Router) answerUnknown(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target, err error) {
 	if ctx.Err() != nil {
 		return // the client is gone
 	}
@@ -232,29 +231,31 @@ func (rt *Router) answerUnknown(ctx context.Context, w http.ResponseWriter, r *s
 		Data:    fmt.Appendf(nil, `{"executed":"unknown","epoch":%d}`, target.Epoch)})
 }
 
-// Admit implements forward.Owner.
-func (rt *Router) Admit(ctx context.Context, target forward.Target, r *session.Request) (*session.Session, error) {
+// Admit finds the session for a request that was forwarded to this worker, if
+// this worker is the owner that target names; otherwise it returns a Refusal.
+// With epoch 0 it takes the session over if its owner is dead.
+func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) (*session.Session, error) {
 	s, ok := rt.cfg.Table.Find(r.Digest)
 	switch {
 	case target.Worker != rt.cfg.Worker:
-		return nil, forward.NotOwner
+		return nil, NotOwner
 	case target.Incarnation != rt.cfg.Authority.Incarnation():
-		return nil, forward.StaleIncarnation
+		return nil, StaleIncarnation
 	case !rt.cfg.Authority.Holds(target.Incarnation):
-		return nil, forward.Fenced
+		return nil, Fenced
 	case !ok && target.Epoch == 0:
 		ctx, cancel := context.WithTimeout(ctx, rt.cfg.TTL())
 		defer cancel()
 		taken, err := rt.take(ctx, r.Gateway, r.Digest)
 		if err != nil {
 			rt.cfg.Logger.Debug("session not taken over", "session", r.Digest, "error", err)
-			return nil, forward.NotOwner
+			return nil, NotOwner
 		}
 		return taken, nil
 	case !ok:
-		return nil, forward.NotOwner
+		return nil, NotOwner
 	case target.Epoch != 0 && target.Epoch != s.Epoch():
-		return nil, forward.StaleEpoch
+		return nil, StaleEpoch
 	}
 	return s, nil
 }
@@ -296,7 +297,7 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 	}
 	incarnation := rt.cfg.Authority.Incarnation()
 	if !rt.cfg.Authority.Holds(incarnation) {
-		return nil, forward.Fenced
+		return nil, Fenced
 	}
 	if err := rt.cfg.Table.Reserve(); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
-	"github.com/leasehold/leasehold/dataplane/upstream"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -91,7 +91,7 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 	defer cancel(nil)
 	budget := time.AfterFunc(openBudget, func() { cancel(errBudget) })
 	defer budget.Stop()
-	answer, err := o.table.cfg.Upstream.Do(upstream.WithAddress(upCtx, &o.address), o.gateway.Upstream.URL, http.MethodPost, o.request.Header, o.request.Body)
+	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), o.gateway.Upstream.URL, http.MethodPost, o.request.Header, o.request.Body)
 	if err != nil {
 		o.answerFailure(upCtx, w, err)
 		return false
@@ -116,6 +116,14 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 		return false
 	}
 	return o.establish(ctx, w, answer, head)
+}
+
+// withAddress returns a context under which a request notes the network address
+// that answers it.
+func withAddress(ctx context.Context, address *string) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { *address = info.Conn.RemoteAddr().String() },
+	})
 }
 
 var errBudget = fmt.Errorf("no answer to initialize within %v", openBudget)
@@ -194,7 +202,7 @@ func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.Ses
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimBudget)
 	defer cancel()
 	_, err := o.table.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), record)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, ErrUnavailable) {
 		t := o.table
 		s.table = t
 		s.close(leaseholdv1.EndReason_END_REASON_OPEN_FAILED)
@@ -285,7 +293,7 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 	o.table.cfg.Logger.Warn("upstream session not opened", "gateway", o.gateway.ID, "upstream", o.gateway.Upstream.Name, "error", err)
 	what := "did not answer initialize as the protocol has it"
 	switch {
-	case errors.Is(err, upstream.ErrNotSent):
+	case errors.Is(err, ErrNotSent):
 		what = "could not be reached"
 	case errors.Is(err, errBudget):
 		what = errBudget.Error()

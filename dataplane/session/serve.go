@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
-	"github.com/leasehold/leasehold/dataplane/upstream"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -73,11 +72,11 @@ func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *R
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errEnded):
 		mcp.WriteSessionNotFound(w, id)
-	case errors.Is(err, upstream.ErrNotSent) && errors.Is(cause, ErrLost):
+	case errors.Is(err, ErrNotSent) && errors.Is(cause, ErrLost):
 		mcp.WriteUnavailable(w, id, "the session moves to another worker")
 	case cause != nil && !errors.Is(cause, ErrLost):
 		// The client is gone; nobody reads an answer.
-	case errors.Is(err, upstream.ErrNotSent):
+	case errors.Is(err, ErrNotSent):
 		s.table.cfg.Logger.Warn("upstream not reached", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: id,
 			Message: fmt.Sprintf("upstream %q could not be reached; the request was not sent", s.upstream.Name)})

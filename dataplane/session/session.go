@@ -13,6 +13,9 @@ import (
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
+// MaxBody bounds the body of a request.
+const MaxBody = 4 << 20
+
 // Bounds of one session.
 const (
 	// MaxCalls bounds the requests of a session in flight.

@@ -10,8 +10,6 @@ import (
 	"container/heap"
 	"context"
 	"errors"
-	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
@@ -36,25 +34,6 @@ const (
 	// retryEnd is how long an end whose tombstone could not be written waits.
 	retryEnd = 2 * time.Second
 )
-
-// Upstream makes requests to MCP servers.
-type Upstream interface {
-	// Do sends a request once and returns the answer, whose body the caller
-	// closes. upstream.ErrNotSent: it certainly was not sent.
-	Do(ctx context.Context, target *url.URL, method string, header http.Header, body []byte) (*http.Response, error)
-}
-
-// Records is where session records are kept.
-type Records interface {
-	Claim(ctx context.Context, gateway, session string, record *leaseholdv1.SessionRecord) (revision int64, err error)
-	End(ctx context.Context, request *leaseholdv1.EndRequest) error
-}
-
-// Authority says whether this worker may dispatch.
-type Authority interface {
-	Incarnation() int64
-	Holds(incarnation int64) bool
-}
 
 // Config is what a table needs; all fields but Metrics are required.
 type Config struct {
@@ -332,7 +311,7 @@ func (t *Table) bury(ctx context.Context, s *Session) {
 		Gateway: s.gateway, Session: s.digest.String(), Incarnation: s.incarnation,
 		Reason: s.reason, ExpireTime: timestamppb.New(s.expires),
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, ErrUnavailable) {
 		t.cfg.Logger.Warn("session end not recorded yet", "session", s.digest, "error", err)
 		t.buryLater(s)
 		return

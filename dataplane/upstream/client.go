@@ -12,7 +12,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,6 +19,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/leasehold/leasehold/dataplane/session"
 )
 
 // Bounds of a connection. There is none on how long an answer takes: a tool
@@ -36,10 +37,6 @@ const (
 	// readBuffer is how much is read at once.
 	readBuffer = 4 << 10
 )
-
-// ErrNotSent says that a request certainly did not reach the upstream: no
-// connection could be made.
-var ErrNotSent = errors.New("upstream not reached")
 
 // Client makes requests to upstreams over connections that all sessions of the
 // worker share: a connection carries no session, a header does. Safe for
@@ -61,11 +58,11 @@ func NewClient() *Client {
 
 // Do sends one request and returns the answer, whose body the caller closes. It
 // never follows a redirect and never sends a request twice. The end of ctx
-// closes the connection. The error is ErrNotSent, or the outcome is unknown.
+// closes the connection. The error is session.ErrNotSent, or the outcome is unknown.
 func (c *Client) Do(ctx context.Context, target *url.URL, method string, header http.Header, body []byte) (*http.Response, error) {
 	cn, err := c.take(ctx, target)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+		return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
 	}
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{Conn: cn.raw})
@@ -82,14 +79,6 @@ func (c *Client) Do(ctx context.Context, target *url.URL, method string, header 
 	}
 	response.Body = &answer{client: c, conn: cn, body: response.Body, stop: stop, reusable: !response.Close}
 	return response, nil
-}
-
-// WithAddress returns a context under which Do notes the network address that
-// answers.
-func WithAddress(ctx context.Context, address *string) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { *address = info.Conn.RemoteAddr().String() },
-	})
 }
 
 // take returns a connection to target: the one that was used last, since it is

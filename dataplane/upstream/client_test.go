@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/leasehold/leasehold/dataplane/session"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -166,7 +168,7 @@ func TestARequestIsNeverSentTwice(t *testing.T) {
 	c := newTestClient(t)
 	post(t, c, target, "one")
 	_, err = c.Do(t.Context(), target, http.MethodPost, http.Header{}, []byte("two"))
-	if err == nil || errors.Is(err, ErrNotSent) || received.Load() != 2 {
+	if err == nil || errors.Is(err, session.ErrNotSent) || received.Load() != 2 {
 		t.Errorf("got error %v after %d requests; want an unknown outcome after 2", err, received.Load())
 	}
 }
@@ -175,7 +177,7 @@ func TestNotSentOnlyWithoutAConnection(t *testing.T) {
 	l, _ := net.Listen("tcp", "127.0.0.1:0")
 	target, _ := url.Parse("http://" + l.Addr().String())
 	l.Close()
-	if _, err := newTestClient(t).Do(t.Context(), target, http.MethodPost, http.Header{}, nil); !errors.Is(err, ErrNotSent) {
+	if _, err := newTestClient(t).Do(t.Context(), target, http.MethodPost, http.Header{}, nil); !errors.Is(err, session.ErrNotSent) {
 		t.Errorf("got %v, want ErrNotSent", err)
 	}
 }
@@ -275,7 +277,7 @@ func TestTLSVerifiesTheUpstream(t *testing.T) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("served") }))
 	defer s.Close()
 	target, _ := url.Parse(s.URL)
-	if _, err := newTestClient(t).Do(t.Context(), target, http.MethodPost, http.Header{}, nil); !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), "certificate") {
+	if _, err := newTestClient(t).Do(t.Context(), target, http.MethodPost, http.Header{}, nil); !errors.Is(err, session.ErrNotSent) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v, want a refused certificate", err)
 	}
 }

@@ -1,0 +1,53 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Upstream makes requests to MCP servers. It is safe for concurrent use.
+type Upstream interface {
+	// Do sends a request once and returns the answer, whose body the caller
+	// closes. It honours the httptrace.ClientTrace of ctx as far as GotConn.
+	// ErrNotSent: the request certainly was not sent; any other error: nobody
+	// knows.
+	Do(ctx context.Context, target *url.URL, method string, header http.Header, body []byte) (*http.Response, error)
+}
+
+// ErrNotSent says that a request certainly did not reach the upstream: no
+// connection could be made.
+var ErrNotSent = errors.New("upstream not reached")
+
+// Records is where session records are kept. It is safe for concurrent use. Its
+// errors are the verdicts below.
+type Records interface {
+	// Claim records a new session.
+	Claim(ctx context.Context, gateway, session string, record *leaseholdv1.SessionRecord) (revision int64, err error)
+	// End writes a session's tombstone.
+	End(ctx context.Context, request *leaseholdv1.EndRequest) error
+}
+
+// Verdicts on what is asked of records.
+var (
+	// ErrNoRecord says that there is no record.
+	ErrNoRecord = errors.New("no record of the session")
+	// ErrStale says that the record changed since it was read: read it again.
+	ErrStale = errors.New("session record changed meanwhile")
+	// ErrRefused says that the record or the worker's own state rules the change
+	// out: the session is held, ended, its owner alive, or this worker is not.
+	ErrRefused = errors.New("refused by the control plane")
+	// ErrUnavailable says that nobody answered in time: the outcome is unknown.
+	ErrUnavailable = errors.New("control plane unavailable")
+)
+
+// Authority says whether this worker may dispatch. It is safe for concurrent use.
+type Authority interface {
+	// Incarnation returns the worker's incarnation, or 0 before it registered.
+	Incarnation() int64
+	// Holds reports whether incarnation may dispatch now.
+	Holds(incarnation int64) bool
+}
