@@ -264,3 +264,30 @@ func TestNothingOfTheCallersIdentityReachesTheUpstream(t *testing.T) {
 		t.Errorf("upstream URL: got %s, want its own path and query", got)
 	}
 }
+
+func TestBrowsersOfAdmittedOriginsMayReadAnswers(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	w := startWorker(t, p)
+	const origin = "http://localhost:6274"
+	resp, _ := send(t, w, http.MethodOptions, "/gateways/g/mcp", "", map[string]string{
+		"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "mcp-session-id"})
+	if resp.StatusCode != http.StatusNoContent || resp.Header.Get("Access-Control-Allow-Origin") != origin ||
+		!strings.Contains(resp.Header.Get("Access-Control-Allow-Headers"), "Mcp-Session-Id") || !strings.Contains(resp.Header.Get("Access-Control-Allow-Methods"), "DELETE") {
+		t.Errorf("preflight: got %d %v", resp.StatusCode, resp.Header)
+	}
+	resp, _ = send(t, w, http.MethodPost, "/gateways/g/mcp", initialize, map[string]string{"Origin": origin})
+	exposed := resp.Header.Get("Access-Control-Expose-Headers")
+	if resp.StatusCode != 200 || resp.Header.Get("Access-Control-Allow-Origin") != origin || resp.Header.Get("Vary") != "Origin" ||
+		!strings.Contains(exposed, "Mcp-Session-Id") || !strings.Contains(exposed, "Mcp-Protocol-Version") {
+		t.Errorf("initialize: got %d %v", resp.StatusCode, resp.Header)
+	}
+	resp, _ = send(t, w, http.MethodOptions, "/gateways/g/mcp", "", map[string]string{"Origin": "https://evil.example"})
+	if resp.StatusCode != http.StatusForbidden || resp.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("preflight of another origin: got %d %v, want 403 without leave", resp.StatusCode, resp.Header)
+	}
+	resp, _ = send(t, w, http.MethodPost, "/gateways/g/mcp", initialize, nil)
+	if resp.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Error("a request without an origin got CORS headers")
+	}
+}

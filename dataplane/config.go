@@ -1,7 +1,9 @@
 package dataplane
 
 import (
+	"crypto/tls"
 	"net"
+	"net/netip"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,8 +35,13 @@ type Config struct {
 	// are the only ones, if any are given.
 	AllowedHosts []string
 	// AllowedOrigins are Origin header values that browsers may send beside
-	// loopback origins on a loopback listener.
+	// loopback origins on a loopback listener. Pages of an admitted origin may
+	// read the answers (CORS).
 	AllowedOrigins []string
+	// TrustedProxies are the networks of proxies whose X-Forwarded-Host counts.
+	TrustedProxies []netip.Prefix
+	// TLS serves clients over TLS, HTTP/1.1 and HTTP/2; nil serves plaintext.
+	TLS *tls.Config
 	// MaxSessions bounds the sessions this worker owns; 0 means DefaultMaxSessions.
 	MaxSessions int
 	// Version is the version of the binary.

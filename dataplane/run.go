@@ -103,9 +103,9 @@ func assemble(cfg Config) (*worker, error) {
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
 			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"),
-			Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins},
+			Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
 		}),
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: front.MaxHeaderBytes,
+		TLSConfig: cfg.TLS, ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: front.MaxHeaderBytes,
 		ErrorLog: cfg.Logger.Named("http").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	return w, nil
@@ -158,7 +158,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
 	group.Go(func() error { return w.upstreams.Run(running) })
-	group.Go(func() error { return ignoreClosed(w.clients.Serve(w.cfg.Listener)) })
+	group.Go(func() error { return ignoreClosed(w.serveClients()) })
 	group.Go(func() error { return w.peers.Serve(w.cfg.PeerListener) })
 	select {
 	case <-ctx.Done():
@@ -172,6 +172,13 @@ func (w *worker) run(ctx context.Context) error {
 	w.forwards.Close()
 	w.control.Close()
 	return err
+}
+
+func (w *worker) serveClients() error {
+	if w.cfg.TLS == nil {
+		return w.clients.Serve(w.cfg.Listener)
+	}
+	return w.clients.ServeTLS(w.cfg.Listener, "", "") // the certificate is in TLSConfig
 }
 
 func ignoreClosed(err error) error {

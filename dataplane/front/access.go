@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -22,21 +23,45 @@ type Access struct {
 	// Origins are admitted origins, as browsers send them. A request that has an
 	// origin is also admitted when that is the host it is sent to.
 	Origins []string
+	// Proxies are the networks of proxies whose word counts on which host a
+	// request was sent to (X-Forwarded-Host). From anybody else it is ignored.
+	Proxies []netip.Prefix
 }
 
-func (a *Access) check(r *http.Request) error {
-	host := hostname(r.Host)
+// check returns why the request is not admitted, and the origin of a browser's
+// request that is.
+func (a *Access) check(r *http.Request) (origin string, err error) {
+	sentTo := a.host(r)
+	host := hostname(sentTo)
 	if (a.Loopback || len(a.Hosts) > 0) && !(a.Loopback && isLoopback(host)) && !containsFold(a.Hosts, host) {
-		return fmt.Errorf("Host: %.128q is not admitted", r.Host)
+		return "", fmt.Errorf("Host: %.128q is not admitted", sentTo)
 	}
 	origins := r.Header["Origin"]
 	if len(origins) == 0 {
-		return nil
+		return "", nil
 	}
-	if len(origins) > 1 || !a.admitsOrigin(origins[0], r.Host) {
-		return fmt.Errorf("Origin: %.128q is not admitted", origins[0])
+	if len(origins) > 1 || !a.admitsOrigin(origins[0], sentTo) {
+		return "", fmt.Errorf("Origin: %.128q is not admitted", origins[0])
 	}
-	return nil
+	return origins[0], nil
+}
+
+// host returns the host that the client sent the request to.
+func (a *Access) host(r *http.Request) string {
+	forwarded := r.Header["X-Forwarded-Host"]
+	if len(forwarded) != 1 || len(a.Proxies) == 0 {
+		return r.Host
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return r.Host
+	}
+	from := peer.Addr().Unmap()
+	if !slices.ContainsFunc(a.Proxies, func(p netip.Prefix) bool { return p.Contains(from) }) {
+		return r.Host
+	}
+	first, _, _ := strings.Cut(forwarded[0], ",") // the outermost proxy's word, if there are several
+	return strings.TrimSpace(first)
 }
 
 func (a *Access) admitsOrigin(origin, host string) bool {

@@ -71,9 +71,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fmt.Sprintf("the request has %d header fields, at most %d are accepted", n, MaxHeaderFields))
 		return
 	}
-	if err := h.cfg.Access.check(r); err != nil {
+	origin, err := h.cfg.Access.check(r)
+	if err != nil {
 		refuse(w, http.StatusForbidden, mcp.CodeInvalidRequest, nil, err.Error())
 		return
+	}
+	if origin != "" {
+		allowOrigin(w.Header(), origin)
+		if r.Method == http.MethodOptions {
+			preflight(w)
+			return
+		}
 	}
 	gateway, ok := gatewayOf(r.URL.Path)
 	if !ok {
