@@ -206,7 +206,9 @@ func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Req
 	w.Header()["X-Accel-Buffering"] = []string{"no"}
 	w.WriteHeader(answer.StatusCode)
 	flusher, _ := w.(http.Flusher)
-	flusher.Flush()
+	if !hasMore(answer.Body) {
+		flusher.Flush() // the client learns at once that its request has begun
+	}
 	events := eventReaders.Get().(*mcp.EventReader)
 	events.Reset(answer.Body)
 	defer func() {
@@ -234,6 +236,13 @@ func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Req
 			flusher.Flush()
 		}
 	}
+}
+
+// hasMore reports whether some of the body has arrived already, so that the head
+// can go out with it.
+func hasMore(body io.Reader) bool {
+	b, ok := body.(interface{ Buffered() int })
+	return ok && b.Buffered() > 0
 }
 
 // streamProgress is what the end of a stream depends on.

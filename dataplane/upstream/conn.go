@@ -149,6 +149,9 @@ func (a *answer) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Buffered returns how many bytes can be read without waiting, framing included.
+func (a *answer) Buffered() int { return a.conn.reader.Buffered() }
+
 // Close implements io.Closer. It may be called again.
 func (a *answer) Close() error {
 	cn := a.conn
