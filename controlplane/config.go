@@ -1,0 +1,79 @@
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// DefaultLeaseTTL is how long a worker's lease lives without renewal.
+const DefaultLeaseTTL = 6 * time.Second
+
+// minLeaseTTL is the shortest lease that etcd grants for sure.
+const minLeaseTTL = 2 * time.Second
+
+// Config says how to run one control-plane replica. The zero value of every
+// field but those marked required has a meaning.
+type Config struct {
+	// Listener serves gRPC to operators and workers; Run closes it. Required.
+	Listener net.Listener
+	// EmbeddedEtcd runs an etcd server in this process, in DataDir. Exactly one
+	// of EmbeddedEtcd and EtcdEndpoints is set.
+	EmbeddedEtcd bool
+	// EtcdEndpoints are the client URLs of an existing etcd cluster.
+	EtcdEndpoints []string
+	// DataDir holds the embedded etcd's data and, unless RootKeyFile is set, the
+	// root key. Required with EmbeddedEtcd.
+	DataDir string
+	// RootKeyFile holds the 32-byte root key, as 64 hexadecimal digits, that
+	// wraps the key ring. Required with EtcdEndpoints; with EmbeddedEtcd it
+	// defaults to a file in DataDir that is made when it is not there.
+	RootKeyFile string
+	// LeaseTTL is the workers' lease; 0 means DefaultLeaseTTL. At least 2 s, in
+	// whole seconds.
+	LeaseTTL time.Duration
+	// Version is the version of the binary, for the ready line and metrics.
+	Version string
+	// Logger gets the plane's log; nil discards it.
+	Logger hclog.Logger
+	// Metrics gets the plane's collectors; nil means none are kept.
+	Metrics prometheus.Registerer
+	// Health is told each time the plane becomes ready (nil) or stops being
+	// ready (why). May be nil. Called from one goroutine at a time.
+	Health func(error)
+}
+
+// Validate says everything that is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	add := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	add(c.Listener == nil, "a listener is required")
+	add(c.EmbeddedEtcd && len(c.EtcdEndpoints) > 0, "embedded etcd and etcd endpoints exclude each other")
+	add(!c.EmbeddedEtcd && len(c.EtcdEndpoints) == 0, "either embedded etcd or etcd endpoints are required")
+	add(c.EmbeddedEtcd && c.DataDir == "", "embedded etcd needs a data directory")
+	add(!c.EmbeddedEtcd && c.RootKeyFile == "", "etcd endpoints need a root key file")
+	add(c.LeaseTTL != 0 && c.LeaseTTL < minLeaseTTL, "the lease TTL must be at least %s; is %s", minLeaseTTL, c.LeaseTTL)
+	add(c.LeaseTTL%time.Second != 0, "the lease TTL must be whole seconds; is %s", c.LeaseTTL)
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults() Config {
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = DefaultLeaseTTL
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Health == nil {
+		c.Health = func(error) {}
+	}
+	return c
+}

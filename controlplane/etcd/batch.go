@@ -1,0 +1,238 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/leasehold/leasehold/controlplane/session"
+	"github.com/leasehold/leasehold/controlplane/store"
+)
+
+const (
+	// maxBatch is how many writes share a transaction. etcd takes 128 operations
+	// by default; the outer level has one for each write, and a write's own few
+	// are counted on top of that.
+	maxBatch = 50
+	// maxBatchBytes keeps a transaction below etcd's 1.5 MiB for a request.
+	maxBatchBytes = 1 << 20
+	// maxWaiting bounds the writes that wait for a transaction. When they do,
+	// further ones are refused with store.ErrBusy.
+	maxWaiting = 4096
+)
+
+// write is one claim, save or end on its way through a batch.
+type write struct {
+	key session.Key
+	// reads asks for the record before plan is called.
+	reads bool
+	// plan says what is to be done, given the record (nil if there is none, or
+	// if reads is not set). Returning done means that there is nothing to do.
+	plan func(stored *mvccpb.KeyValue) (step step, done bool, revision int64, err error)
+	// verdict says why the step was refused, from what step.otherwise read. It
+	// may say that the write was granted before, and at which revision.
+	verdict func(resp *etcdserverpb.TxnResponse) (revision int64, err error)
+	// size is how many bytes it adds to a request, about.
+	size int
+	// result is sent to once; it has room, so that nobody waits for a caller
+	// that is gone.
+	result chan result
+}
+
+// step is one write's own comparisons and operations.
+type step struct {
+	when            []clientv3.Cmp
+	then, otherwise []clientv3.Op
+}
+
+type result struct {
+	revision int64
+	err      error
+}
+
+// batcher sends the writes that wait at the same time as one transaction. While
+// a transaction is under way the next writes gather; when none is, a write is
+// sent at once. Each write is a nested transaction with its own comparisons, so
+// that one that is refused takes nothing with it.
+type batcher struct {
+	store   *Store
+	waiting chan *write
+	stopped chan struct{}
+	// held were taken from waiting but did not fit the batch. Only run uses it.
+	held []*write
+}
+
+func newBatcher(s *Store) *batcher {
+	return &batcher{store: s, waiting: make(chan *write, maxWaiting), stopped: make(chan struct{})}
+}
+
+// do waits for a write's outcome. When ctx ends first, the write may still be
+// done: its outcome is unknown.
+func (b *batcher) do(ctx context.Context, w *write) (int64, error) {
+	w.result = make(chan result, 1)
+	select {
+	case b.waiting <- w:
+	default:
+		b.store.counts.refused.Inc()
+		return 0, store.ErrBusy
+	}
+	select {
+	case r := <-w.result:
+		return r.revision, r.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-b.stopped:
+		return 0, store.ErrUnavailable
+	}
+}
+
+// run sends batches until ctx ends.
+func (b *batcher) run(ctx context.Context) {
+	defer close(b.stopped)
+	for {
+		batch := b.gather(ctx)
+		if batch == nil {
+			return
+		}
+		b.send(ctx, batch)
+	}
+}
+
+// gather waits for one write and takes those that wait with it. A key comes up
+// once in a batch at most: etcd refuses to put a key twice in a transaction, and
+// all comparisons are made before the first put. What does not fit is first in
+// the next batch. It returns nil when ctx ends.
+func (b *batcher) gather(ctx context.Context) []*write {
+	f := fill{keys: make(map[session.Key]bool)}
+	before := b.held
+	b.held = nil
+	for _, w := range before {
+		if !f.take(w) {
+			b.held = append(b.held, w)
+		}
+	}
+	if len(f.batch) == 0 {
+		select {
+		case w := <-b.waiting:
+			f.take(w)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	for !f.full() && len(b.held) < maxBatch {
+		select {
+		case w := <-b.waiting:
+			if !f.take(w) {
+				b.held = append(b.held, w)
+			}
+		default:
+			return f.batch
+		}
+	}
+	return f.batch
+}
+
+// fill is a batch in the making.
+type fill struct {
+	batch []*write
+	keys  map[session.Key]bool
+	size  int
+}
+
+func (f *fill) full() bool { return len(f.batch) == maxBatch || f.size >= maxBatchBytes }
+
+// take adds w if it fits; the first always does.
+func (f *fill) take(w *write) bool {
+	if f.full() || f.keys[w.key] || len(f.batch) > 0 && f.size+w.size > maxBatchBytes {
+		return false
+	}
+	f.batch, f.size, f.keys[w.key] = append(f.batch, w), f.size+w.size, true
+	return true
+}
+
+// send does what the batch asks for and tells every write its outcome.
+func (b *batcher) send(ctx context.Context, batch []*write) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	stored, err := b.read(ctx, batch)
+	if err != nil {
+		fail(batch, err)
+		return
+	}
+	var steps []step
+	var sent []*write
+	for _, w := range batch {
+		s, done, revision, err := w.plan(stored[w.key])
+		if done || err != nil {
+			w.result <- result{revision, err}
+			continue
+		}
+		steps, sent = append(steps, s), append(sent, w)
+	}
+	if len(sent) == 0 {
+		return
+	}
+	resp, err := b.store.txn(ctx, "batch", nil, nest(steps), nil)
+	if err != nil {
+		fail(sent, err)
+		return
+	}
+	for i, w := range sent {
+		w.result <- w.outcome(resp.Responses[i].GetResponseTxn(), resp.Header.Revision)
+	}
+}
+
+// outcome is the write's own: a nested transaction that succeeded put the record
+// at the revision of the whole.
+func (w *write) outcome(own *etcdserverpb.TxnResponse, revision int64) result {
+	if own.Succeeded {
+		return result{revision: revision}
+	}
+	revision, err := w.verdict(own)
+	return result{revision, err}
+}
+
+// read gets the records of the writes that ask for them, all in one request.
+func (b *batcher) read(ctx context.Context, batch []*write) (map[session.Key]*mvccpb.KeyValue, error) {
+	var gets []clientv3.Op
+	for _, w := range batch {
+		if w.reads {
+			gets = append(gets, clientv3.OpGet(sessionKey(w.key)))
+		}
+	}
+	if len(gets) == 0 {
+		return nil, nil
+	}
+	resp, err := b.store.txn(ctx, "batch_read", nil, gets, nil)
+	if err != nil {
+		return nil, err
+	}
+	stored := make(map[session.Key]*mvccpb.KeyValue, len(gets))
+	for _, r := range resp.Responses {
+		for _, kv := range r.GetResponseRange().Kvs {
+			key, ok := parseSession(sessionsPrefix, string(kv.Key))
+			if !ok {
+				return nil, fmt.Errorf("batch: %q is not a session's key", kv.Key)
+			}
+			stored[key] = kv
+		}
+	}
+	return stored, nil
+}
+
+func nest(steps []step) []clientv3.Op {
+	ops := make([]clientv3.Op, len(steps))
+	for i, s := range steps {
+		ops[i] = clientv3.OpTxn(s.when, s.then, s.otherwise)
+	}
+	return ops
+}
+
+func fail(batch []*write, err error) {
+	for _, w := range batch {
+		w.result <- result{err: err}
+	}
+}

@@ -1,0 +1,146 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+
+	"github.com/leasehold/leasehold/controlplane/store"
+)
+
+const (
+	dialKeepAliveTime    = 10 * time.Second
+	dialKeepAliveTimeout = 3 * time.Second
+	// requestTimeout bounds what the store does on its own account; a caller's
+	// own deadline bounds the rest.
+	requestTimeout = 10 * time.Second
+	// maxRetries bounds what the client repeats by itself, which is only what
+	// cannot have been done: about a second when no member can be reached. The
+	// caller is then told, and asks another replica or again.
+	maxRetries = 40
+)
+
+// reconnect keeps trying often: gRPC's own pause grows to two minutes, for which
+// nobody would notice that etcd is back.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: 3 * time.Second,
+}
+
+// ClientConfig says how to reach etcd.
+type ClientConfig struct {
+	// Endpoints are the client URLs of the members. Required.
+	Endpoints []string
+	// LeaseTTL is the workers' lease, in whole seconds. Required.
+	LeaseTTL time.Duration
+	// Logger gets the log; nil discards it.
+	Logger hclog.Logger
+	// Metrics gets the count of requests; nil means it is not kept.
+	Metrics prometheus.Registerer
+}
+
+// Store is the control plane's state in etcd. It is safe to call from many
+// goroutines. Claim, Save and End are answered while Run runs.
+type Store struct {
+	client *clientv3.Client
+	log    hclog.Logger
+	ttl    time.Duration
+	reread time.Duration // how often Follow reads everything again
+	counts *counts
+	writes *batcher
+}
+
+// Open returns a store that connects to etcd when it is first used. An error
+// means that the configuration is wrong, not that etcd is away.
+func Open(cfg ClientConfig) (*Store, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	count, err := newCounts(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("etcd client: %w", err)
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:            cfg.Endpoints,
+		DialKeepAliveTime:    dialKeepAliveTime,
+		DialKeepAliveTimeout: dialKeepAliveTimeout,
+		PermitWithoutStream:  true,
+		MaxUnaryRetries:      maxRetries,
+		MaxCallSendMsgSize:   2 * 1024 * 1024,
+		MaxCallRecvMsgSize:   math.MaxInt32,
+		Logger:               zapLogger(cfg.Logger.Named("client")),
+		DialOptions: []grpc.DialOption{
+			grpc.WithConnectParams(reconnect),
+			grpc.WithChainUnaryInterceptor(count.unary),
+			grpc.WithChainStreamInterceptor(count.stream),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("etcd client: %w", err)
+	}
+	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, counts: count}
+	s.writes = newBatcher(s)
+	return s, nil
+}
+
+// Run serves claims, saves and ends, and collects garbage, until ctx ends.
+func (s *Store) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.collect(ctx)
+	}()
+	s.writes.run(ctx)
+	<-done
+	return nil
+}
+
+// Close gives up the connections. Calls under way fail.
+func (s *Store) Close() error { return s.client.Close() }
+
+// get reads one key, linearizably.
+func (s *Store) get(ctx context.Context, op, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	resp, err := s.client.Get(withOp(ctx, op), key, opts...)
+	return resp, s.wrap(ctx, op, err)
+}
+
+// txn sends one transaction.
+func (s *Store) txn(ctx context.Context, op string, when []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
+	resp, err := s.client.Txn(withOp(ctx, op)).If(when...).Then(then...).Else(otherwise...).Commit()
+	return resp, s.wrap(ctx, op, err)
+}
+
+// wrap says what err means to callers. What it does not know stays as it is.
+func (s *Store) wrap(ctx context.Context, op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("etcd %s: %w: %w", op, ctx.Err(), err)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrFull, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), away(err):
+		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrUnavailable, err)
+	}
+	return fmt.Errorf("etcd %s: %w", op, err)
+}
+
+// away reports whether err says that no etcd member answered as a member of a
+// working cluster.
+func away(err error) bool {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code() == codes.Unavailable || e.Code() == codes.ResourceExhausted
+	}
+	return clientv3.IsConnCanceled(err) || grpcUnavailable(err)
+}

@@ -1,0 +1,176 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/leasehold/leasehold/controlplane/session"
+)
+
+const (
+	collectEvery = 5 * time.Minute
+	// collectorTTL is longer than a collection may take, so that there is one
+	// collector at a time; a replica that dies meanwhile holds the others up that
+	// long. Only work is at stake: every deletion is guarded by itself.
+	collectorTTL  = 10 * time.Minute
+	maxCollection = 8 * time.Minute
+	collectPage   = 1000
+	// incarnationGrace is how long an incarnation that is over is remembered: the
+	// longest that its sessions' tombstones are by default, and an hour.
+	incarnationGrace = 49 * time.Hour
+)
+
+// collect removes from time to time what is no longer needed, until ctx ends.
+func (s *Store) collect(ctx context.Context) {
+	for {
+		wait(ctx, collectEvery+rand.N(collectEvery/4))
+		if ctx.Err() != nil {
+			return
+		}
+		if err := s.collectAlone(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("collecting garbage was interrupted", "error", err)
+		}
+	}
+}
+
+// collectAlone collects if no other replica does.
+func (s *Store) collectAlone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, maxCollection)
+	defer cancel()
+	lease, err := s.client.Grant(withOp(ctx, "collect"), int64(collectorTTL.Seconds()))
+	if err != nil {
+		return s.wrap(ctx, "collect", err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, _ = s.client.Revoke(withOp(ctx, "collect"), lease.ID) // it ends by itself too
+	}()
+	resp, err := s.txn(ctx, "collect", []clientv3.Cmp{absent(collectorKey)},
+		[]clientv3.Op{clientv3.OpPut(collectorKey, "", clientv3.WithLease(lease.ID))}, nil)
+	if err != nil || !resp.Succeeded {
+		return err
+	}
+	return s.Collect(ctx, time.Now())
+}
+
+// Collect deletes tombstones whose time is over, and what is left of
+// incarnations that are over and registered long ago.
+func (s *Store) Collect(ctx context.Context, now time.Time) error {
+	return errors.Join(
+		s.page(ctx, endedPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectTombstones(ctx, kvs, now) }),
+		s.page(ctx, condemnedPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectCondemned(ctx, kvs, now) }),
+		s.page(ctx, incarnationsPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectLeft(ctx, kvs, now) }),
+	)
+}
+
+// page reads everything under prefix, a bounded page at a time.
+func (s *Store) page(ctx context.Context, prefix string, visit func([]*mvccpb.KeyValue) error) error {
+	from := prefix
+	for {
+		resp, err := s.get(ctx, "collect", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(collectPage))
+		if err != nil || len(resp.Kvs) == 0 {
+			return err
+		}
+		if err := visit(resp.Kvs); err != nil || !resp.More {
+			return err
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// collectTombstones deletes tombstones by the keys beside them. Both were put in
+// one transaction and a tombstone never changes, so the one's revision guards
+// the other.
+func (s *Store) collectTombstones(ctx context.Context, kvs []*mvccpb.KeyValue, now time.Time) error {
+	var steps []step
+	for _, kv := range kvs {
+		key, ok := parseSession(endedPrefix, string(kv.Key))
+		due, err := parseUnix(kv.Value)
+		if !ok || err != nil {
+			s.log.Warn("cannot collect a tombstone", "key", string(kv.Key), "error", err)
+			continue
+		}
+		if now.After(due) {
+			steps = append(steps, step{
+				when: []clientv3.Cmp{unchanged(sessionKey(key), kv.ModRevision)},
+				then: []clientv3.Op{clientv3.OpDelete(sessionKey(key)), clientv3.OpDelete(endedKey(key))},
+			})
+		}
+	}
+	for some := range slices.Chunk(steps, maxBatch) {
+		if _, err := s.txn(ctx, "collect", nil, nest(some), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectCondemned deletes condemned/w/E together with incarnations/w, if that
+// still says E, in one transaction: a re-adoption of E needs the one to be
+// absent and the other to say E, so it is refused before and after.
+func (s *Store) collectCondemned(ctx context.Context, kvs []*mvccpb.KeyValue, now time.Time) error {
+	for _, kv := range kvs {
+		key, ok := parseMember(condemnedPrefix, string(kv.Key))
+		if !ok {
+			continue
+		}
+		read, err := s.readMembership(ctx, "collect", key.Worker, key.Incarnation)
+		if err != nil {
+			return err
+		}
+		since := read.incarnation.Registered
+		current := read.revision != 0 && read.incarnation.Incarnation == key.Incarnation
+		if !current {
+			if since, err = parseUnix(kv.Value); err != nil {
+				continue
+			}
+		}
+		if read.member != nil || now.Sub(since) <= incarnationGrace {
+			continue
+		}
+		then := []clientv3.Op{clientv3.OpDelete(string(kv.Key))}
+		if current {
+			then = append(then, clientv3.OpDelete(incarnationKey(key.Worker)))
+		}
+		if err := s.collectIncarnation(ctx, key.Worker, key.Incarnation, read.revision, then); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectLeft deletes incarnations/w of workers that left. One that merely died
+// stays: it may come back.
+func (s *Store) collectLeft(ctx context.Context, kvs []*mvccpb.KeyValue, now time.Time) error {
+	for _, kv := range kvs {
+		worker := strings.TrimPrefix(string(kv.Key), incarnationsPrefix)
+		v, err := decodeIncarnation(kv)
+		if err != nil || !session.ValidWorkerID(worker) || !v.Left || now.Sub(v.Registered) <= incarnationGrace {
+			continue
+		}
+		then := []clientv3.Op{
+			clientv3.OpDelete(string(kv.Key)),
+			clientv3.OpDelete(condemnedKey(worker, v.Incarnation)),
+		}
+		if err := s.collectIncarnation(ctx, worker, v.Incarnation, kv.ModRevision, then); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) collectIncarnation(ctx context.Context, worker string, incarnation, revision int64, then []clientv3.Op) error {
+	_, err := s.txn(ctx, "collect", []clientv3.Cmp{
+		unchanged(incarnationKey(worker), revision),
+		absent(memberKey(worker, incarnation)),
+	}, then, nil)
+	return err
+}

@@ -1,0 +1,22 @@
+// Package etcd keeps the control plane's state in etcd. It is the only package
+// that imports go.etcd.io.
+//
+// Each change is one transaction and one function, named after what it does:
+// Register, Readopt, Leave, Claim, Reclaim, Save, End, WishEnd and the gateways'
+// Create, Update and Delete. Nothing else writes the keys that they write.
+//
+//	incarnations/{worker}            {registered, left}; its first revision is the incarnation E
+//	members/{worker}/{E}             what the worker says of itself; the one key on the worker's lease
+//	condemned/{worker}/{E}           a session was reclaimed from E: E never comes back
+//	sessions/{gateway}/{digest}      the record, or the tombstone that took its place
+//	ended/{gateway}/{digest}         beside each tombstone: when it may be collected
+//	endings/{gateway}/{digest}       an operator wants the session ended
+//	gateways/{id}                    the definition
+//	keys/ring                        the key ring, sealed
+//	collector                        the replica that collects garbage, on a lease of its own
+//
+// A worker is alive while members/{worker}/{E} exists. In comparisons that is
+// its create-revision and never its value: comparing the value of a key that is
+// absent is false whatever the operator, so a guard on a value would quietly
+// refuse everything.
+package etcd

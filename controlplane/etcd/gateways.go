@@ -1,0 +1,238 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/leasehold/leasehold/controlplane/gateway"
+	"github.com/leasehold/leasehold/controlplane/store"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// countsPerRead keeps a read of many gateways' counts below etcd's 128 operations.
+const countsPerRead = 50
+
+// decodeGateway returns a definition with etag and status.revision filled.
+func decodeGateway(kv *mvccpb.KeyValue) (*leaseholdv1.Gateway, error) {
+	g := &leaseholdv1.Gateway{}
+	if err := proto.Unmarshal(kv.Value, g); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
+	}
+	g.Etag = gateway.ETag(kv.ModRevision)
+	g.Status = &leaseholdv1.GatewayStatus{Revision: kv.ModRevision}
+	return g, nil
+}
+
+// CreateGateway stores a valid definition under its name. It returns
+// gateway.ErrExists when there is one.
+func (s *Store) CreateGateway(ctx context.Context, def *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+	next := gateway.Definition(def)
+	next.CreateTime = timestamppb.New(time.Now())
+	next.UpdateTime = next.CreateTime
+	value, key, err := encodeGateway(next)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.txn(ctx, "create_gateway", []clientv3.Cmp{absent(key)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if !resp.Succeeded {
+		return nil, fmt.Errorf("create %s: %w", next.Name, gateway.ErrExists)
+	}
+	return s.stored(ctx, next, resp.Header.Revision)
+}
+
+func encodeGateway(g *leaseholdv1.Gateway) (value, key string, err error) {
+	id, ok := gateway.ParseName(g.Name)
+	if !ok {
+		return "", "", fmt.Errorf("encode gateway: %q is not a gateway's name", g.Name)
+	}
+	value, err = encodeProto(g)
+	return value, gatewayKey(id), err
+}
+
+// stored returns what was written at revision, with its etag and status. The
+// write is done: when the status cannot be read now, it is left at its revision.
+func (s *Store) stored(ctx context.Context, g *leaseholdv1.Gateway, revision int64) (*leaseholdv1.Gateway, error) {
+	g.Etag = gateway.ETag(revision)
+	g.Status = &leaseholdv1.GatewayStatus{Revision: revision}
+	if err := s.fillStatus(ctx, g); err != nil {
+		s.log.Warn("gateway was written but its status could not be read", "gateway", g.Name, "error", err)
+	}
+	return g, nil
+}
+
+// GetGateway returns a gateway with its status, or gateway.ErrNotFound.
+func (s *Store) GetGateway(ctx context.Context, id string) (*leaseholdv1.Gateway, error) {
+	kv, err := s.gatewayKV(ctx, "get_gateway", id)
+	if err != nil {
+		return nil, err
+	}
+	g, err := decodeGateway(kv)
+	if err != nil {
+		return nil, err
+	}
+	return g, s.fillStatus(ctx, g)
+}
+
+func (s *Store) gatewayKV(ctx context.Context, op, id string) (*mvccpb.KeyValue, error) {
+	resp, err := s.get(ctx, op, gatewayKey(id))
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Kvs) == 0 {
+		return nil, fmt.Errorf("%s: %w", gateway.Name(id), gateway.ErrNotFound)
+	}
+	return resp.Kvs[0], nil
+}
+
+// ListGateways returns at most size gateways ordered by name that come after the
+// id after, with their status, and whether more follow.
+func (s *Store) ListGateways(ctx context.Context, after string, size int) (page []*leaseholdv1.Gateway, more bool, err error) {
+	from := gatewaysPrefix
+	if after != "" {
+		from = gatewayKey(after) + "\x00"
+	}
+	resp, err := s.get(ctx, "list_gateways", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(gatewaysPrefix)), clientv3.WithLimit(int64(size)))
+	if err != nil {
+		return nil, false, err
+	}
+	for _, kv := range resp.Kvs {
+		g, err := decodeGateway(kv)
+		if err != nil {
+			return nil, false, err
+		}
+		page = append(page, g)
+	}
+	return page, resp.More, s.fillStatus(ctx, page...)
+}
+
+// UpdateGateway replaces a definition by what change makes of it, if etag is
+// empty or the stored one's. It returns gateway.ErrNotFound,
+// gateway.ErrETagMismatch, or change's error. A change that changes nothing
+// writes nothing.
+func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(*leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)) (*leaseholdv1.Gateway, error) {
+	for {
+		kv, err := s.gatewayKV(ctx, "update_gateway", id)
+		if err != nil {
+			return nil, err
+		}
+		stored, err := decodeGateway(kv)
+		if err != nil {
+			return nil, err
+		}
+		if etag != "" && etag != stored.Etag {
+			return nil, fmt.Errorf("update %s: %w", stored.Name, gateway.ErrETagMismatch)
+		}
+		changed, err := change(stored)
+		if err != nil {
+			return nil, err
+		}
+		next := gateway.Definition(changed)
+		if proto.Equal(next, gateway.Definition(stored)) {
+			return stored, s.fillStatus(ctx, stored)
+		}
+		next.CreateTime, next.UpdateTime = stored.CreateTime, timestamppb.New(time.Now())
+		value, key, err := encodeGateway(next)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := s.txn(ctx, "update_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil)
+		if err != nil {
+			return nil, err
+		}
+		if resp.Succeeded {
+			return s.stored(ctx, next, resp.Header.Revision)
+		}
+	}
+}
+
+// DeleteGateway removes a definition, if etag is empty or the stored one's. It
+// returns gateway.ErrNotFound or gateway.ErrETagMismatch.
+func (s *Store) DeleteGateway(ctx context.Context, id, etag string) error {
+	for {
+		kv, err := s.gatewayKV(ctx, "delete_gateway", id)
+		if err != nil {
+			return err
+		}
+		if etag != "" && etag != gateway.ETag(kv.ModRevision) {
+			return fmt.Errorf("delete %s: %w", gateway.Name(id), gateway.ErrETagMismatch)
+		}
+		key := gatewayKey(id)
+		resp, err := s.txn(ctx, "delete_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpDelete(key)}, nil)
+		if err != nil || resp.Succeeded {
+			return err
+		}
+	}
+}
+
+// fillStatus counts workers and live sessions. Live sessions are the records
+// less the tombstones; both are counted by key in one transaction, without
+// reading a record, and exactly.
+func (s *Store) fillStatus(ctx context.Context, gateways ...*leaseholdv1.Gateway) error {
+	for len(gateways) > 0 {
+		n := min(len(gateways), countsPerRead)
+		if err := s.fillSome(ctx, gateways[:n]); err != nil {
+			return err
+		}
+		gateways = gateways[n:]
+	}
+	return nil
+}
+
+func (s *Store) fillSome(ctx context.Context, gateways []*leaseholdv1.Gateway) error {
+	ops := []clientv3.Op{clientv3.OpGet(membersPrefix, clientv3.WithPrefix())}
+	for _, g := range gateways {
+		id, _ := gateway.ParseName(g.Name)
+		ops = append(ops, countKeys(sessionsPrefix+id+"/"), countKeys(endedPrefix+id+"/"))
+	}
+	resp, err := s.txn(ctx, "status", nil, ops, nil)
+	if err != nil {
+		return err
+	}
+	members, err := newestMembers(resp.Responses[0])
+	if err != nil {
+		return err
+	}
+	for i, g := range gateways {
+		records := resp.Responses[1+2*i].GetResponseRange().Count
+		tombstones := resp.Responses[2+2*i].GetResponseRange().Count
+		g.Status.Sessions = records - tombstones
+		g.Status.WorkersTotal = int32(len(members))
+		g.Status.WorkersApplied = store.Applied(members, g.Status.Revision)
+	}
+	return nil
+}
+
+func countKeys(prefix string) clientv3.Op {
+	return clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+}
+
+func newestMembers(op *etcdserverpb.ResponseOp) ([]store.Member, error) {
+	table := &store.Table[store.MemberKey, store.Member]{Entries: map[store.MemberKey]store.Member{}}
+	for _, kv := range op.GetResponseRange().Kvs {
+		m, err := decodeMember(kv)
+		if err != nil {
+			return nil, err
+		}
+		table.Entries[m.MemberKey] = m
+	}
+	return store.Newest(table), nil
+}
+
+// Members returns the workers that are alive, ordered by id.
+func (s *Store) Members(ctx context.Context) ([]store.Member, error) {
+	resp, err := s.txn(ctx, "list_workers", nil, []clientv3.Op{clientv3.OpGet(membersPrefix, clientv3.WithPrefix())}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return newestMembers(resp.Responses[0])
+}

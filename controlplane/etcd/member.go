@@ -1,0 +1,296 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/leasehold/leasehold/controlplane/session"
+	"github.com/leasehold/leasehold/controlplane/store"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Register makes worker a member under a new incarnation. The incarnation is the
+// revision of the put of incarnations/{worker}; the member key follows under a
+// new lease, unless the worker registered again in between.
+//
+// Calling it again after an unknown outcome makes another incarnation; the
+// earlier one owns nothing and dies with its lease.
+func (s *Store) Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error) {
+	now := time.Now().UTC()
+	lease, err = s.grant(ctx, "register")
+	if err != nil {
+		return 0, store.Lease{}, err
+	}
+	put, err := s.client.Put(withOp(ctx, "register"), incarnationKey(worker), encode(incarnationValue{Registered: now}))
+	if err != nil {
+		return 0, store.Lease{}, s.wrap(ctx, "register", err)
+	}
+	incarnation = put.Header.Revision
+	resp, err := s.txn(ctx, "register",
+		[]clientv3.Cmp{unchanged(incarnationKey(worker), incarnation)},
+		[]clientv3.Op{clientv3.OpPut(memberKey(worker, incarnation), encode(newMemberValue(info, now)), clientv3.WithLease(clientv3.LeaseID(lease.ID)))},
+		nil)
+	if err != nil {
+		return 0, store.Lease{}, again(err)
+	}
+	if !resp.Succeeded { // it registered again meanwhile
+		return 0, store.Lease{}, fmt.Errorf("register %s: %w", worker, store.ErrUnavailable)
+	}
+	return incarnation, lease, nil
+}
+
+func (s *Store) grant(ctx context.Context, op string) (store.Lease, error) {
+	resp, err := s.client.Grant(withOp(ctx, op), int64(math.Ceil(s.ttl.Seconds())))
+	if err != nil {
+		return store.Lease{}, s.wrap(ctx, op, err)
+	}
+	return store.Lease{ID: int64(resp.ID), TTL: seconds(resp.TTL)}, nil
+}
+
+// Renew extends the lease of worker's incarnation. It returns ErrLeaseLost when
+// the lease is gone, or is no longer the one that the member key hangs on: then
+// extending it keeps nobody alive.
+//
+// It makes one attempt and leaves repeating to the worker, which knows how much
+// time is left and asks another replica.
+func (s *Store) Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error) {
+	ttl, err := s.keepAlive(withOp(ctx, "renew"), lease)
+	if err != nil {
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return 0, fmt.Errorf("renew %s: %w", worker, session.ErrLeaseLost)
+		}
+		return 0, s.wrap(ctx, "renew", err)
+	}
+	resp, err := s.get(ctx, "renew", memberKey(worker, incarnation))
+	if err != nil {
+		return 0, err
+	}
+	if len(resp.Kvs) == 0 || resp.Kvs[0].Lease != lease {
+		return 0, fmt.Errorf("renew %s: %w", worker, session.ErrLeaseLost)
+	}
+	return ttl, nil
+}
+
+// keepAlive is one keep-alive over a stream of its own. The client's own
+// KeepAliveOnce tries again without a pause for as long as ctx lasts.
+func (s *Store) keepAlive(ctx context.Context, lease int64) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := etcdserverpb.NewLeaseClient(s.client.ActiveConnection()).LeaseKeepAlive(ctx)
+	if err != nil {
+		return 0, rpctypes.Error(err)
+	}
+	if err := stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: lease}); err != nil {
+		return 0, rpctypes.Error(err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		return 0, rpctypes.Error(err)
+	}
+	if resp.TTL <= 0 {
+		return 0, rpctypes.ErrLeaseNotFound
+	}
+	return seconds(resp.TTL), nil
+}
+
+// Readopt puts the member key of the same incarnation under a new lease, whether
+// the key is there or not. It returns ErrCondemned when the incarnation is over:
+// a session was reclaimed from it, it left, or a later one took its place.
+//
+// The member key's lease must be the one that was read before the new lease was
+// granted. Otherwise a late re-adoption, whose lease nobody knows, could take
+// the key away from a later one, whose lease is being renewed.
+func (s *Store) Readopt(ctx context.Context, worker string, incarnation int64, info *leaseholdv1.WorkerInfo) (store.Lease, error) {
+	read, err := s.readMembership(ctx, "readopt", worker, incarnation)
+	if err != nil {
+		return store.Lease{}, err
+	}
+	if read.condemned || read.over(incarnation) {
+		return store.Lease{}, fmt.Errorf("re-adopt %s: %w", worker, session.ErrCondemned)
+	}
+	lease, err := s.grant(ctx, "readopt")
+	if err != nil {
+		return store.Lease{}, err
+	}
+	value := newMemberValue(info, read.incarnation.Registered)
+	value.AppliedRevision = read.applied()
+	key := memberKey(worker, incarnation)
+	resp, err := s.txn(ctx, "readopt",
+		[]clientv3.Cmp{
+			unchanged(incarnationKey(worker), read.revision),
+			absent(condemnedKey(worker, incarnation)),
+			clientv3.Compare(clientv3.LeaseValue(key), "=", read.lease()),
+		},
+		[]clientv3.Op{clientv3.OpPut(key, encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID)))},
+		[]clientv3.Op{
+			clientv3.OpGet(condemnedKey(worker, incarnation), clientv3.WithCountOnly()),
+			clientv3.OpGet(incarnationKey(worker)),
+		})
+	if err != nil {
+		return store.Lease{}, again(err)
+	}
+	if resp.Succeeded {
+		return lease, nil
+	}
+	return store.Lease{}, fmt.Errorf("re-adopt %s: %w", worker, readoptRefusal(resp, incarnation))
+}
+
+// readoptRefusal tells an incarnation that is over from one whose keys changed
+// under the transaction, which is to be tried again.
+func readoptRefusal(resp *clientv3.TxnResponse, incarnation int64) error {
+	if resp.Responses[0].GetResponseRange().Count > 0 {
+		return session.ErrCondemned
+	}
+	var m membership
+	if err := m.readIncarnation(first(resp.Responses[1].GetResponseRange().Kvs)); err != nil {
+		return err
+	}
+	if m.over(incarnation) {
+		return session.ErrCondemned
+	}
+	return store.ErrUnavailable
+}
+
+// Leave ends an incarnation for good: it deletes the member key and marks the
+// incarnation as left in one transaction, and then revokes the lease. It
+// succeeds when the incarnation is over already.
+func (s *Store) Leave(ctx context.Context, worker string, incarnation, lease int64) error {
+	for {
+		read, err := s.readMembership(ctx, "leave", worker, incarnation)
+		if err != nil {
+			return err
+		}
+		then := []clientv3.Op{clientv3.OpDelete(memberKey(worker, incarnation))}
+		if !read.over(incarnation) {
+			left := incarnationValue{Incarnation: incarnation, Left: true, Registered: read.incarnation.Registered}
+			then = append(then, clientv3.OpPut(incarnationKey(worker), encode(left)))
+		}
+		resp, err := s.txn(ctx, "leave", []clientv3.Cmp{unchanged(incarnationKey(worker), read.revision)}, then, nil)
+		if err != nil {
+			return err
+		}
+		if resp.Succeeded {
+			return s.revoke(ctx, read, lease)
+		}
+	}
+}
+
+// revoke gives the lease back if it was the member key's. Another's is not
+// touched; one that hangs on nothing ends by itself.
+func (s *Store) revoke(ctx context.Context, read membership, lease int64) error {
+	if lease == 0 || read.lease() != lease {
+		return nil
+	}
+	_, err := s.client.Revoke(withOp(ctx, "leave"), clientv3.LeaseID(lease))
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return nil
+	}
+	return s.wrap(ctx, "leave", err)
+}
+
+// Applied records the newest revision that a worker acknowledged. The member key
+// keeps its lease; a worker that is not alive has nothing to record.
+func (s *Store) Applied(ctx context.Context, key store.MemberKey, revision int64) error {
+	name := memberKey(key.Worker, key.Incarnation)
+	for {
+		resp, err := s.get(ctx, "applied", name)
+		if err != nil || len(resp.Kvs) == 0 {
+			return err
+		}
+		kv := resp.Kvs[0]
+		m, err := decodeMember(kv)
+		if err != nil || m.AppliedRevision >= revision {
+			return err
+		}
+		value := newMemberValue(m.Info, m.RegisterTime)
+		value.AppliedRevision = revision
+		done, err := s.txn(ctx, "applied",
+			[]clientv3.Cmp{present(name), unchanged(name, kv.ModRevision)},
+			[]clientv3.Op{clientv3.OpPut(name, encode(value), clientv3.WithIgnoreLease())}, nil)
+		if err != nil || done.Succeeded {
+			return err
+		}
+	}
+}
+
+// membership is what the store has of one incarnation.
+type membership struct {
+	incarnation incarnationValue
+	revision    int64 // of incarnations/{worker}; 0 if it is absent
+	condemned   bool
+	member      *mvccpb.KeyValue // nil if it is absent
+}
+
+func (s *Store) readMembership(ctx context.Context, op, worker string, incarnation int64) (membership, error) {
+	resp, err := s.txn(ctx, op, nil, []clientv3.Op{
+		clientv3.OpGet(incarnationKey(worker)),
+		clientv3.OpGet(condemnedKey(worker, incarnation), clientv3.WithCountOnly()),
+		clientv3.OpGet(memberKey(worker, incarnation)),
+	}, nil)
+	if err != nil {
+		return membership{}, err
+	}
+	m := membership{
+		condemned: resp.Responses[1].GetResponseRange().Count > 0,
+		member:    first(resp.Responses[2].GetResponseRange().Kvs),
+	}
+	return m, m.readIncarnation(first(resp.Responses[0].GetResponseRange().Kvs))
+}
+
+func (m *membership) readIncarnation(kv *mvccpb.KeyValue) (err error) {
+	if kv == nil {
+		return nil
+	}
+	m.revision = kv.ModRevision
+	m.incarnation, err = decodeIncarnation(kv)
+	return err
+}
+
+// over reports whether nobody may continue the incarnation any more.
+func (m *membership) over(incarnation int64) bool {
+	return m.revision == 0 || m.incarnation.Left || m.incarnation.Incarnation != incarnation
+}
+
+func (m *membership) lease() int64 {
+	if m.member == nil {
+		return 0
+	}
+	return m.member.Lease
+}
+
+func (m *membership) applied() int64 {
+	if m.member == nil {
+		return 0
+	}
+	member, err := decodeMember(m.member)
+	if err != nil {
+		return 0 // it is about to be overwritten; the worker acknowledges again
+	}
+	return member.AppliedRevision
+}
+
+// again says ErrUnavailable when the new lease ended before it was used: whoever
+// asked is to ask again.
+func again(err error) error {
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+	}
+	return err
+}
+
+func first(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
+	if len(kvs) == 0 {
+		return nil
+	}
+	return kvs[0]
+}
+
+func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }

@@ -1,0 +1,216 @@
+package etcd
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/leasehold/leasehold/controlplane/session"
+)
+
+func TestReclaim(t *testing.T) {
+	tests := []struct {
+		name   string
+		before func(t *testing.T, s *Store, owner, taker alive, key session.Key, ask *session.Taker)
+		want   error
+	}{
+		{"owner is dead", func(t *testing.T, s *Store, owner, _ alive, _ session.Key, _ *session.Taker) { owner.kill(t, s) }, nil},
+		{"owner is alive", func(*testing.T, *Store, alive, alive, session.Key, *session.Taker) {}, session.ErrOwnerAlive},
+		{"taker is dead", func(t *testing.T, s *Store, owner, taker alive, _ session.Key, _ *session.Taker) {
+			owner.kill(t, s)
+			taker.kill(t, s)
+		}, session.ErrNotAlive},
+		{"record changed", func(t *testing.T, s *Store, owner, _ alive, key session.Key, ask *session.Taker) {
+			rec := owner.record()
+			rec.ProtocolVersion = "another"
+			if _, err := s.Save(testContext(t), key, ask.Revision, rec); err != nil {
+				t.Fatal(err)
+			}
+			owner.kill(t, s)
+		}, session.ErrStale},
+		{"owner's incarnation changed", func(t *testing.T, s *Store, owner, _ alive, _ session.Key, _ *session.Taker) {
+			if err := s.Leave(testContext(t), owner.id, owner.incarnation, owner.lease); err != nil {
+				t.Fatal(err)
+			}
+		}, session.ErrStale},
+		{"ended", func(t *testing.T, s *Store, owner, _ alive, key session.Key, _ *session.Taker) {
+			mustEnd(t, s, owner, key)
+		}, session.ErrEnded},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStore(t)
+			owner, taker, key := register(t, s), register(t, s), newSession()
+			owner.claim(t, s, key)
+			ask := taker.taker(resolve(t, s, key))
+			tt.before(t, s, owner, taker, key, &ask)
+			rec, revision, err := s.Reclaim(testContext(t), key, ask)
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("reclaim: %v, want %v", err, tt.want)
+			}
+			if got := exists(t, s, condemnedKey(owner.id, owner.incarnation)); got != (tt.want == nil) {
+				t.Errorf("owner is condemned: %v, want %v", got, tt.want == nil)
+			}
+			if tt.want != nil {
+				return
+			}
+			if !session.OwnedBy(rec, taker.id, taker.incarnation) || rec.Epoch != 2 || string(rec.Upstreams[0].SealedSessionId) != "sealed" {
+				t.Errorf("record %v, want the taker's with epoch 2 and the same upstream session", rec)
+			}
+			again, at, err := s.Reclaim(testContext(t), key, ask)
+			if err != nil || at != revision || again.Epoch != 2 {
+				t.Errorf("repeated: %v at %d, %v; want epoch 2 at %d", again, at, err, revision)
+			}
+		})
+	}
+}
+
+func TestReclaimOfNoSession(t *testing.T) {
+	s := newStore(t)
+	w := register(t, s)
+	_, _, err := s.Reclaim(testContext(t), newSession(), session.Taker{Worker: w.id, Incarnation: w.incarnation, Revision: 1})
+	if !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("reclaim: %v, want ErrNotFound", err)
+	}
+}
+
+// A worker that came back under a new incarnation takes its own sessions like
+// any other.
+func TestReclaimFromOwnEarlierIncarnation(t *testing.T) {
+	s := newStore(t)
+	w, key := register(t, s), newSession()
+	w.claim(t, s, key)
+	w.kill(t, s)
+	incarnation, _, err := s.Register(testContext(t), w.id, someInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := resolve(t, s, key)
+	rec, _, err := s.Reclaim(testContext(t), key, session.Taker{Worker: w.id, Incarnation: incarnation, Revision: res.Revision, IncarnationRevision: res.IncarnationRevision})
+	if err != nil || rec.Epoch != 2 || rec.Incarnation != incarnation {
+		t.Errorf("reclaim: %v, %v; want epoch 2 under %d", rec, err, incarnation)
+	}
+}
+
+func TestOfManyTakersExactlyOneWins(t *testing.T) {
+	const takers = 20
+	stores := []*Store{newStore(t), newStore(t)}
+	owner, key := register(t, stores[0]), newSession()
+	owner.claim(t, stores[0], key)
+	owner.kill(t, stores[0])
+	res := resolve(t, stores[0], key)
+	workers := make([]alive, takers)
+	for i := range workers {
+		workers[i] = register(t, stores[0])
+	}
+	ctx := testContext(t)
+	errs := make([]error, takers)
+	var group sync.WaitGroup
+	for i, w := range workers {
+		group.Go(func() { _, _, errs[i] = stores[i%2].Reclaim(ctx, key, w.taker(res)) })
+	}
+	group.Wait()
+	won := -1
+	for i, err := range errs {
+		switch {
+		case err == nil && won >= 0:
+			t.Errorf("takers %d and %d both won", won, i)
+		case err == nil:
+			won = i
+		case !errors.Is(err, session.ErrStale):
+			t.Errorf("taker %d: %v, want ErrStale", i, err)
+		}
+	}
+	if won < 0 {
+		t.Fatal("nobody won")
+	}
+	if rec := resolve(t, stores[1], key).Record; !session.OwnedBy(rec, workers[won].id, workers[won].incarnation) || rec.Epoch != 2 {
+		t.Errorf("record %v, want taker %d's with epoch 2", rec, won)
+	}
+}
+
+func TestResolveSaysWhetherTheOwnerIsAlive(t *testing.T) {
+	s := newStore(t)
+	w, key := register(t, s), newSession()
+	if _, err := s.Resolve(testContext(t), key); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("resolve of no session: %v, want ErrNotFound", err)
+	}
+	revision := w.claim(t, s, key)
+	res := resolve(t, s, key)
+	if !res.OwnerAlive || res.Owner.GetInfo().GetZone() != "here" || res.Revision != revision || res.IncarnationRevision != w.incarnation {
+		t.Errorf("resolved %v, want a living owner at %d", res, revision)
+	}
+	w.kill(t, s)
+	if res := resolve(t, s, key); res.OwnerAlive || res.Owner != nil || res.IncarnationRevision != w.incarnation {
+		t.Errorf("resolved %v, want a dead owner", res)
+	}
+}
+
+// What is left of an incarnation goes all at once, and only when it is over: a
+// worker must not come back in between.
+func TestCollectIncarnations(t *testing.T) {
+	server := ownServer(t)
+	s := openStore(t, server, nil)
+	condemned, left, dead, living := register(t, s), register(t, s), register(t, s), register(t, s)
+	key := newSession()
+	condemned.claim(t, s, key)
+	condemned.kill(t, s)
+	dead.kill(t, s)
+	if _, _, err := s.Reclaim(testContext(t), key, living.taker(resolve(t, s, key))); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Leave(testContext(t), left.id, left.incarnation, left.lease); err != nil {
+		t.Fatal(err)
+	}
+	check := func(name, key string, want bool) {
+		t.Helper()
+		if got := exists(t, s, key); got != want {
+			t.Errorf("%s is there: %v, want %v", name, got, want)
+		}
+	}
+	for _, late := range []bool{false, true} {
+		now := time.Now().Add(48 * time.Hour)
+		if late {
+			now = time.Now().Add(50 * time.Hour)
+		}
+		if err := s.Collect(testContext(t), now); err != nil {
+			t.Fatal(err)
+		}
+		check("condemned key", condemnedKey(condemned.id, condemned.incarnation), !late)
+		check("condemned incarnation", incarnationKey(condemned.id), !late)
+		check("incarnation that left", incarnationKey(left.id), !late)
+		check("incarnation that died", incarnationKey(dead.id), true)
+		check("living incarnation", incarnationKey(living.id), true)
+	}
+	if _, err := s.Readopt(testContext(t), condemned.id, condemned.incarnation, someInfo); !errors.Is(err, session.ErrCondemned) {
+		t.Errorf("re-adopt after collection: %v, want ErrCondemned", err)
+	}
+	if _, err := s.Readopt(testContext(t), dead.id, dead.incarnation, someInfo); err != nil {
+		t.Errorf("re-adopt of one that merely died: %v", err)
+	}
+}
+
+func TestOneCollectorAtATime(t *testing.T) {
+	server := ownServer(t)
+	s := openStore(t, server, nil)
+	if err := s.collectAlone(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if exists(t, s, collectorKey) {
+		t.Error("the collector kept its key")
+	}
+	if _, err := s.client.Put(testContext(t), collectorKey, ""); err != nil {
+		t.Fatal(err)
+	}
+	w, key := register(t, s), newSession()
+	if _, err := s.End(testContext(t), key, session.End{Worker: w.id, Incarnation: w.incarnation, Time: time.Unix(1, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.collectAlone(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !exists(t, s, sessionKey(key)) {
+		t.Error("collected although another replica was at it")
+	}
+}

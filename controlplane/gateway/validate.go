@@ -1,0 +1,173 @@
+package gateway
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// The bounds of a definition.
+const (
+	MaxDescriptionBytes = 1024
+	MaxLabels           = 32
+	MaxLabelKeyBytes    = 63
+	MaxLabelValueBytes  = 255
+	MaxUpstreams        = 1
+	MaxURLBytes         = 2048
+	MinSessionTime      = time.Second
+	MaxSessionTime      = 30 * 24 * time.Hour
+)
+
+// What a definition gets that does not say otherwise.
+const (
+	DefaultIdleTimeout      = 30 * time.Minute
+	DefaultAbsoluteLifetime = 24 * time.Hour
+)
+
+const idRule = "must be 1 to 63 characters of a-z, 0-9 and -, starting with a letter and not ending with -"
+
+// Default fills what g leaves open: transports and the times of its sessions.
+// Calling it twice is the same as calling it once.
+func Default(g *leaseholdv1.Gateway) {
+	for _, u := range g.GetUpstreams() {
+		if u != nil && u.Transport == leaseholdv1.Transport_TRANSPORT_UNSPECIFIED {
+			u.Transport = leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP
+		}
+	}
+	if g.Session == nil {
+		g.Session = &leaseholdv1.SessionPolicy{}
+	}
+	if g.Session.IdleTimeout == nil {
+		g.Session.IdleTimeout = durationpb.New(DefaultIdleTimeout)
+	}
+	if g.Session.AbsoluteLifetime == nil {
+		g.Session.AbsoluteLifetime = durationpb.New(DefaultAbsoluteLifetime)
+	}
+}
+
+// Validate returns everything that is wrong with what an operator may set in g,
+// its name included. Fields that only the server sets are not looked at.
+func Validate(g *leaseholdv1.Gateway) Violations {
+	var v Violations
+	if g == nil {
+		v.add("gateway", "is required")
+		return v
+	}
+	if _, ok := ParseName(g.Name); !ok {
+		v.add("gateway.name", "must be gateways/{gateway}, where the id %s; has %d bytes", idRule, len(g.Name))
+	}
+	v.text("gateway.description", g.Description, MaxDescriptionBytes)
+	v.labels(g.Labels)
+	v.upstreams(g.Upstreams)
+	v.sessionTime("gateway.session.idle_timeout", g.GetSession().GetIdleTimeout())
+	v.sessionTime("gateway.session.absolute_lifetime", g.GetSession().GetAbsoluteLifetime())
+	return v
+}
+
+func (v *Violations) text(field, value string, most int) {
+	if len(value) > most {
+		v.add(field, "must be at most %d bytes; has %d", most, len(value))
+	}
+}
+
+func (v *Violations) labels(labels map[string]string) {
+	if len(labels) > MaxLabels {
+		v.add("gateway.labels", "must have at most %d entries; has %d", MaxLabels, len(labels))
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		field := fmt.Sprintf("gateway.labels[%q]", key[:min(len(key), MaxLabelKeyBytes)])
+		if key == "" || len(key) > MaxLabelKeyBytes {
+			v.add(field, "the key must be 1 to %d bytes; has %d", MaxLabelKeyBytes, len(key))
+		}
+		v.text(field, labels[key], MaxLabelValueBytes)
+	}
+}
+
+func (v *Violations) upstreams(upstreams []*leaseholdv1.Upstream) {
+	if len(upstreams) != MaxUpstreams {
+		v.add("gateway.upstreams", "must have exactly %d entry; has %d", MaxUpstreams, len(upstreams))
+	}
+	names := make(map[string]int, len(upstreams))
+	for i, u := range upstreams {
+		if len(*v) >= maxViolations {
+			return
+		}
+		field := fmt.Sprintf("gateway.upstreams[%d]", i)
+		v.upstream(field, u)
+		if first, ok := names[u.GetName()]; ok {
+			v.add(field+".name", "must be unique within the gateway; upstreams[%d] has the same", first)
+			continue
+		}
+		names[u.GetName()] = i
+	}
+}
+
+func (v *Violations) upstream(field string, u *leaseholdv1.Upstream) {
+	if !ValidID(u.GetName()) {
+		v.add(field+".name", "%s; has %d bytes", idRule, len(u.GetName()))
+	}
+	v.url(field+".url", u.GetUrl())
+	switch u.GetTransport() {
+	case leaseholdv1.Transport_TRANSPORT_UNSPECIFIED, leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP:
+	default:
+		v.add(field+".transport", "must be TRANSPORT_STREAMABLE_HTTP; is %d", u.GetTransport())
+	}
+}
+
+// url never puts the value into a description: it may carry a secret.
+func (v *Violations) url(field, raw string) {
+	if raw == "" || len(raw) > MaxURLBytes {
+		v.add(field, "must be 1 to %d bytes; has %d", MaxURLBytes, len(raw))
+		return
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		v.add(field, "must be an absolute http or https URL; its %d bytes do not parse as a URL", len(raw))
+		return
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		v.add(field, "must be an absolute http or https URL; has %d bytes and the scheme is neither", len(raw))
+	}
+	if u.Hostname() == "" || u.Opaque != "" {
+		v.add(field, "must name a host; its %d bytes name none", len(raw))
+	}
+	if !validPort(u) {
+		v.add(field, "the port must be 1 to 65535; has %d bytes", len(u.Port()))
+	}
+	if u.User != nil {
+		v.add(field, "must not have user info; its %d bytes have it", len(raw))
+	}
+	if strings.Contains(raw, "#") {
+		v.add(field, "must not have a fragment; has one of %d bytes", len(raw)-strings.Index(raw, "#")-1)
+	}
+}
+
+func validPort(u *url.URL) bool {
+	if u.Port() == "" {
+		return !strings.HasSuffix(u.Host, ":")
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	return err == nil && port > 0
+}
+
+func (v *Violations) sessionTime(field string, d *durationpb.Duration) {
+	if d == nil {
+		return
+	}
+	if err := d.CheckValid(); err != nil {
+		v.add(field, "must be between %s and %s; is not a valid duration (%d s, %d ns)", MinSessionTime, MaxSessionTime, d.GetSeconds(), d.GetNanos())
+		return
+	}
+	if t := d.AsDuration(); t < MinSessionTime || t > MaxSessionTime {
+		v.add(field, "must be between %s and %s; is %s", MinSessionTime, MaxSessionTime, t)
+	}
+}

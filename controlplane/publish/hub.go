@@ -1,0 +1,141 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/leasehold/leasehold/controlplane/store"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// ErrStopped says that the control plane is stopping.
+var ErrStopped = errors.New("control plane replica is stopping")
+
+// OpenRing unwraps the stored key ring.
+type OpenRing func(sealed []byte) (*leaseholdv1.KeyRing, error)
+
+// Hub holds the newest state for the streams that publish it. It is safe to use
+// from many goroutines.
+type Hub struct {
+	open    OpenRing
+	log     hclog.Logger
+	stopped chan struct{} // closed by Stop
+
+	mu      sync.Mutex
+	now     *state        // guarded by mu; nil until the first Publish
+	changed chan struct{} // guarded by mu; closed and replaced by Publish
+}
+
+// NewHub returns a Hub that knows no state yet.
+func NewHub(open OpenRing, log hclog.Logger) *Hub {
+	return &Hub{open: open, log: log, stopped: make(chan struct{}), changed: make(chan struct{})}
+}
+
+// Publish makes snap the newest state. Snapshots come in the order of their
+// revisions, from one goroutine.
+func (h *Hub) Publish(snap *store.Snapshot) {
+	last, _ := h.newest()
+	next := h.build(last, snap)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now = next
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// newest returns the newest state, which is nil before the first, and a channel
+// that is closed when there is a newer one.
+func (h *Hub) newest() (*state, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now, h.changed
+}
+
+// Stop ends all streams and waits with ErrStopped. It is called once.
+func (h *Hub) Stop() { close(h.stopped) }
+
+// Await waits until what is published satisfies until. It returns ErrStopped
+// after Stop, and ctx's error when ctx ends.
+func (h *Hub) Await(ctx context.Context, until func(*store.Snapshot) bool) error {
+	for {
+		now, changed := h.newest()
+		if now != nil && until(now.snap) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-h.stopped:
+			return ErrStopped
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Stream sends the state, and then each difference to what was sent last, until
+// ctx ends, send fails, or the hub stops. It is the only caller of send.
+func (h *Hub) Stream(ctx context.Context, send func(*leaseholdv1.WatchResponse) error) error {
+	var sent *state
+	for {
+		now, changed := h.newest()
+		if now != nil && now != sent {
+			for _, part := range parts(sent, now) {
+				if err := send(part); err != nil {
+					return err
+				}
+			}
+			sent = now
+		}
+		select {
+		case <-changed:
+		case <-h.stopped:
+			return ErrStopped
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// state is a snapshot and what is sent of it. Two states share what is the same,
+// so that a stream sees by comparing pointers what it need not send.
+type state struct {
+	snap    *store.Snapshot
+	members *leaseholdv1.MemberList
+	endings *leaseholdv1.EndingList
+	ring    *leaseholdv1.KeyRing
+}
+
+func (h *Hub) build(last *state, snap *store.Snapshot) *state {
+	if last == nil {
+		last = &state{snap: &store.Snapshot{}}
+	}
+	next := &state{snap: snap, members: last.members, endings: last.endings, ring: last.ring}
+	if snap.Members != last.snap.Members {
+		next.members = keep(last.members, memberList(snap.Members))
+	}
+	if snap.Endings != last.snap.Endings {
+		next.endings = keep(last.endings, endingList(snap.Endings))
+	}
+	if snap.Ring != last.snap.Ring && snap.Ring != nil {
+		ring, err := h.open(snap.Ring.Sealed)
+		if err != nil {
+			h.log.Error("key ring cannot be opened; workers keep the last one", "revision", snap.Ring.Revision, "error", err)
+			return next
+		}
+		next.ring = keep(last.ring, ring)
+	}
+	return next
+}
+
+// keep returns last if next says the same. A member's acknowledgement, for one,
+// changes the member but nothing that other workers are told.
+func keep[M proto.Message](last, next M) M {
+	if last.ProtoReflect().IsValid() && proto.Equal(last, next) {
+		return last
+	}
+	return next
+}

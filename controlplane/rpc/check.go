@@ -1,0 +1,99 @@
+package rpc
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/leasehold/leasehold/controlplane/gateway"
+	"github.com/leasehold/leasehold/controlplane/session"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+const (
+	// MaxRecordBytes bounds a session's record.
+	MaxRecordBytes = 256 << 10
+	// maxInfoBytes bounds each text that a worker says of itself.
+	maxInfoBytes = 255
+)
+
+// check collects everything that is wrong with a request of a worker.
+type check struct{ violations gateway.Violations }
+
+func (c *check) err() error { return c.violations.Err() }
+
+func (c *check) add(field, format string, args ...any) {
+	c.violations = append(c.violations, gateway.Violation{Field: field, Description: fmt.Sprintf(format, args...)})
+}
+
+func (c *check) worker(field, id string) {
+	if !session.ValidWorkerID(id) {
+		c.add(field, "must be %d lower-case hexadecimal digits; has %d bytes", session.WorkerIDLength, len(id))
+	}
+}
+
+func (c *check) positive(field string, n int64) {
+	if n <= 0 {
+		c.add(field, "must be greater than 0; is %d", n)
+	}
+}
+
+func (c *check) session(key session.Key) {
+	if !gateway.ValidID(key.Gateway) {
+		c.add("gateway", "must be a gateway's id of 1 to %d characters; has %d bytes", gateway.MaxIDLength, len(key.Gateway))
+	}
+	if !session.ValidDigest(key.Digest) {
+		c.add("session", "must be %d lower-case hexadecimal digits; has %d bytes", session.DigestLength, len(key.Digest))
+	}
+}
+
+func (c *check) record(rec *session.Record) {
+	if rec == nil {
+		c.add("record", "is required")
+		return
+	}
+	if size := proto.Size(rec); size > MaxRecordBytes {
+		c.add("record", "must be at most %d bytes; has %d", MaxRecordBytes, size)
+	}
+	c.worker("record.worker", rec.GetWorker())
+	c.positive("record.incarnation", rec.GetIncarnation())
+	if rec.GetEpoch() == 0 {
+		c.add("record.epoch", "must be greater than 0; is 0")
+	}
+	if rec.GetEnd() != nil {
+		c.add("record.end", "must be empty: End is what ends a session")
+	}
+	c.time("record.create_time", rec.GetCreateTime())
+	c.time("record.expire_time", rec.GetExpireTime())
+}
+
+func (c *check) time(field string, t *timestamppb.Timestamp) {
+	if t != nil && t.CheckValid() != nil {
+		c.add(field, "must be a valid time; has %d s, %d ns", t.GetSeconds(), t.GetNanos())
+	}
+}
+
+func (c *check) info(field string, info *leaseholdv1.WorkerInfo) {
+	if info == nil {
+		c.add(field, "is required")
+		return
+	}
+	if info.GetPeerAddress() == "" {
+		c.add(field+".peer_address", "is required")
+	}
+	c.text(field+".peer_address", info.GetPeerAddress())
+	c.text(field+".listen_address", info.GetListenAddress())
+	c.text(field+".admin_address", info.GetAdminAddress())
+	c.text(field+".zone", info.GetZone())
+	c.text(field+".version", info.GetVersion())
+	if info.GetCapacity() < 0 {
+		c.add(field+".capacity", "must be at least 0; is %d", info.GetCapacity())
+	}
+}
+
+func (c *check) text(field, value string) {
+	if len(value) > maxInfoBytes {
+		c.add(field, "must be at most %d bytes; has %d", maxInfoBytes, len(value))
+	}
+}

@@ -1,0 +1,147 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/leasehold/leasehold/controlplane/gateway"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// gateways implements GatewayService.
+type gateways struct {
+	leaseholdv1.UnimplementedGatewayServiceServer
+	store Store
+}
+
+// CreateGateway implements GatewayService.
+func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGatewayRequest) (*leaseholdv1.CreateGatewayResponse, error) {
+	g := req.GetGateway()
+	if g == nil {
+		return nil, gateway.Validate(nil)
+	}
+	g = proto.CloneOf(g)
+	violations := nameIt(g, req.GetGatewayId())
+	gateway.Default(g)
+	violations = append(violations, gateway.Validate(g)...)
+	if err := violations.Err(); err != nil {
+		return nil, err
+	}
+	stored, err := s.store.CreateGateway(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	return &leaseholdv1.CreateGatewayResponse{Gateway: stored}, nil
+}
+
+// nameIt gives g the name that the request's id says.
+func nameIt(g *leaseholdv1.Gateway, id string) gateway.Violations {
+	if id == "" {
+		return nil
+	}
+	name := gateway.Name(id)
+	if g.Name != "" && g.Name != name {
+		return gateway.Violations{{
+			Field:       "gateway_id",
+			Description: fmt.Sprintf("must agree with gateway.name; has %d bytes, the name's id is another", len(id)),
+		}}
+	}
+	g.Name = name
+	return nil
+}
+
+// GetGateway implements GatewayService.
+func (s *gateways) GetGateway(ctx context.Context, req *leaseholdv1.GetGatewayRequest) (*leaseholdv1.GetGatewayResponse, error) {
+	id, err := gatewayID("name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	g, err := s.store.GetGateway(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &leaseholdv1.GetGatewayResponse{Gateway: g}, nil
+}
+
+func gatewayID(field, name string) (string, error) {
+	id, ok := gateway.ParseName(name)
+	if !ok {
+		return "", invalid(field, fmt.Sprintf("must be gateways/{gateway} with an id of 1 to %d characters; has %d bytes", gateway.MaxIDLength, len(name)))
+	}
+	return id, nil
+}
+
+// ListGateways implements GatewayService.
+func (s *gateways) ListGateways(ctx context.Context, req *leaseholdv1.ListGatewaysRequest) (*leaseholdv1.ListGatewaysResponse, error) {
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	cur := cursor{Kind: "gateways"}
+	after, err := cur.after(req.GetPageToken(), gateway.ValidID)
+	if err != nil {
+		return nil, err
+	}
+	page, more, err := s.store.ListGateways(ctx, after, size)
+	if err != nil {
+		return nil, err
+	}
+	if kept := fitting(page); len(kept) < len(page) {
+		page, more = kept, true
+	}
+	resp := &leaseholdv1.ListGatewaysResponse{Gateways: page}
+	if more && len(page) > 0 {
+		cur.After, _ = gateway.ParseName(page[len(page)-1].Name)
+		resp.NextPageToken = cur.token()
+	}
+	return resp, nil
+}
+
+// fitting returns as much of page as a response may hold, at least one.
+func fitting[M proto.Message](page []M) []M {
+	size := 0
+	for i, m := range page {
+		if size += proto.Size(m); size > maxPageBytes && i > 0 {
+			return page[:i]
+		}
+	}
+	return page
+}
+
+// UpdateGateway implements GatewayService.
+func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGatewayRequest) (*leaseholdv1.UpdateGatewayResponse, error) {
+	change, mask := req.GetGateway(), req.GetUpdateMask()
+	if change == nil {
+		return nil, gateway.Validate(nil)
+	}
+	violations := gateway.CheckMask(mask)
+	id, err := gatewayID("gateway.name", change.GetName())
+	if err != nil {
+		violations = append(violations, gateway.Violation{Field: "gateway.name", Description: "must be gateways/{gateway}"})
+	}
+	if err := violations.Err(); err != nil {
+		return nil, err
+	}
+	stored, err := s.store.UpdateGateway(ctx, id, change.GetEtag(), func(stored *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+		next := gateway.Apply(stored, change, mask)
+		return next, gateway.Validate(next).Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &leaseholdv1.UpdateGatewayResponse{Gateway: stored}, nil
+}
+
+// DeleteGateway implements GatewayService.
+func (s *gateways) DeleteGateway(ctx context.Context, req *leaseholdv1.DeleteGatewayRequest) (*leaseholdv1.DeleteGatewayResponse, error) {
+	id, err := gatewayID("name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.DeleteGateway(ctx, id, req.GetEtag()); err != nil {
+		return nil, err
+	}
+	return &leaseholdv1.DeleteGatewayResponse{}, nil
+}

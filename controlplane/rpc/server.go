@@ -1,0 +1,123 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/leasehold/leasehold/controlplane/publish"
+	"github.com/leasehold/leasehold/controlplane/session"
+	"github.com/leasehold/leasehold/controlplane/store"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+const (
+	maxRequestBytes  = 1 << 20
+	maxResponseBytes = 4 << 20
+	// The keep-alive settings match those of the clients, which ping every 10 s.
+	clientPingsAtLeast = 5 * time.Second
+	serverPings        = 10 * time.Second
+	serverPingTimeout  = 3 * time.Second
+)
+
+// Store is what the services ask of the store. Its errors are those of the
+// packages store, session and gateway, and of context.
+type Store interface {
+	CreateGateway(ctx context.Context, def *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)
+	GetGateway(ctx context.Context, id string) (*leaseholdv1.Gateway, error)
+	ListGateways(ctx context.Context, after string, size int) (page []*leaseholdv1.Gateway, more bool, err error)
+	UpdateGateway(ctx context.Context, id, etag string, change func(*leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)) (*leaseholdv1.Gateway, error)
+	DeleteGateway(ctx context.Context, id, etag string) error
+
+	GetSession(ctx context.Context, key session.Key) (*leaseholdv1.Session, error)
+	ListSessions(ctx context.Context, q session.Query) (page []*leaseholdv1.Session, last session.Key, more bool, err error)
+	WishEnd(ctx context.Context, key session.Key, reason leaseholdv1.EndReason) (revision int64, err error)
+
+	Members(ctx context.Context) ([]store.Member, error)
+
+	Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
+	Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error)
+	Readopt(ctx context.Context, worker string, incarnation int64, info *leaseholdv1.WorkerInfo) (store.Lease, error)
+	Leave(ctx context.Context, worker string, incarnation, lease int64) error
+	Claim(ctx context.Context, key session.Key, rec *session.Record) (int64, error)
+	Resolve(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error)
+	Reclaim(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error)
+	Save(ctx context.Context, key session.Key, revision int64, rec *session.Record) (int64, error)
+	End(ctx context.Context, key session.Key, end session.End) (int64, error)
+}
+
+// Config says what the services work on. All of it is required.
+type Config struct {
+	Store  Store
+	Hub    *publish.Hub
+	Acks   *publish.Acks
+	Logger hclog.Logger
+}
+
+// Server serves the API on one listener.
+type Server struct {
+	grpc    *grpc.Server
+	health  *health.Server
+	hub     *publish.Hub
+	control *control
+}
+
+// NewServer returns a server that starts nothing before Serve is called.
+func NewServer(cfg Config) *Server {
+	guard := interceptor{log: cfg.Logger}
+	s := &Server{
+		grpc: grpc.NewServer(
+			grpc.MaxRecvMsgSize(maxRequestBytes),
+			grpc.MaxSendMsgSize(maxResponseBytes),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingsAtLeast, PermitWithoutStream: true}),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPings, Timeout: serverPingTimeout}),
+			grpc.UnaryInterceptor(guard.unary),
+			grpc.StreamInterceptor(guard.stream),
+			grpc.WaitForHandlers(true),
+		),
+		health:  health.NewServer(),
+		hub:     cfg.Hub,
+		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks},
+	}
+	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store})
+	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub})
+	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store})
+	leaseholdv1.RegisterControlServiceServer(s.grpc, s.control)
+	healthv1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	s.SetReady(false)
+	return s
+}
+
+// GRPC returns the server to serve a listener with.
+func (s *Server) GRPC() *grpc.Server { return s.grpc }
+
+// SetReady tells the health service whether the newest state is known here.
+func (s *Server) SetReady(ready bool) {
+	status := healthv1.HealthCheckResponse_NOT_SERVING
+	if ready {
+		status = healthv1.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", status)
+	for name := range s.grpc.GetServiceInfo() {
+		s.health.SetServingStatus(name, status)
+	}
+}
+
+// Stop ends the workers' streams, lets calls under way finish for at most grace,
+// and returns when no handler runs any more.
+func (s *Server) Stop(grace time.Duration) {
+	s.health.Shutdown()
+	s.hub.Stop()
+	timer := time.AfterFunc(grace, s.grpc.Stop)
+	defer timer.Stop()
+	s.grpc.GracefulStop()
+	s.grpc.Stop()
+	s.control.receivers.Wait()
+}

@@ -1,0 +1,251 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/leasehold/leasehold/controlplane/etcd"
+	"github.com/leasehold/leasehold/controlplane/keyring"
+	"github.com/leasehold/leasehold/controlplane/publish"
+	"github.com/leasehold/leasehold/controlplane/rpc"
+	"github.com/leasehold/leasehold/controlplane/store"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+const (
+	// grace is what calls under way get when the plane stops; the rest of the 5 s
+	// is for closing etcd.
+	grace = 2 * time.Second
+	// embeddedStart bounds the start of an embedded etcd, replay of its log included.
+	embeddedStart = time.Minute
+	firstPause    = 100 * time.Millisecond
+	longPause     = 2 * time.Second
+)
+
+// Run serves until ctx ends and then shuts down within 5 s. It returns nil when
+// ctx ended, and an error when the plane cannot work: a wrong configuration, a
+// root key that is not the one the store was set up with, or an embedded etcd
+// that fails. An etcd that is away is waited for.
+func Run(ctx context.Context, cfg Config) error {
+	if cfg.Listener != nil {
+		defer cfg.Listener.Close()
+	}
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("control plane: %w", err)
+	}
+	if err := run(ctx, cfg.withDefaults()); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("control plane: %w", err)
+	}
+	return nil
+}
+
+func run(ctx context.Context, cfg Config) error {
+	root, err := rootKey(cfg)
+	if err != nil {
+		return err
+	}
+	endpoints, failed, stop, err := startEtcd(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	db, err := etcd.Open(etcd.ClientConfig{
+		Endpoints: endpoints,
+		LeaseTTL:  cfg.LeaseTTL,
+		Logger:    cfg.Logger.Named("etcd"),
+		Metrics:   cfg.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return newPlane(cfg, db, root).run(ctx, failed)
+}
+
+// rootKey reads the root key, and makes it for an etcd of our own that is new.
+func rootKey(cfg Config) (keyring.RootKey, error) {
+	if cfg.RootKeyFile != "" {
+		return keyring.Load(cfg.RootKeyFile)
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return keyring.RootKey{}, fmt.Errorf("data directory: %w", err)
+	}
+	path := filepath.Join(cfg.DataDir, "root.key")
+	if _, err := os.Stat(etcdDir(cfg)); errors.Is(err, fs.ErrNotExist) {
+		return keyring.LoadOrMake(path)
+	}
+	key, err := keyring.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return key, fmt.Errorf("root key file %s is missing, but there is data sealed with it; put it back", path)
+	}
+	return key, err
+}
+
+func etcdDir(cfg Config) string { return filepath.Join(cfg.DataDir, "etcd") }
+
+// startEtcd starts the embedded etcd if one is asked for. What the server fails
+// with later is sent to failed.
+func startEtcd(ctx context.Context, cfg Config) (endpoints []string, failed <-chan error, stop func(), err error) {
+	if !cfg.EmbeddedEtcd {
+		return cfg.EtcdEndpoints, nil, func() {}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, embeddedStart)
+	defer cancel()
+	server, err := etcd.StartServer(ctx, etcd.ServerConfig{Dir: etcdDir(cfg), Logger: cfg.Logger.Named("etcd")})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return server.Endpoints(), server.Err(), server.Close, nil
+}
+
+// plane is one assembled replica.
+type plane struct {
+	cfg    Config
+	db     *etcd.Store
+	root   keyring.RootKey
+	hub    *publish.Hub
+	acks   *publish.Acks
+	server *rpc.Server
+	ready  bool // used by the follower's goroutine only
+}
+
+func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
+	p := &plane{cfg: cfg, db: db, root: root}
+	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
+	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
+	p.server = rpc.NewServer(rpc.Config{Store: db, Hub: p.hub, Acks: p.acks, Logger: cfg.Logger.Named("rpc")})
+	return p
+}
+
+// run has two circles, so that calls under way at the end still have a store:
+// the inner ends with ctx, the outer when the server has stopped.
+func (p *plane) run(ctx context.Context, failed <-chan error) error {
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	var outer errgroup.Group
+	outer.Go(func() error { return p.db.Run(background) })
+	outer.Go(func() error { p.acks.Run(background); return nil })
+
+	inner, ctx := errgroup.WithContext(ctx)
+	inner.Go(func() error { return p.serve() })
+	inner.Go(func() error { return p.follow(ctx) })
+	inner.Go(func() error {
+		select {
+		case err := <-failed:
+			return fmt.Errorf("embedded etcd failed: %w", err)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	inner.Go(func() error {
+		<-ctx.Done()
+		p.server.Stop(grace)
+		return nil
+	})
+	err := inner.Wait()
+	stopBackground()
+	return errors.Join(err, outer.Wait())
+}
+
+func (p *plane) serve() error {
+	err := p.server.GRPC().Serve(p.cfg.Listener)
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+// follow makes the key ring if there is none, and then publishes the state.
+func (p *plane) follow(ctx context.Context) error {
+	if err := p.setUp(ctx); err != nil {
+		return err
+	}
+	p.db.Follow(ctx, p)
+	return nil
+}
+
+// Publish implements etcd.Follower.
+func (p *plane) Publish(snap *store.Snapshot) {
+	p.hub.Publish(snap)
+	p.acks.Check(snap)
+	p.setReady(nil)
+}
+
+// Lost implements etcd.Follower.
+func (p *plane) Lost(err error) { p.setReady(err) }
+
+func (p *plane) setReady(err error) {
+	ready := err == nil
+	if ready == p.ready {
+		return
+	}
+	p.ready = ready
+	p.server.SetReady(ready)
+	p.cfg.Health(err)
+	if ready {
+		p.cfg.Logger.Info("control plane is ready", "address", p.cfg.Listener.Addr().String(), "version", p.cfg.Version)
+		return
+	}
+	p.cfg.Logger.Warn("control plane is not ready", "error", err)
+}
+
+// setUp sees to the key ring, waiting for an etcd that is away.
+func (p *plane) setUp(ctx context.Context) error {
+	told := false
+	for pause := firstPause; ; pause = min(2*pause, longPause) {
+		err := p.ring(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+			return err // nil, or what waiting does not cure
+		}
+		p.cfg.Logger.Warn("etcd is not there yet", "error", err, "again_in", pause)
+		if !told {
+			told = true
+			p.cfg.Health(err)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// ring makes sure that there is a key ring and that our root key opens it.
+func (p *plane) ring(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ring, err := p.db.Ring(ctx)
+	if err != nil {
+		return err
+	}
+	if ring == nil {
+		sealed, err := p.root.Seal(etcd.RingKey, keyring.New())
+		if err != nil {
+			return err
+		}
+		if ring, err = p.db.MakeRing(ctx, sealed); err != nil {
+			return err
+		}
+	}
+	if ring == nil {
+		return errors.New("key ring was deleted while it was made")
+	}
+	_, err = p.root.Open(etcd.RingKey, ring.Sealed)
+	return err
+}
+
+func (p *plane) openRing(sealed []byte) (*leaseholdv1.KeyRing, error) {
+	return p.root.Open(etcd.RingKey, sealed)
+}

@@ -1,0 +1,13 @@
+package session
+
+// Query asks for a page of sessions.
+type Query struct {
+	// Gateway restricts the page to one gateway's sessions; empty means all.
+	Gateway string
+	// After is the last session of the page before.
+	After Key
+	// Size is how many sessions are returned at most. Required.
+	Size int
+	// Ended also returns sessions that have ended.
+	Ended bool
+}

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Snapshot is everything that workers are told, at one revision. It and what it
+// points to are never changed after it was handed out: a newer Snapshot shares
+// the maps that did not change, so comparing two is cheap.
+type Snapshot struct {
+	// Revision is the store's revision; everything up to it is included.
+	Revision int64
+	// Gateways are the definitions by id, with status.revision filled.
+	Gateways *Table[string, *leaseholdv1.Gateway]
+	// Members are the incarnations that are alive.
+	Members *Table[MemberKey, Member]
+	// Endings are the sessions that an operator wants ended.
+	Endings *Table[EndingKey, *leaseholdv1.Ending]
+	// Ring is the sealed key ring; nil until it was made.
+	Ring *SealedRing
+}
+
+// Table is one kind of entry of a Snapshot. Two snapshots have the same pointer
+// exactly when nothing of the kind changed between them.
+type Table[K comparable, V any] struct {
+	// Entries must not be changed.
+	Entries map[K]V
+}
+
+// SealedRing is the key ring as it is stored.
+type SealedRing struct {
+	// Revision is the revision at which it was written.
+	Revision int64
+	// Sealed is the wrapped ring.
+	Sealed []byte
+}
+
+// MemberKey names one registration of a worker.
+type MemberKey struct {
+	// Worker is the worker's id.
+	Worker string
+	// Incarnation is the revision at which it registered.
+	Incarnation int64
+}
+
+// Member is a worker that is alive.
+type Member struct {
+	MemberKey
+	// Info is what the worker says of itself.
+	Info *leaseholdv1.WorkerInfo
+	// AppliedRevision is the newest revision that it acknowledged.
+	AppliedRevision int64
+	// RegisterTime is when the incarnation registered.
+	RegisterTime time.Time
+}
+
+// EndingKey names a session that an operator wants ended.
+type EndingKey struct {
+	// Gateway is the gateway's id.
+	Gateway string
+	// Session is the session's digest.
+	Session string
+}
+
+// Newest returns the living members ordered by worker id, one for each worker:
+// for a moment after a worker registered anew, both of its incarnations are
+// alive, and the newer one is what counts.
+func Newest(members *Table[MemberKey, Member]) []Member {
+	byWorker := make(map[string]Member, len(members.Entries))
+	for key, m := range members.Entries {
+		if old, ok := byWorker[key.Worker]; !ok || old.Incarnation < key.Incarnation {
+			byWorker[key.Worker] = m
+		}
+	}
+	list := make([]Member, 0, len(byWorker))
+	for _, m := range byWorker {
+		list = append(list, m)
+	}
+	slices.SortFunc(list, func(a, b Member) int { return cmp.Compare(a.Worker, b.Worker) })
+	return list
+}
+
+// Proto returns the member as workers are told of it.
+func (m Member) Proto() *leaseholdv1.Member {
+	return &leaseholdv1.Member{Worker: m.Worker, Incarnation: m.Incarnation, Info: m.Info}
+}
+
+// Applied counts the members that have applied revision or a later one.
+func Applied(members []Member, revision int64) int32 {
+	var n int32
+	for _, m := range members {
+		if m.AppliedRevision >= revision {
+			n++
+		}
+	}
+	return n
+}
