@@ -1,0 +1,35 @@
+package table
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestNoLineIsWiderThanATerminal(t *testing.T) {
+	long := strings.Repeat("å", 200)
+	columns := []Column{{Title: "NAME", Least: 20}, {Title: "N"}, {Title: "URL", Least: 10}}
+	for _, row := range [][]string{{"a", "1", "b"}, {long, "123", "b"}, {"a", "1", long}, {long, "1", long}} {
+		var out strings.Builder
+		if err := Write(&out, columns, [][]string{row}); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if got := utf8.RuneCountInString(strings.TrimRight(line, "\n")); got > Width {
+				t.Errorf("line of %d characters, want at most %d: %s", got, Width, line)
+			}
+		}
+	}
+}
+
+func TestColumnsAreAlignedAndCellsCannotRewriteTheTerminal(t *testing.T) {
+	var out strings.Builder
+	err := Write(&out, []Column{{Title: "A"}, {Title: "LONG"}}, [][]string{{"x\x1b[2J", "1"}, {"yy", "2\n3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "A      LONG\nx?[2J  1\nyy     2?3\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}

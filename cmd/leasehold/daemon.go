@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/leasehold/leasehold/cmd/internal/address"
+	"github.com/leasehold/leasehold/cmd/internal/logs"
+	"github.com/leasehold/leasehold/cmd/internal/signals"
+	"github.com/leasehold/leasehold/cmd/internal/usage"
+)
+
+// stopLimit is how long a daemon may take to end. The planes end within less;
+// this is for the case that they do not.
+const stopLimit = 4800 * time.Millisecond
+
+// defaultAdmin is the admin listener of a daemon: a free port, which its ready
+// line names.
+const defaultAdmin = "127.0.0.1:0"
+
+// daemon is what the long-running commands have in common.
+type daemon struct {
+	level, format *usage.Choice
+}
+
+// flags adds the flags of the log; level is its default level.
+func (d *daemon) flags(cmd *cobra.Command, level string) {
+	d.level, d.format = usage.NewChoice(level, logs.Levels()...), usage.NewChoice("text", logs.Formats()...)
+	cmd.Flags().Var(d.level, "log-level", "how much to log, to standard error")
+	cmd.Flags().Var(d.format, "log-format", "how to write the log")
+	// They cannot fail: the flags were just made.
+	_ = cmd.RegisterFlagCompletionFunc("log-level", d.level.Complete)
+	_ = cmd.RegisterFlagCompletionFunc("log-format", d.format.Complete)
+}
+
+// run runs work until it ends or a signal asks for it, and then for no longer
+// than stopLimit.
+func (d *daemon) run(cmd *cobra.Command, work func(context.Context, hclog.Logger) error) error {
+	logger := logs.New(cmd.ErrOrStderr(), d.level.String(), d.format.String())
+	ctx, release := signals.Context(cmd.Context(), os.Exit)
+	defer release()
+	done := make(chan error, 1)
+	go func() { done <- work(ctx, logger) }()
+	select {
+	case err := <-done:
+		return stopped(ctx, err)
+	case <-ctx.Done():
+	}
+	logger.Debug("stopping")
+	limit := time.NewTimer(stopLimit)
+	defer limit.Stop()
+	select {
+	case err := <-done:
+		return stopped(ctx, err)
+	case <-limit.C:
+		return fmt.Errorf("did not stop within %s", stopLimit)
+	}
+}
+
+// stopped makes of the error of a daemon that was asked to stop what is to be
+// reported: that it stopped is not an error.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, signals.ErrStopped)) {
+		return nil
+	}
+	return err
+}
+
+// plaintext is the operator's word that processes may speak gRPC without TLS.
+type plaintext struct{ insecure bool }
+
+func (p *plaintext) flag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&p.insecure, "insecure", false, "speak to other processes without TLS; loopback addresses only")
+}
+
+// check says whether all addresses may be used. They are given as flag and
+// address in turn.
+func (p *plaintext) check(pairs ...string) error {
+	if !p.insecure && len(pairs) == 0 {
+		return usage.Errorf("certificates are not supported yet, so processes can speak to each other without TLS only: " +
+			"add --insecure, which accepts loopback addresses only")
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		flag, addr := pairs[i], pairs[i+1]
+		loopback := address.Loopback(addr)
+		if strings.Contains(addr, "://") {
+			loopback = address.LoopbackURL(addr)
+		}
+		if !loopback {
+			return usage.Errorf("--%s: %s is not a loopback address; --insecure accepts loopback addresses only (127.0.0.1, [::1], localhost)", flag, addr)
+		}
+	}
+	return nil
+}
+
+// checkListen checks the form of a listener's address.
+func checkListen(flag, addr string) error {
+	if addr == "" {
+		return usage.Errorf("--%s: is needed, for example --%s 127.0.0.1:0", flag, flag)
+	}
+	if err := address.Check(addr); err != nil {
+		return usage.Errorf("--%s: %w", flag, err)
+	}
+	return nil
+}
+
+// endless makes an error of it that something ended without an error which
+// nobody had asked to end.
+func endless(ctx context.Context, err error) error {
+	if err == nil && ctx.Err() == nil {
+		return errors.New("ended by itself")
+	}
+	return err
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leasehold/leasehold/cmd/internal/address"
+	"github.com/leasehold/leasehold/cmd/internal/admin"
+	"github.com/leasehold/leasehold/cmd/internal/usage"
+	"github.com/leasehold/leasehold/cmd/internal/version"
+	"github.com/leasehold/leasehold/dataplane"
+)
+
+// mostSessions is more than the memory of one machine can hold.
+const mostSessions = 100_000_000
+
+// worker is the command's flags.
+type worker struct {
+	daemon
+	plaintext
+	listen, peerListen, peerAdvertise, adminListen string
+	control                                        []string
+	dataDir, zone                                  string
+	allowedHosts, allowedOrigins                   []string
+	maxSessions                                    int
+	allowUnauthenticated                           bool
+}
+
+func newWorker() *cobra.Command {
+	w := &worker{}
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Run a worker: serve MCP clients and own their sessions",
+		Long: "Runs a worker. Clients use http://LISTEN/gateways/ID/mcp at any worker; a\n" +
+			"request of a session that another worker owns is passed to that one.",
+		Example: "  leasehold worker --insecure --listen 127.0.0.1:8080 --peer-listen 127.0.0.1:0 \\\n" +
+			"    --control 127.0.0.1:7070 --data-dir /var/lib/leasehold/worker",
+		Args: usage.Args(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := w.check(); err != nil {
+				return err
+			}
+			return w.daemon.run(cmd, func(ctx context.Context, logger hclog.Logger) error {
+				return w.serve(ctx, logger, cmd.OutOrStdout())
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&w.listen, "listen", "", "address to serve MCP clients on (HTTP)")
+	flags.StringVar(&w.peerListen, "peer-listen", "", "address to serve other workers on (gRPC)")
+	flags.StringVar(&w.peerAdvertise, "peer-advertise", "", "where other workers reach --peer-listen, if not at that address")
+	flags.StringSliceVar(&w.control, "control", nil, "addresses of the control plane's replicas, tried in turn")
+	flags.StringVar(&w.dataDir, "data-dir", "", "this worker's own directory")
+	flags.StringVar(&w.zone, "zone", "", "zone it runs in, for operators to see")
+	flags.StringVar(&w.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
+	flags.StringSliceVar(&w.allowedHosts, "allowed-hosts", nil, "Host header values, without port, that clients may use")
+	flags.StringSliceVar(&w.allowedOrigins, "allowed-origins", nil, "Origin header values that browsers may send")
+	flags.IntVar(&w.maxSessions, "max-sessions", dataplane.DefaultMaxSessions, "how many sessions it owns at most")
+	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
+	w.plaintext.flag(cmd)
+	w.daemon.flags(cmd, "info")
+	return cmd
+}
+
+func (w *worker) check() error {
+	if err := checkListen("listen", w.listen); err != nil {
+		return err
+	}
+	if err := checkListen("peer-listen", w.peerListen); err != nil {
+		return err
+	}
+	if w.adminListen != "" {
+		if err := checkListen("admin-listen", w.adminListen); err != nil {
+			return err
+		}
+	}
+	pairs := []string{"peer-listen", w.peerListen}
+	if w.peerAdvertise != "" {
+		if err := address.CheckDial(w.peerAdvertise); err != nil {
+			return usage.Errorf("--peer-advertise: %w", err)
+		}
+		pairs = append(pairs, "peer-advertise", w.peerAdvertise)
+	}
+	if len(w.control) == 0 {
+		return usage.Errorf("--control: is needed, for example --control 127.0.0.1:7070")
+	}
+	for _, addr := range w.control {
+		if err := address.CheckDial(addr); err != nil {
+			return usage.Errorf("--control: %w", err)
+		}
+		pairs = append(pairs, "control", addr)
+	}
+	switch {
+	case w.dataDir == "":
+		return usage.Errorf("--data-dir: is needed: a directory that no other worker uses")
+	case w.maxSessions < 1 || w.maxSessions > mostSessions:
+		return usage.Errorf("--max-sessions: %d is not a number of sessions a worker could serve", w.maxSessions)
+	case !address.Loopback(w.listen) && !w.allowUnauthenticated:
+		return usage.Errorf("--listen: %s is not a loopback address, and clients are not authenticated yet: whoever reaches it can use every gateway; "+
+			"add --allow-unauthenticated-clients if that is meant", w.listen)
+	}
+	return w.plaintext.check(pairs...)
+}
+
+func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) error {
+	listener, err := address.Listen(w.listen, "listen")
+	if err != nil {
+		return err
+	}
+	peer, err := address.Listen(w.peerListen, "peer-listen")
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+	health, registry := &admin.Health{}, admin.NewRegistry()
+	group, ctx := errgroup.WithContext(ctx)
+	adminAddr, err := startAdmin(ctx, group, w.adminListen, health, registry, logger)
+	if err != nil {
+		_, _ = listener.Close(), peer.Close()
+		return err
+	}
+	var id atomic.Pointer[string]
+	ready := sync.OnceFunc(func() {
+		fmt.Fprintf(stdout, "leasehold worker ready: id=%s http=%s peer=%s admin=%s\n", *id.Load(), bound(listener), bound(peer), orNone(adminAddr))
+	})
+	part := health.Part("worker")
+	config := dataplane.Config{
+		Listener:       listener,
+		PeerListener:   peer,
+		PeerAdvertise:  w.peerAdvertise,
+		AdminAddress:   adminAddr,
+		Control:        w.control,
+		DataDir:        w.dataDir,
+		Zone:           w.zone,
+		AllowedHosts:   w.allowedHosts,
+		AllowedOrigins: w.allowedOrigins,
+		MaxSessions:    w.maxSessions,
+		Version:        version.Number(),
+		Logger:         logger.Named("worker"),
+		Metrics:        registry,
+		Registered:     func(worker string) { id.Store(&worker) },
+		Health: func(err error) {
+			part(err)
+			if err == nil && id.Load() != nil {
+				ready()
+			}
+		},
+	}
+	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
+	return group.Wait()
+}
+
+func orNone(addr string) string {
+	if addr == "" {
+		return "none"
+	}
+	return addr
+}
