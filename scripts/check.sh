@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Runs every static check, all of them even when some fail, and says which did.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+buf() { go tool -modfile=scripts/tools/go.mod buf "$@"; }
+staticcheck() { go tool -modfile=scripts/tools/go.mod staticcheck "$@"; }
+
+formatted() {
+  local files
+  files=$(find . -name node_modules -prune -o -name '*.go' -print0 | xargs -0 gofmt -l) || return 1
+  [ -z "$files" ] || { printf 'not formatted, run make fmt:\n%s\n' "$files"; return 1; }
+}
+
+generated() {
+  local out
+  out=$(mktemp -d) || return 1
+  if ! buf generate -o "$out" || ! diff -r gen "$out/gen"; then
+    rm -rf "$out"
+    echo 'gen/ is not what proto/ generates, run make generate'
+    return 1
+  fi
+  rm -rf "$out"
+}
+
+tidy() { go mod tidy -diff && (cd scripts/tools && go mod tidy -diff); }
+
+failed=()
+step() {
+  local name=$1 start=$SECONDS
+  shift
+  if "$@"; then
+    printf 'ok    %-20s %ds\n' "$name" $((SECONDS - start))
+  else
+    printf 'FAIL  %-20s %ds\n' "$name" $((SECONDS - start))
+    failed+=("$name")
+  fi
+}
+
+step gofmt formatted
+step 'go vet' go vet ./...
+step staticcheck staticcheck ./...
+step 'buf lint' buf lint
+step 'buf format' buf format --diff --exit-code
+step 'buf breaking' buf breaking --against proto/accepted.binpb
+step 'generated code' generated
+step 'go mod tidy' tidy
+
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'failed: %s\n' "${failed[*]}"
+  exit 1
+fi
