@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"strconv"
+	"sync"
+)
+
+// upstream is a stateful MCP server that does as little as it can: it reads
+// HTTP by hand and knows sessions, initialize and one kind of call.
+type upstream struct {
+	mu       sync.RWMutex // guards sessions
+	sessions map[string]bool
+}
+
+// newUpstream returns an upstream without sessions.
+func newUpstream() *upstream { return &upstream{sessions: map[string]bool{}} }
+
+// serve answers on listener.
+func (u *upstream) serve(listener net.Listener) error {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go u.converse(conn)
+	}
+}
+
+// ask is a request as far as the upstream reads it.
+type ask struct {
+	method  string
+	session string
+	length  int
+	chunked bool
+	body    []byte
+}
+
+// converse answers the requests of one connection.
+func (u *upstream) converse(conn net.Conn) {
+	defer conn.Close()
+	in, out := bufio.NewReaderSize(conn, 16<<10), make([]byte, 0, 4<<10)
+	var a ask
+	for {
+		if err := a.read(in); err != nil {
+			return
+		}
+		out = u.answer(out[:0], &a)
+		if _, err := conn.Write(out); err != nil {
+			return
+		}
+	}
+}
+
+// The header fields that the upstream reads.
+var (
+	fieldSession = []byte("mcp-session-id")
+	fieldLength  = []byte("content-length")
+	fieldCoding  = []byte("transfer-encoding")
+)
+
+// read reads the next request.
+func (a *ask) read(in *bufio.Reader) error {
+	line, err := in.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	method, _, _ := bytes.Cut(line, []byte(" "))
+	*a = ask{method: string(method), body: a.body[:0]}
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			return a.readBody(in)
+		}
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		value = bytes.TrimSpace(value)
+		switch {
+		case bytes.EqualFold(name, fieldSession):
+			a.session = string(value)
+		case bytes.EqualFold(name, fieldLength):
+			if a.length, err = strconv.Atoi(string(value)); err != nil {
+				return err
+			}
+		case bytes.EqualFold(name, fieldCoding):
+			a.chunked = bytes.EqualFold(value, []byte("chunked"))
+		}
+	}
+}
+
+// readBody reads the body into the buffer of the request before.
+func (a *ask) readBody(in *bufio.Reader) error {
+	if a.chunked {
+		body, err := io.ReadAll(httputil.NewChunkedReader(in))
+		if err == nil {
+			_, err = in.ReadSlice('\n') // the end of the trailer
+		}
+		a.body = body
+		return err
+	}
+	if a.length > 8<<20 {
+		return errors.New("the body is too long")
+	}
+	if cap(a.body) < a.length {
+		a.body = make([]byte, a.length)
+	}
+	a.body = a.body[:a.length]
+	_, err := io.ReadFull(in, a.body)
+	return err
+}
+
+// answer appends the answer to a request.
+func (u *upstream) answer(out []byte, a *ask) []byte {
+	switch {
+	case a.method == "DELETE":
+		u.mu.Lock()
+		delete(u.sessions, a.session)
+		u.mu.Unlock()
+		return append(out, "HTTP/1.1 204 No Content\r\n\r\n"...)
+	case a.method != "POST":
+		return append(out, "HTTP/1.1 405 Method Not Allowed\r\nAllow: POST, DELETE\r\nContent-Length: 0\r\n\r\n"...)
+	case bytes.Contains(a.body, []byte(`"tools/call"`)):
+		if !u.knows(a.session) {
+			return append(out, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"...)
+		}
+		return appendCall(out, a.body)
+	}
+	return u.answerRare(out, a)
+}
+
+// knows reports whether a session is live.
+func (u *upstream) knows(session string) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return u.sessions[session]
+}
+
+// callResult is the result of every call.
+const callResult = `,"result":{"content":[{"type":"text","text":"` + padding + `"}]}}`
+
+// appendCall appends the answer to a call. The id is found the cheap way; the
+// load generator, which checks it, sends one that can be found so.
+func appendCall(out, body []byte) []byte {
+	const begin = `{"jsonrpc":"2.0","id":`
+	_, id, _ := bytes.Cut(body, []byte(`"id":`))
+	id, _, _ = bytes.Cut(id, []byte(","))
+	out = append(out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "...)
+	out = strconv.AppendInt(out, int64(len(begin)+len(id)+len(callResult)), 10)
+	out = append(out, "\r\n\r\n"+begin...)
+	out = append(out, id...)
+	return append(out, callResult...)
+}
+
+// answerRare appends the answer to what is not measured.
+func (u *upstream) answerRare(out []byte, a *ask) []byte {
+	var msg struct {
+		ID     json.RawMessage `json:"id"`
+		Method string          `json:"method"`
+	}
+	if err := json.Unmarshal(a.body, &msg); err != nil {
+		return append(out, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"...)
+	}
+	if msg.ID == nil {
+		return append(out, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"...)
+	}
+	body, session := fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{}}`, msg.ID), ""
+	if msg.Method == "initialize" {
+		id := rand.Text()
+		u.mu.Lock()
+		u.sessions[id] = true
+		u.mu.Unlock()
+		session = "Mcp-Session-Id: " + id + "\r\n"
+		body = fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":%q,"capabilities":{"tools":{}},`+
+			`"serverInfo":{"name":"bench","version":"1"}}}`, msg.ID, protocol)
+	}
+	return fmt.Appendf(out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", session, len(body), body)
+}

@@ -1,0 +1,349 @@
+// Package cluster runs Leasehold as it is run in earnest: built binaries as
+// processes of their own, on loopback ports, with real etcd. Tests and the
+// benchmark start one, send requests to its workers, kill what they like, and
+// ask the operator's API and the metrics what became of it.
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/leasehold/leasehold/test/internal/ledger"
+)
+
+// Config says what a cluster is made of.
+type Config struct {
+	// EtcdMembers is how many etcd processes there are; 0 means that etcd is
+	// embedded in the one control plane.
+	EtcdMembers int
+	// ControlPlanes is how many control-plane replicas there are; 0 means 1.
+	ControlPlanes int
+	// Workers is how many workers there are.
+	Workers int
+	// Race builds the product with the race detector.
+	Race bool
+	// Dir holds data and logs. Required.
+	Dir string
+	// WorkerEnv is added to the workers' environment.
+	WorkerEnv []string
+	// WorkerArgs are added to the workers' arguments.
+	WorkerArgs []string
+}
+
+// Cluster is a running Leasehold.
+type Cluster struct {
+	// Binaries are the programs it runs.
+	Binaries Binaries
+	// Etcd are the etcd members, if they are processes of their own.
+	Etcd []*Process
+	// Control are the control-plane replicas.
+	Control []*Control
+	// Workers are the workers, killed ones included.
+	Workers []*Worker
+
+	cfg       Config
+	endpoints []string
+	rootKey   string
+
+	mu      sync.Mutex // guards all below
+	all     []*Process
+	owners  map[string]*Worker // by worker id, as far as known
+	conns   map[string]*grpc.ClientConn
+	ledgers []ledger.Remote
+}
+
+// Control is a control-plane replica.
+type Control struct {
+	*Process
+	// Address is where it serves gRPC.
+	Address string
+	// Admin is where it serves metrics.
+	Admin string
+	// DataDir is where an embedded etcd keeps its data.
+	DataDir string
+}
+
+// Worker is a worker process.
+type Worker struct {
+	*Process
+	// Listen is where it serves clients, host:port.
+	Listen string
+	// Peer is where it serves the other workers, host:port.
+	Peer string
+	// Admin is where it serves metrics, host:port.
+	Admin string
+}
+
+// URL is where the worker serves a gateway.
+func (w *Worker) URL(gateway string) string {
+	return "http://" + w.Listen + "/gateways/" + gateway + "/mcp"
+}
+
+// Start builds and starts a cluster and waits until all of it is ready. On
+// failure it leaves nothing behind; otherwise the caller calls Close.
+func Start(ctx context.Context, cfg Config) (*Cluster, error) {
+	binaries, err := Build(cfg.Race)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{cfg: cfg, Binaries: binaries, owners: map[string]*Worker{}, conns: map[string]*grpc.ClientConn{}}
+	if err := c.start(ctx); err != nil {
+		err = fmt.Errorf("%w\n%s", err, c.Logs())
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// start starts the parts in order.
+func (c *Cluster) start(ctx context.Context) error {
+	if err := c.startEtcd(ctx); err != nil {
+		return err
+	}
+	for range max(1, c.cfg.ControlPlanes) {
+		if _, err := c.StartControl(ctx); err != nil {
+			return err
+		}
+	}
+	return c.StartWorkers(ctx, c.cfg.Workers)
+}
+
+// startEtcd starts the members, which wait for each other.
+func (c *Cluster) startEtcd(ctx context.Context) error {
+	n := c.cfg.EtcdMembers
+	first, err := FreePorts(2*n + 1)
+	if err != nil {
+		return err
+	}
+	var members []string
+	for i := range n {
+		c.endpoints = append(c.endpoints, "http://"+loopback(first+2*i))
+		members = append(members, fmt.Sprintf("etcd%d=http://%s", i, loopback(first+2*i+1)))
+	}
+	started, err := parallel(n, func(i int) (*Process, error) {
+		name := fmt.Sprintf("etcd%d", i)
+		return c.run(ctx, Command{Name: name, Path: c.Binaries.Etcd, Args: []string{
+			"--name", name, "--data-dir", filepath.Join(c.cfg.Dir, name), "--client", c.endpoints[i],
+			"--peer", "http://" + loopback(first+2*i+1), "--cluster", strings.Join(members, ","),
+		}})
+	})
+	c.Etcd = started
+	return err
+}
+
+// StartControl starts one more control-plane replica.
+func (c *Cluster) StartControl(ctx context.Context) (*Control, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("control%d", len(c.Control))
+	cp := &Control{Address: address, Admin: admin, DataDir: filepath.Join(c.cfg.Dir, name)}
+	args := []string{"controlplane", "--listen", address, "--admin-listen", admin, "--insecure"}
+	if len(c.endpoints) == 0 {
+		args = append(args, "--embedded-etcd", "--data-dir", cp.DataDir)
+	} else {
+		key, err := c.rootKeyFile()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--etcd-endpoints", strings.Join(c.endpoints, ","), "--root-key", key)
+	}
+	cp.Process, err = c.run(ctx, Command{Name: name, Path: c.Binaries.Leasehold, Args: args})
+	if err != nil {
+		return nil, err
+	}
+	c.Control = append(c.Control, cp)
+	return cp, nil
+}
+
+// rootKeyFile returns the file with the root key that the replicas share.
+func (c *Cluster) rootKeyFile() (string, error) {
+	if c.rootKey != "" {
+		return c.rootKey, nil
+	}
+	key := make([]byte, 32)
+	rand.Read(key)
+	path := filepath.Join(c.cfg.Dir, "root.key")
+	if err := os.WriteFile(path, []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write root key: %w", err)
+	}
+	c.rootKey = path
+	return path, nil
+}
+
+// StartWorkers starts n more workers side by side and tells the ledgers about
+// them.
+func (c *Cluster) StartWorkers(ctx context.Context, n int) error {
+	first := len(c.Workers)
+	started, err := parallel(n, func(i int) (*Worker, error) {
+		return c.startWorker(ctx, fmt.Sprintf("worker%d", first+i))
+	})
+	if err != nil {
+		return err
+	}
+	c.Workers = append(c.Workers, started...)
+	return c.introduce(ctx)
+}
+
+// startWorker starts one worker.
+func (c *Cluster) startWorker(ctx context.Context, name string) (*Worker, error) {
+	first, err := FreePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{Listen: loopback(first), Peer: loopback(first + 1), Admin: loopback(first + 2)}
+	args := []string{
+		"worker", "--listen", w.Listen, "--peer-listen", w.Peer, "--admin-listen", w.Admin,
+		"--control", strings.Join(c.ControlAddresses(), ","), "--data-dir", filepath.Join(c.cfg.Dir, name), "--insecure",
+	}
+	w.Process, err = c.run(ctx, Command{
+		Name: name, Path: c.Binaries.Leasehold, Args: append(args, c.cfg.WorkerArgs...), Env: c.cfg.WorkerEnv,
+	})
+	return w, err
+}
+
+// run starts a process that Close kills.
+func (c *Cluster) run(ctx context.Context, cmd Command) (*Process, error) {
+	p, err := Run(ctx, c.cfg.Dir, cmd)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, p)
+	return p, nil
+}
+
+// Close kills all processes and closes all connections.
+func (c *Cluster) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+	for _, p := range c.all {
+		p.Kill()
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// ControlAddresses are the addresses of all control-plane replicas.
+func (c *Cluster) ControlAddresses() []string {
+	var addresses []string
+	for _, cp := range c.Control {
+		addresses = append(addresses, cp.Address)
+	}
+	return addresses
+}
+
+// Live are the workers that run.
+func (c *Cluster) Live() []*Worker {
+	var live []*Worker
+	for _, w := range c.Workers {
+		if w.Running() {
+			live = append(live, w)
+		}
+	}
+	return live
+}
+
+// Others are the workers that run, without w.
+func (c *Cluster) Others(w *Worker) []*Worker {
+	var others []*Worker
+	for _, o := range c.Live() {
+		if o != w {
+			others = append(others, o)
+		}
+	}
+	return others
+}
+
+// StartLedger starts a ledger as a process of its own, which knows the workers.
+func (c *Cluster) StartLedger(ctx context.Context) (ledger.Remote, *Process, error) {
+	c.mu.Lock()
+	name := fmt.Sprintf("ledger%d", len(c.ledgers))
+	c.mu.Unlock()
+	p, err := c.run(ctx, Command{Name: name, Path: c.Binaries.Ledger})
+	if err != nil {
+		return ledger.Remote{}, nil, err
+	}
+	_, base, ok := strings.Cut(p.ReadyLine, " ")
+	if !ok {
+		return ledger.Remote{}, nil, fmt.Errorf("ledger says %q without its URL", p.ReadyLine)
+	}
+	remote := ledger.Remote{Base: base}
+	c.mu.Lock()
+	c.ledgers = append(c.ledgers, remote)
+	c.mu.Unlock()
+	return remote, p, c.introduce(ctx)
+}
+
+// introduce tells the ledgers which processes are workers.
+func (c *Cluster) introduce(ctx context.Context) error {
+	var pids []int
+	for _, w := range c.Workers {
+		pids = append(pids, w.PID)
+	}
+	c.mu.Lock()
+	ledgers := append([]ledger.Remote(nil), c.ledgers...)
+	c.mu.Unlock()
+	for _, l := range ledgers {
+		if err := l.Know(ctx, pids); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Faults returns what the runtime complained of in any process: data races and
+// panics.
+func (c *Cluster) Faults() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var faults []string
+	for _, p := range c.all {
+		if f := p.Fault(); f != "" {
+			faults = append(faults, p.Name+": "+f)
+		}
+	}
+	return faults
+}
+
+// Logs returns the end of every process's output.
+func (c *Cluster) Logs() string {
+	const most = 6000
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var b strings.Builder
+	for _, p := range c.all {
+		out := p.Output()
+		fmt.Fprintf(&b, "--- %s (process %d, %s)\n%s\n", p.Name, p.PID, p.Log, out[max(0, len(out)-most):])
+	}
+	return b.String()
+}
+
+// parallel calls f for 0 … n-1 side by side and returns the results, or all errors.
+func parallel[T any](n int, f func(int) (T, error)) ([]T, error) {
+	results, errs := make([]T, n), make([]error, n)
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { results[i], errs[i] = f(i) })
+	}
+	group.Wait()
+	return results, errors.Join(errs...)
+}

@@ -1,0 +1,187 @@
+package ledger
+
+import (
+	"bufio"
+	"context"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	mcpgo "github.com/mark3labs/mcp-go/client"
+	mcpgotypes "github.com/mark3labs/mcp-go/mcp"
+	gosdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/leasehold/leasehold/test/internal/client"
+)
+
+// serve starts a ledger in this process.
+func serve(t *testing.T) Remote {
+	t.Helper()
+	l := New()
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = l.Server()
+	server.Start()
+	t.Cleanup(server.Close)
+	return Remote{Base: server.URL}
+}
+
+// report reads the ledger.
+func report(t *testing.T, r Remote) Report {
+	t.Helper()
+	got, err := r.Report(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestLedgerRecordsWhoAskedForWhat(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	if err := remote.Know(ctx, []int{os.Getpid()}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.Open(ctx, remote.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := 1; want <= 3; want++ {
+		if got, err := s.Increment(ctx, remote.URL()); err != nil || got != want {
+			t.Fatalf("increment = %d, %v; want %d", got, err, want)
+		}
+	}
+	if r := report(t, remote); len(r.Live) != 1 || r.Opened != 1 {
+		t.Errorf("live %v, opened %d; want one of each", r.Live, r.Opened)
+	}
+	if err := s.Close(ctx, remote.URL()); err != nil {
+		t.Fatal(err)
+	}
+	r := report(t, remote)
+	if len(r.Live) != 0 {
+		t.Errorf("live after DELETE: %v", r.Live)
+	}
+	var asked []string
+	for _, e := range r.Entries {
+		asked = append(asked, strings.TrimSpace(e.HTTP+" "+e.Method+" "+e.Result))
+		if e.Session != s.ID || e.PID != os.Getpid() || e.Port == 0 {
+			t.Errorf("entry %+v: want session %s and process %d", e, s.ID, os.Getpid())
+		}
+	}
+	want := "POST initialize, POST notifications/initialized, POST tools/call 1, POST tools/call 2, POST tools/call 3, DELETE"
+	if got := strings.Join(asked, ", "); got != want {
+		t.Errorf("entries: got %s\nwant %s", got, want)
+	}
+}
+
+func TestLedgerKnowsOnlyLiveSessions(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	s, err := client.Open(ctx, remote.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(ctx, remote.URL()); err != nil {
+		t.Fatal(err)
+	}
+	for name, header := range map[string]string{"ended": s.ID, "unknown": "nobody"} {
+		stranger := client.Session{ID: header, Protocol: client.Version}
+		resp, err := stranger.Do(ctx, "POST", remote.URL(), []byte(`{"jsonrpc":"2.0","id":7,"method":"ping"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := resp.Envelope(); resp.Status != 404 || e.Error == nil || e.Error.Code != -32001 || string(e.ID) != "7" {
+			t.Errorf("%s session: status %d, body %s; want 404, -32001 and id 7", name, resp.Status, resp.Body)
+		}
+	}
+}
+
+func TestLedgerStreamsProgressAndNotifications(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	s, err := client.Open(ctx, remote.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := client.Stream(ctx, "GET", remote.URL(), s.Header(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	if text, err := s.Call(ctx, remote.URL(), "notify", `{"text":"hello"}`); err != nil || text != "sent" {
+		t.Fatalf("notify: %q, %v", text, err)
+	}
+	if line, _ := bufio.NewReader(stream.Body).ReadString('\n'); !strings.Contains(line, `"data":"hello"`) {
+		t.Errorf("GET stream began with %q, want the notification", line)
+	}
+	resp, err := s.Do(ctx, "POST", remote.URL(), []byte(`{"jsonrpc":"2.0","id":2,"method":"tools/call",`+
+		`"params":{"name":"slow","arguments":{"ms":3,"steps":3},"_meta":{"progressToken":"p"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(string(resp.Body), `"progressToken":"p"`); got != 3 || !strings.Contains(string(resp.Body), `"id":2`) {
+		t.Errorf("slow answered %q; want 3 progress events and the result", resp.Body)
+	}
+}
+
+func TestGateHoldsCallsUntilReleased(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	s, err := client.Open(ctx, remote.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if text, err := s.Call(ctx, remote.URL(), "gate", `{"name":"g"}`); err != nil || text != "released" {
+			t.Errorf("gate: %q, %v", text, err)
+		}
+	})
+	if err := remote.Release(ctx, "g"); err != nil {
+		t.Fatal(err)
+	}
+	calls.Wait()
+}
+
+func TestMCPGoClientUsesTheLedger(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	c, err := mcpgo.NewStreamableHttpClient(remote.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Initialize(ctx, mcpgotypes.InitializeRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	var call mcpgotypes.CallToolRequest
+	call.Params.Name = "counter_increment"
+	result, err := c.CallTool(ctx, call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, ok := result.Content[0].(mcpgotypes.TextContent); !ok || text.Text != "1" {
+		t.Errorf("counter_increment = %+v, want 1", result.Content)
+	}
+}
+
+func TestGoSDKClientUsesTheLedger(t *testing.T) {
+	ctx, remote := context.Background(), serve(t)
+	c := gosdk.NewClient(&gosdk.Implementation{Name: "test", Version: "1"}, nil)
+	s, err := c.Connect(ctx, &gosdk.StreamableClientTransport{Endpoint: remote.URL()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := s.CallTool(ctx, &gosdk.CallToolParams{Name: "counter_increment"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, ok := result.Content[0].(*gosdk.TextContent); !ok || text.Text != "1" {
+		t.Errorf("counter_increment = %+v, want 1", result.Content)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := report(t, remote); len(r.Live) != 0 {
+		t.Errorf("live after close: %v", r.Live)
+	}
+}
