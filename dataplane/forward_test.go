@@ -83,6 +83,33 @@ func TestOwnerRefusesAForwardThatIsNotMeantForItAsItIs(t *testing.T) {
 	}
 }
 
+func TestOwnerSaysHowItsSessionsAreUsed(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	w := startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(w)
+	c.call(w)
+	c.call(w)
+	conn, err := grpc.NewClient(p.members[w.id].GetInfo().GetPeerAddress(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	digest := sessionid.DigestOf(c.session).String()
+	ask := func(names ...string) (*leaseholdv1.ObserveSessionsResponse, error) {
+		return leaseholdv1.NewPeerServiceClient(conn).ObserveSessions(t.Context(), &leaseholdv1.ObserveSessionsRequest{Sessions: names})
+	}
+	got, err := ask(digest, strings.Repeat("0", 32))
+	if err != nil || len(got.GetActivities()) != 1 || got.GetActivities()[digest].GetCalls() != 2 || got.GetActivities()[digest].GetCallsInFlight() != 0 ||
+		time.Since(got.GetActivities()[digest].GetLastUseTime().AsTime()) > time.Minute {
+		t.Errorf("got %v, %v; want 2 calls of the one session, used just now", got, err)
+	}
+	if _, err := ask("nonsense"); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "sessions[0]") {
+		t.Errorf("got %v, want INVALID_ARGUMENT that names the field", err)
+	}
+}
+
 const forwardedCall = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"n"}}`
 
 func TestForwardedCallsRunConcurrentlyAndBodiesOfAnySizePass(t *testing.T) {

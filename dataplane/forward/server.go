@@ -25,7 +25,12 @@ type Owner interface {
 	// Admit finds the session if this worker is the owner that target names, or
 	// returns a Refusal. With epoch 0 it takes the session over if that is free.
 	Admit(ctx context.Context, target route.Target, r *session.Request) (*session.Session, error)
+	// Find returns the session with this digest if this worker owns it.
+	Find(d sessionid.Digest) (*session.Session, bool)
 }
+
+// maxObserved bounds the sessions of one ObserveSessions.
+const maxObserved = 1000
 
 // Server is the receiving end. Safe for concurrent use.
 type Server struct {
@@ -129,6 +134,24 @@ func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target rout
 	w := responseWriter{stream: stream}
 	owned.Serve(stream.Context(), &w, request)
 	return w.finish()
+}
+
+// ObserveSessions implements leaseholdv1.PeerServiceServer.
+func (s *Server) ObserveSessions(_ context.Context, r *leaseholdv1.ObserveSessionsRequest) (*leaseholdv1.ObserveSessionsResponse, error) {
+	if n := len(r.GetSessions()); n > maxObserved {
+		return nil, status.Errorf(codes.InvalidArgument, "sessions: %d given, at most %d", n, maxObserved)
+	}
+	found := make(map[string]*leaseholdv1.SessionActivity, len(r.GetSessions()))
+	for i, name := range r.GetSessions() {
+		digest, err := sessionid.ParseDigest(name)
+		if err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "sessions[%d]: %v", i, err)
+		}
+		if owned, ok := s.owner.Find(digest); ok {
+			found[name] = owned.Activity()
+		}
+	}
+	return &leaseholdv1.ObserveSessionsResponse{Activities: found}, nil
 }
 
 func refuse(stream leaseholdv1.PeerService_ForwardServer, err error) error {

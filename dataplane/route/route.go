@@ -260,6 +260,9 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 	return s, nil
 }
 
+// Find returns the session with this digest if this worker owns it.
+func (rt *Router) Find(d sessionid.Digest) (*session.Session, bool) { return rt.cfg.Table.Find(d) }
+
 var errOwnerAlive = errors.New("the session has a living owner")
 
 // take makes this worker the owner of a session whose owner is dead. However

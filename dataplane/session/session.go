@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
@@ -78,6 +80,7 @@ type Session struct {
 	dropped   bool
 	idle      time.Duration
 	lastUse   time.Time
+	served    uint64 // requests begun
 	calls     int
 	streams   int
 	exchanges exchange      // list head
@@ -126,6 +129,7 @@ func (s *Session) begin(x *exchange) refusal {
 	case !x.stream && s.calls >= MaxCalls:
 		return refusedCalls
 	}
+	s.served++
 	if x.stream {
 		s.streams++
 	} else {
@@ -203,6 +207,20 @@ func (s *Session) cutLocked(cause error, which func(*exchange) bool) {
 		if which(x) {
 			x.cancel(cause)
 		}
+	}
+}
+
+// Activity returns how the session is used now.
+func (s *Session) Activity() *leaseholdv1.SessionActivity {
+	now := s.table.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.lastUse
+	if s.calls > 0 || s.streams > 0 {
+		last = now
+	}
+	return &leaseholdv1.SessionActivity{
+		LastUseTime: timestamppb.New(last), Calls: s.served, CallsInFlight: uint32(s.calls), Streams: uint32(s.streams),
 	}
 }
 

@@ -1084,7 +1084,9 @@ type SessionRecord struct {
 	// When the session ends at the latest.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Set in a tombstone.
-	End           *SessionEnd `protobuf:"bytes,12,opt,name=end,proto3" json:"end,omitempty"`
+	End *SessionEnd `protobuf:"bytes,12,opt,name=end,proto3" json:"end,omitempty"`
+	// The last 8 events, oldest first; kept by the control plane.
+	Events        []*SessionEvent `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1199,6 +1201,13 @@ func (x *SessionRecord) GetExpireTime() *timestamppb.Timestamp {
 func (x *SessionRecord) GetEnd() *SessionEnd {
 	if x != nil {
 		return x.End
+	}
+	return nil
+}
+
+func (x *SessionRecord) GetEvents() []*SessionEvent {
+	if x != nil {
+		return x.Events
 	}
 	return nil
 }
@@ -2014,7 +2023,7 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x06Ending\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12/\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x17.leasehold.v1.EndReasonR\x06reason\"\xa5\x04\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x17.leasehold.v1.EndReasonR\x06reason\"\xd9\x04\n" +
 	"\rSessionRecord\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -2030,7 +2039,8 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12*\n" +
-	"\x03end\x18\f \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\"\xff\x01\n" +
+	"\x03end\x18\f \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\x122\n" +
+	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xff\x01\n" +
 	"\x0eUpstreamRecord\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\x12*\n" +
 	"\x11sealed_session_id\x18\x02 \x01(\fR\x0fsealedSessionId\x12)\n" +
@@ -2144,6 +2154,7 @@ var file_leasehold_v1_control_proto_goTypes = []any{
 	(*ClientInfo)(nil),            // 33: leasehold.v1.ClientInfo
 	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 	(*SessionEnd)(nil),            // 35: leasehold.v1.SessionEnd
+	(*SessionEvent)(nil),          // 36: leasehold.v1.SessionEvent
 }
 var file_leasehold_v1_control_proto_depIdxs = []int32{
 	0,  // 0: leasehold.v1.RegisterRequest.info:type_name -> leasehold.v1.WorkerInfo
@@ -2166,39 +2177,40 @@ var file_leasehold_v1_control_proto_depIdxs = []int32{
 	34, // 17: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
 	34, // 18: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
 	35, // 19: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
-	32, // 20: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
-	17, // 21: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
-	17, // 22: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
-	12, // 23: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
-	17, // 24: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
-	17, // 25: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
-	31, // 26: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
-	34, // 27: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 28: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
-	3,  // 29: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
-	5,  // 30: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
-	7,  // 31: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
-	9,  // 32: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
-	19, // 33: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
-	21, // 34: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
-	23, // 35: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
-	25, // 36: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
-	27, // 37: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
-	2,  // 38: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
-	4,  // 39: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
-	6,  // 40: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
-	8,  // 41: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
-	10, // 42: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
-	20, // 43: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
-	22, // 44: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
-	24, // 45: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
-	26, // 46: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
-	28, // 47: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
-	38, // [38:48] is the sub-list for method output_type
-	28, // [28:38] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	36, // 20: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
+	32, // 21: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
+	17, // 22: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
+	17, // 23: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
+	12, // 24: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
+	17, // 25: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
+	17, // 26: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
+	31, // 27: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
+	34, // 28: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 29: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
+	3,  // 30: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
+	5,  // 31: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
+	7,  // 32: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
+	9,  // 33: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
+	19, // 34: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
+	21, // 35: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
+	23, // 36: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
+	25, // 37: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
+	27, // 38: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
+	2,  // 39: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
+	4,  // 40: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
+	6,  // 41: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
+	8,  // 42: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
+	10, // 43: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
+	20, // 44: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
+	22, // 45: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
+	24, // 46: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
+	26, // 47: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
+	28, // 48: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
+	39, // [39:49] is the sub-list for method output_type
+	29, // [29:39] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_control_proto_init() }

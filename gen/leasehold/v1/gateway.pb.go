@@ -73,6 +73,63 @@ func (Transport) EnumDescriptor() ([]byte, []int) {
 	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{0}
 }
 
+// ChangeType is what happened to a watched resource.
+type ChangeType int32
+
+const (
+	// Not used.
+	ChangeType_CHANGE_TYPE_UNSPECIFIED ChangeType = 0
+	// The resource is there, new or changed.
+	ChangeType_CHANGE_TYPE_PUT ChangeType = 1
+	// The resource is gone, or does not match the filter any more.
+	ChangeType_CHANGE_TYPE_REMOVED ChangeType = 2
+	// Everything up to the revision has been sent.
+	ChangeType_CHANGE_TYPE_BOOKMARK ChangeType = 3
+)
+
+// Enum value maps for ChangeType.
+var (
+	ChangeType_name = map[int32]string{
+		0: "CHANGE_TYPE_UNSPECIFIED",
+		1: "CHANGE_TYPE_PUT",
+		2: "CHANGE_TYPE_REMOVED",
+		3: "CHANGE_TYPE_BOOKMARK",
+	}
+	ChangeType_value = map[string]int32{
+		"CHANGE_TYPE_UNSPECIFIED": 0,
+		"CHANGE_TYPE_PUT":         1,
+		"CHANGE_TYPE_REMOVED":     2,
+		"CHANGE_TYPE_BOOKMARK":    3,
+	}
+)
+
+func (x ChangeType) Enum() *ChangeType {
+	p := new(ChangeType)
+	*p = x
+	return p
+}
+
+func (x ChangeType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[1].Descriptor()
+}
+
+func (ChangeType) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[1]
+}
+
+func (x ChangeType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeType.Descriptor instead.
+func (ChangeType) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
+}
+
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
 // one or more upstream MCP servers behind it.
 type Gateway struct {
@@ -589,7 +646,10 @@ type ListGatewaysRequest struct {
 	// At most this many are returned; 0 means 100, more than 1000 means 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page, or empty for the first.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Which gateways to return: `labels.KEY = VALUE` or `labels.KEY:*` (the label
+	// exists), several joined with AND; at most 1024 bytes. Empty returns all.
+	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,6 +694,13 @@ func (x *ListGatewaysRequest) GetPageSize() int32 {
 func (x *ListGatewaysRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListGatewaysRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
 	}
 	return ""
 }
@@ -888,6 +955,125 @@ func (*DeleteGatewayResponse) Descriptor() ([]byte, []int) {
 	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
 }
 
+// WatchGatewaysRequest is the request of WatchGateways.
+type WatchGatewaysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resume after this revision; 0 begins with the gateways that there are.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// As in ListGatewaysRequest. A gateway that stops matching comes as removed.
+	Filter        string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchGatewaysRequest) Reset() {
+	*x = WatchGatewaysRequest{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchGatewaysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchGatewaysRequest) ProtoMessage() {}
+
+func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
+func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchGatewaysRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchGatewaysRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+// WatchGatewaysResponse is one change.
+type WatchGatewaysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened.
+	Type ChangeType `protobuf:"varint,1,opt,name=type,proto3,enum=leasehold.v1.ChangeType" json:"type,omitempty"`
+	// The gateway as it is now; of a removed one only the name. Unset in a bookmark.
+	Gateway *Gateway `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The revision to resume after.
+	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchGatewaysResponse) Reset() {
+	*x = WatchGatewaysResponse{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchGatewaysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchGatewaysResponse) ProtoMessage() {}
+
+func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
+func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchGatewaysResponse) GetType() ChangeType {
+	if x != nil {
+		return x.Type
+	}
+	return ChangeType_CHANGE_TYPE_UNSPECIFIED
+}
+
+func (x *WatchGatewaysResponse) GetGateway() *Gateway {
+	if x != nil {
+		return x.Gateway
+	}
+	return nil
+}
+
+func (x *WatchGatewaysResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_leasehold_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_gateway_proto_rawDesc = "" +
@@ -929,11 +1115,12 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x11GetGatewayRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"\x12GetGatewayResponse\x12/\n" +
-	"\agateway\x18\x01 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\"Q\n" +
+	"\agateway\x18\x01 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\"i\n" +
 	"\x13ListGatewaysRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"q\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\"q\n" +
 	"\x14ListGatewaysResponse\x121\n" +
 	"\bgateways\x18\x01 \x03(\v2\x15.leasehold.v1.GatewayR\bgateways\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x84\x01\n" +
@@ -946,17 +1133,31 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x14DeleteGatewayRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x17\n" +
-	"\x15DeleteGatewayResponse*E\n" +
+	"\x15DeleteGatewayResponse\"J\n" +
+	"\x14WatchGatewaysRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\"\x92\x01\n" +
+	"\x15WatchGatewaysResponse\x12,\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
+	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*E\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x1d\n" +
-	"\x19TRANSPORT_STREAMABLE_HTTP\x10\x012\xc6\x03\n" +
+	"\x19TRANSPORT_STREAMABLE_HTTP\x10\x01*q\n" +
+	"\n" +
+	"ChangeType\x12\x1b\n" +
+	"\x17CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fCHANGE_TYPE_PUT\x10\x01\x12\x17\n" +
+	"\x13CHANGE_TYPE_REMOVED\x10\x02\x12\x18\n" +
+	"\x14CHANGE_TYPE_BOOKMARK\x10\x032\xa2\x04\n" +
 	"\x0eGatewayService\x12X\n" +
 	"\rCreateGateway\x12\".leasehold.v1.CreateGatewayRequest\x1a#.leasehold.v1.CreateGatewayResponse\x12O\n" +
 	"\n" +
 	"GetGateway\x12\x1f.leasehold.v1.GetGatewayRequest\x1a .leasehold.v1.GetGatewayResponse\x12U\n" +
 	"\fListGateways\x12!.leasehold.v1.ListGatewaysRequest\x1a\".leasehold.v1.ListGatewaysResponse\x12X\n" +
 	"\rUpdateGateway\x12\".leasehold.v1.UpdateGatewayRequest\x1a#.leasehold.v1.UpdateGatewayResponse\x12X\n" +
-	"\rDeleteGateway\x12\".leasehold.v1.DeleteGatewayRequest\x1a#.leasehold.v1.DeleteGatewayResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\rDeleteGateway\x12\".leasehold.v1.DeleteGatewayRequest\x1a#.leasehold.v1.DeleteGatewayResponse\x12Z\n" +
+	"\rWatchGateways\x12\".leasehold.v1.WatchGatewaysRequest\x1a#.leasehold.v1.WatchGatewaysResponse0\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_gateway_proto_rawDescOnce sync.Once
@@ -970,61 +1171,68 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
 	(Transport)(0),                // 0: leasehold.v1.Transport
-	(*Gateway)(nil),               // 1: leasehold.v1.Gateway
-	(*Upstream)(nil),              // 2: leasehold.v1.Upstream
-	(*SessionPolicy)(nil),         // 3: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),         // 4: leasehold.v1.GatewayStatus
-	(*CreateGatewayRequest)(nil),  // 5: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil), // 6: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),     // 7: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),    // 8: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),   // 9: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),  // 10: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),  // 11: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil), // 12: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),  // 13: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil), // 14: leasehold.v1.DeleteGatewayResponse
-	nil,                           // 15: leasehold.v1.Gateway.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 18: google.protobuf.FieldMask
+	(ChangeType)(0),               // 1: leasehold.v1.ChangeType
+	(*Gateway)(nil),               // 2: leasehold.v1.Gateway
+	(*Upstream)(nil),              // 3: leasehold.v1.Upstream
+	(*SessionPolicy)(nil),         // 4: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),         // 5: leasehold.v1.GatewayStatus
+	(*CreateGatewayRequest)(nil),  // 6: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil), // 7: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),     // 8: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),    // 9: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),   // 10: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),  // 11: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),  // 12: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil), // 13: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),  // 14: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil), // 15: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),  // 16: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil), // 17: leasehold.v1.WatchGatewaysResponse
+	nil,                           // 18: leasehold.v1.Gateway.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 21: google.protobuf.FieldMask
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	15, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	2,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	3,  // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	16, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	16, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	4,  // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	18, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	3,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	4,  // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	19, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	19, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
 	0,  // 6: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	17, // 7: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	17, // 8: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
-	1,  // 9: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	1,  // 10: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	1,  // 11: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	1,  // 12: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	1,  // 13: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	18, // 14: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 15: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 16: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	7,  // 17: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	9,  // 18: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	11, // 19: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	13, // 20: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	6,  // 21: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	8,  // 22: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	10, // 23: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	12, // 24: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	14, // 25: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	20, // 7: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	20, // 8: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	2,  // 9: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	2,  // 10: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	2,  // 11: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	2,  // 12: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	2,  // 13: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	21, // 14: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 15: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	1,  // 16: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	2,  // 17: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	6,  // 18: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	8,  // 19: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	10, // 20: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	12, // 21: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	14, // 22: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	16, // 23: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	7,  // 24: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	9,  // 25: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	11, // 26: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	13, // 27: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	15, // 28: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	17, // 29: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -1037,8 +1245,8 @@ func file_leasehold_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   15,
+			NumEnums:      2,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

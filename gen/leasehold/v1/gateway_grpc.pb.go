@@ -24,6 +24,7 @@ const (
 	GatewayService_ListGateways_FullMethodName  = "/leasehold.v1.GatewayService/ListGateways"
 	GatewayService_UpdateGateway_FullMethodName = "/leasehold.v1.GatewayService/UpdateGateway"
 	GatewayService_DeleteGateway_FullMethodName = "/leasehold.v1.GatewayService/DeleteGateway"
+	GatewayService_WatchGateways_FullMethodName = "/leasehold.v1.GatewayService/WatchGateways"
 )
 
 // GatewayServiceClient is the client API for GatewayService service.
@@ -48,6 +49,13 @@ type GatewayServiceClient interface {
 	// DeleteGateway removes a gateway. Its sessions end on every worker: calls in
 	// flight get up to 5 s, then the upstream sessions are ended with DELETE.
 	DeleteGateway(ctx context.Context, in *DeleteGatewayRequest, opts ...grpc.CallOption) (*DeleteGatewayResponse, error)
+	// WatchGateways sends the gateways that there are, then a bookmark, then every
+	// change, until the caller goes. To resume, pass the revision of the last
+	// message: no change is missed, and none that was sent comes again. OUT_OF_RANGE
+	// with COMPACTED when that revision is too long ago: watch from the beginning.
+	// A caller that reads too slowly is cut off with RESOURCE_EXHAUSTED and
+	// SLOW_READER; nothing is queued for it.
+	WatchGateways(ctx context.Context, in *WatchGatewaysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchGatewaysResponse], error)
 }
 
 type gatewayServiceClient struct {
@@ -108,6 +116,25 @@ func (c *gatewayServiceClient) DeleteGateway(ctx context.Context, in *DeleteGate
 	return out, nil
 }
 
+func (c *gatewayServiceClient) WatchGateways(ctx context.Context, in *WatchGatewaysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchGatewaysResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &GatewayService_ServiceDesc.Streams[0], GatewayService_WatchGateways_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchGatewaysRequest, WatchGatewaysResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GatewayService_WatchGatewaysClient = grpc.ServerStreamingClient[WatchGatewaysResponse]
+
 // GatewayServiceServer is the server API for GatewayService service.
 // All implementations must embed UnimplementedGatewayServiceServer
 // for forward compatibility.
@@ -130,6 +157,13 @@ type GatewayServiceServer interface {
 	// DeleteGateway removes a gateway. Its sessions end on every worker: calls in
 	// flight get up to 5 s, then the upstream sessions are ended with DELETE.
 	DeleteGateway(context.Context, *DeleteGatewayRequest) (*DeleteGatewayResponse, error)
+	// WatchGateways sends the gateways that there are, then a bookmark, then every
+	// change, until the caller goes. To resume, pass the revision of the last
+	// message: no change is missed, and none that was sent comes again. OUT_OF_RANGE
+	// with COMPACTED when that revision is too long ago: watch from the beginning.
+	// A caller that reads too slowly is cut off with RESOURCE_EXHAUSTED and
+	// SLOW_READER; nothing is queued for it.
+	WatchGateways(*WatchGatewaysRequest, grpc.ServerStreamingServer[WatchGatewaysResponse]) error
 	mustEmbedUnimplementedGatewayServiceServer()
 }
 
@@ -154,6 +188,9 @@ func (UnimplementedGatewayServiceServer) UpdateGateway(context.Context, *UpdateG
 }
 func (UnimplementedGatewayServiceServer) DeleteGateway(context.Context, *DeleteGatewayRequest) (*DeleteGatewayResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteGateway not implemented")
+}
+func (UnimplementedGatewayServiceServer) WatchGateways(*WatchGatewaysRequest, grpc.ServerStreamingServer[WatchGatewaysResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchGateways not implemented")
 }
 func (UnimplementedGatewayServiceServer) mustEmbedUnimplementedGatewayServiceServer() {}
 func (UnimplementedGatewayServiceServer) testEmbeddedByValue()                        {}
@@ -266,6 +303,17 @@ func _GatewayService_DeleteGateway_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GatewayService_WatchGateways_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchGatewaysRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(GatewayServiceServer).WatchGateways(m, &grpc.GenericServerStream[WatchGatewaysRequest, WatchGatewaysResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GatewayService_WatchGatewaysServer = grpc.ServerStreamingServer[WatchGatewaysResponse]
+
 // GatewayService_ServiceDesc is the grpc.ServiceDesc for GatewayService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -294,6 +342,12 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _GatewayService_DeleteGateway_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchGateways",
+			Handler:       _GatewayService_WatchGateways_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "leasehold/v1/gateway.proto",
 }

@@ -409,11 +409,103 @@ func (x *ForwardHead) GetHeader() []string {
 	return nil
 }
 
+// ObserveSessionsRequest is the request of ObserveSessions.
+type ObserveSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Digests of the sessions as 32 hexadecimal digits; at most 1000.
+	Sessions      []string `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveSessionsRequest) Reset() {
+	*x = ObserveSessionsRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveSessionsRequest) ProtoMessage() {}
+
+func (x *ObserveSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ObserveSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ObserveSessionsRequest) GetSessions() []string {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// ObserveSessionsResponse is the response of ObserveSessions.
+type ObserveSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of those sessions that this worker owns, by digest.
+	Activities    map[string]*SessionActivity `protobuf:"bytes,1,rep,name=activities,proto3" json:"activities,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveSessionsResponse) Reset() {
+	*x = ObserveSessionsResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveSessionsResponse) ProtoMessage() {}
+
+func (x *ObserveSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ObserveSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ObserveSessionsResponse) GetActivities() map[string]*SessionActivity {
+	if x != nil {
+		return x.Activities
+	}
+	return nil
+}
+
 var File_leasehold_v1_peer_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\"V\n" +
+	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\x1a\x1aleasehold/v1/session.proto\"V\n" +
 	"\x0eForwardRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.leasehold.v1.ForwardStartR\x05start\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\"\x95\x02\n" +
@@ -440,16 +532,26 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\arefusal\x18\x05 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\"=\n" +
 	"\vForwardHead\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x16\n" +
-	"\x06header\x18\x02 \x03(\tR\x06header*\x9a\x01\n" +
+	"\x06header\x18\x02 \x03(\tR\x06header\"4\n" +
+	"\x16ObserveSessionsRequest\x12\x1a\n" +
+	"\bsessions\x18\x01 \x03(\tR\bsessions\"\xce\x01\n" +
+	"\x17ObserveSessionsResponse\x12U\n" +
+	"\n" +
+	"activities\x18\x01 \x03(\v25.leasehold.v1.ObserveSessionsResponse.ActivitiesEntryR\n" +
+	"activities\x1a\\\n" +
+	"\x0fActivitiesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
+	"\x05value\x18\x02 \x01(\v2\x1d.leasehold.v1.SessionActivityR\x05value:\x028\x01*\x9a\x01\n" +
 	"\aRefusal\x12\x17\n" +
 	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REFUSAL_NOT_OWNER\x10\x01\x12\x17\n" +
 	"\x13REFUSAL_STALE_EPOCH\x10\x02\x12\x1d\n" +
 	"\x19REFUSAL_STALE_INCARNATION\x10\x03\x12\x12\n" +
 	"\x0eREFUSAL_FENCED\x10\x04\x12\x13\n" +
-	"\x0fREFUSAL_CLOSING\x10\x052Y\n" +
+	"\x0fREFUSAL_CLOSING\x10\x052\xb9\x01\n" +
 	"\vPeerService\x12J\n" +
-	"\aForward\x12\x1c.leasehold.v1.ForwardRequest\x1a\x1d.leasehold.v1.ForwardResponse(\x010\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\aForward\x12\x1c.leasehold.v1.ForwardRequest\x1a\x1d.leasehold.v1.ForwardResponse(\x010\x01\x12^\n" +
+	"\x0fObserveSessions\x12$.leasehold.v1.ObserveSessionsRequest\x1a%.leasehold.v1.ObserveSessionsResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_peer_proto_rawDescOnce sync.Once
@@ -464,25 +566,33 @@ func file_leasehold_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_leasehold_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_leasehold_v1_peer_proto_goTypes = []any{
-	(Refusal)(0),            // 0: leasehold.v1.Refusal
-	(*ForwardRequest)(nil),  // 1: leasehold.v1.ForwardRequest
-	(*ForwardStart)(nil),    // 2: leasehold.v1.ForwardStart
-	(*ForwardResponse)(nil), // 3: leasehold.v1.ForwardResponse
-	(*ForwardHead)(nil),     // 4: leasehold.v1.ForwardHead
+	(Refusal)(0),                    // 0: leasehold.v1.Refusal
+	(*ForwardRequest)(nil),          // 1: leasehold.v1.ForwardRequest
+	(*ForwardStart)(nil),            // 2: leasehold.v1.ForwardStart
+	(*ForwardResponse)(nil),         // 3: leasehold.v1.ForwardResponse
+	(*ForwardHead)(nil),             // 4: leasehold.v1.ForwardHead
+	(*ObserveSessionsRequest)(nil),  // 5: leasehold.v1.ObserveSessionsRequest
+	(*ObserveSessionsResponse)(nil), // 6: leasehold.v1.ObserveSessionsResponse
+	nil,                             // 7: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	(*SessionActivity)(nil),         // 8: leasehold.v1.SessionActivity
 }
 var file_leasehold_v1_peer_proto_depIdxs = []int32{
 	2, // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
 	4, // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
 	0, // 2: leasehold.v1.ForwardResponse.refusal:type_name -> leasehold.v1.Refusal
-	1, // 3: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
-	3, // 4: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7, // 3: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	8, // 4: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
+	1, // 5: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
+	5, // 6: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
+	3, // 7: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
+	6, // 8: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_peer_proto_init() }
@@ -490,13 +600,14 @@ func file_leasehold_v1_peer_proto_init() {
 	if File_leasehold_v1_peer_proto != nil {
 		return
 	}
+	file_leasehold_v1_session_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_peer_proto_rawDesc), len(file_leasehold_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

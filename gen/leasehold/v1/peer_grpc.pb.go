@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PeerService_Forward_FullMethodName = "/leasehold.v1.PeerService/Forward"
+	PeerService_Forward_FullMethodName         = "/leasehold.v1.PeerService/Forward"
+	PeerService_ObserveSessions_FullMethodName = "/leasehold.v1.PeerService/ObserveSessions"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -39,6 +40,9 @@ type PeerServiceClient interface {
 	// A stream that breaks before an answer began does not tell whether the request
 	// was dispatched, unless the request could not be sent at all.
 	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ForwardRequest, ForwardResponse], error)
+	// ObserveSessions says how sessions of this worker are used. The control plane
+	// asks it for operators; it is the only call that is not a worker's.
+	ObserveSessions(ctx context.Context, in *ObserveSessionsRequest, opts ...grpc.CallOption) (*ObserveSessionsResponse, error)
 }
 
 type peerServiceClient struct {
@@ -62,6 +66,16 @@ func (c *peerServiceClient) Forward(ctx context.Context, opts ...grpc.CallOption
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PeerService_ForwardClient = grpc.BidiStreamingClient[ForwardRequest, ForwardResponse]
 
+func (c *peerServiceClient) ObserveSessions(ctx context.Context, in *ObserveSessionsRequest, opts ...grpc.CallOption) (*ObserveSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ObserveSessionsResponse)
+	err := c.cc.Invoke(ctx, PeerService_ObserveSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -79,6 +93,9 @@ type PeerServiceServer interface {
 	// A stream that breaks before an answer began does not tell whether the request
 	// was dispatched, unless the request could not be sent at all.
 	Forward(grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]) error
+	// ObserveSessions says how sessions of this worker are used. The control plane
+	// asks it for operators; it is the only call that is not a worker's.
+	ObserveSessions(context.Context, *ObserveSessionsRequest) (*ObserveSessionsResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -91,6 +108,9 @@ type UnimplementedPeerServiceServer struct{}
 
 func (UnimplementedPeerServiceServer) Forward(grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]) error {
 	return status.Error(codes.Unimplemented, "method Forward not implemented")
+}
+func (UnimplementedPeerServiceServer) ObserveSessions(context.Context, *ObserveSessionsRequest) (*ObserveSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ObserveSessions not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -120,13 +140,36 @@ func _PeerService_Forward_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PeerService_ForwardServer = grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]
 
+func _PeerService_ObserveSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ObserveSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).ObserveSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_ObserveSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).ObserveSessions(ctx, req.(*ObserveSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var PeerService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "leasehold.v1.PeerService",
 	HandlerType: (*PeerServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ObserveSessions",
+			Handler:    _PeerService_ObserveSessions_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Forward",

@@ -22,6 +22,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// SessionEventType is what can happen to a session.
+type SessionEventType int32
+
+const (
+	// Not known.
+	SessionEventType_SESSION_EVENT_TYPE_UNSPECIFIED SessionEventType = 0
+	// A client opened it.
+	SessionEventType_SESSION_EVENT_TYPE_OPENED SessionEventType = 1
+	// A worker took it over from a dead owner.
+	SessionEventType_SESSION_EVENT_TYPE_RECLAIMED SessionEventType = 2
+	// It ended; the session's end says why.
+	SessionEventType_SESSION_EVENT_TYPE_ENDED SessionEventType = 3
+)
+
+// Enum value maps for SessionEventType.
+var (
+	SessionEventType_name = map[int32]string{
+		0: "SESSION_EVENT_TYPE_UNSPECIFIED",
+		1: "SESSION_EVENT_TYPE_OPENED",
+		2: "SESSION_EVENT_TYPE_RECLAIMED",
+		3: "SESSION_EVENT_TYPE_ENDED",
+	}
+	SessionEventType_value = map[string]int32{
+		"SESSION_EVENT_TYPE_UNSPECIFIED": 0,
+		"SESSION_EVENT_TYPE_OPENED":      1,
+		"SESSION_EVENT_TYPE_RECLAIMED":   2,
+		"SESSION_EVENT_TYPE_ENDED":       3,
+	}
+)
+
+func (x SessionEventType) Enum() *SessionEventType {
+	p := new(SessionEventType)
+	*p = x
+	return p
+}
+
+func (x SessionEventType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SessionEventType) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_session_proto_enumTypes[0].Descriptor()
+}
+
+func (SessionEventType) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_session_proto_enumTypes[0]
+}
+
+func (x SessionEventType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SessionEventType.Descriptor instead.
+func (SessionEventType) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{0}
+}
+
 // Class says what becomes of a session when its owner goes away.
 type Class int32
 
@@ -63,11 +120,11 @@ func (x Class) String() string {
 }
 
 func (Class) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_session_proto_enumTypes[0].Descriptor()
+	return file_leasehold_v1_session_proto_enumTypes[1].Descriptor()
 }
 
 func (Class) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_session_proto_enumTypes[0]
+	return &file_leasehold_v1_session_proto_enumTypes[1]
 }
 
 func (x Class) Number() protoreflect.EnumNumber {
@@ -76,7 +133,7 @@ func (x Class) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Class.Descriptor instead.
 func (Class) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{0}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{1}
 }
 
 // EndReason is why a session ended.
@@ -141,11 +198,11 @@ func (x EndReason) String() string {
 }
 
 func (EndReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_session_proto_enumTypes[1].Descriptor()
+	return file_leasehold_v1_session_proto_enumTypes[2].Descriptor()
 }
 
 func (EndReason) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_session_proto_enumTypes[1]
+	return &file_leasehold_v1_session_proto_enumTypes[2]
 }
 
 func (x EndReason) Number() protoreflect.EnumNumber {
@@ -154,7 +211,7 @@ func (x EndReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EndReason.Descriptor instead.
 func (EndReason) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{1}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{2}
 }
 
 // Session is one client session.
@@ -182,7 +239,12 @@ type Session struct {
 	// Set once the session has ended.
 	End *SessionEnd `protobuf:"bytes,10,opt,name=end,proto3" json:"end,omitempty"`
 	// The owner's incarnation.
-	Incarnation   int64 `protobuf:"varint,11,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation int64 `protobuf:"varint,11,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// What the owner says of the session's use. Set by GetSession, and by
+	// ListSessions if asked for, when the owner answers in time. Output only.
+	Activity *SessionActivity `protobuf:"bytes,12,opt,name=activity,proto3" json:"activity,omitempty"`
+	// What happened to the session, the last 8 events, oldest first.
+	Events        []*SessionEvent `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -294,6 +356,166 @@ func (x *Session) GetIncarnation() int64 {
 	return 0
 }
 
+func (x *Session) GetActivity() *SessionActivity {
+	if x != nil {
+		return x.Activity
+	}
+	return nil
+}
+
+func (x *Session) GetEvents() []*SessionEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// SessionActivity is how a session is used; only its owner knows.
+type SessionActivity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the last request or stream ended, or now if one is under way.
+	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	// Requests since this owner has the session.
+	Calls uint64 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Requests in flight.
+	CallsInFlight uint32 `protobuf:"varint,3,opt,name=calls_in_flight,json=callsInFlight,proto3" json:"calls_in_flight,omitempty"`
+	// Open GET streams.
+	Streams       uint32 `protobuf:"varint,4,opt,name=streams,proto3" json:"streams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionActivity) Reset() {
+	*x = SessionActivity{}
+	mi := &file_leasehold_v1_session_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionActivity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionActivity) ProtoMessage() {}
+
+func (x *SessionActivity) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_session_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionActivity.ProtoReflect.Descriptor instead.
+func (*SessionActivity) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SessionActivity) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+func (x *SessionActivity) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *SessionActivity) GetCallsInFlight() uint32 {
+	if x != nil {
+		return x.CallsInFlight
+	}
+	return 0
+}
+
+func (x *SessionActivity) GetStreams() uint32 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+// SessionEvent is something that happened to a session.
+type SessionEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// What.
+	Type SessionEventType `protobuf:"varint,2,opt,name=type,proto3,enum=leasehold.v1.SessionEventType" json:"type,omitempty"`
+	// The worker that was the owner from then on, `workers/{worker}`.
+	Worker string `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The epoch from then on.
+	Epoch         uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionEvent) Reset() {
+	*x = SessionEvent{}
+	mi := &file_leasehold_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionEvent) ProtoMessage() {}
+
+func (x *SessionEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionEvent.ProtoReflect.Descriptor instead.
+func (*SessionEvent) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SessionEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *SessionEvent) GetType() SessionEventType {
+	if x != nil {
+		return x.Type
+	}
+	return SessionEventType_SESSION_EVENT_TYPE_UNSPECIFIED
+}
+
+func (x *SessionEvent) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *SessionEvent) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // ClientInfo is what a client said of itself at initialize.
 type ClientInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -307,7 +529,7 @@ type ClientInfo struct {
 
 func (x *ClientInfo) Reset() {
 	*x = ClientInfo{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[1]
+	mi := &file_leasehold_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -319,7 +541,7 @@ func (x *ClientInfo) String() string {
 func (*ClientInfo) ProtoMessage() {}
 
 func (x *ClientInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[1]
+	mi := &file_leasehold_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -332,7 +554,7 @@ func (x *ClientInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientInfo.ProtoReflect.Descriptor instead.
 func (*ClientInfo) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{1}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ClientInfo) GetName() string {
@@ -366,7 +588,7 @@ type UpstreamSession struct {
 
 func (x *UpstreamSession) Reset() {
 	*x = UpstreamSession{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[2]
+	mi := &file_leasehold_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +600,7 @@ func (x *UpstreamSession) String() string {
 func (*UpstreamSession) ProtoMessage() {}
 
 func (x *UpstreamSession) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[2]
+	mi := &file_leasehold_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +613,7 @@ func (x *UpstreamSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamSession.ProtoReflect.Descriptor instead.
 func (*UpstreamSession) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *UpstreamSession) GetUpstream() string {
@@ -435,7 +657,7 @@ type SessionEnd struct {
 
 func (x *SessionEnd) Reset() {
 	*x = SessionEnd{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[3]
+	mi := &file_leasehold_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +669,7 @@ func (x *SessionEnd) String() string {
 func (*SessionEnd) ProtoMessage() {}
 
 func (x *SessionEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[3]
+	mi := &file_leasehold_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,7 +682,7 @@ func (x *SessionEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnd.ProtoReflect.Descriptor instead.
 func (*SessionEnd) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SessionEnd) GetReason() EndReason {
@@ -488,7 +710,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[4]
+	mi := &file_leasehold_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +722,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[4]
+	mi := &file_leasehold_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +735,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetSessionRequest) GetName() string {
@@ -534,7 +756,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[5]
+	mi := &file_leasehold_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +768,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[5]
+	mi := &file_leasehold_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +781,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -580,14 +802,21 @@ type ListSessionsRequest struct {
 	// The next_page_token of the previous page, or empty for the first.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Also return sessions that have ended and are still remembered.
-	ShowEnded     bool `protobuf:"varint,4,opt,name=show_ended,json=showEnded,proto3" json:"show_ended,omitempty"`
+	ShowEnded bool `protobuf:"varint,4,opt,name=show_ended,json=showEnded,proto3" json:"show_ended,omitempty"`
+	// Which sessions to return: `owner = workers/W`, `class = CLASS_RESUMABLE`,
+	// `gateway = gateways/G`, several joined with AND; at most 1024 bytes. Empty
+	// returns all.
+	Filter string `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Also ask the owners for each session's activity. An owner that does not
+	// answer within a second is left out.
+	ShowActivity  bool `protobuf:"varint,6,opt,name=show_activity,json=showActivity,proto3" json:"show_activity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[6]
+	mi := &file_leasehold_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +828,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[6]
+	mi := &file_leasehold_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +841,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListSessionsRequest) GetParent() string {
@@ -643,6 +872,20 @@ func (x *ListSessionsRequest) GetShowEnded() bool {
 	return false
 }
 
+func (x *ListSessionsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListSessionsRequest) GetShowActivity() bool {
+	if x != nil {
+		return x.ShowActivity
+	}
+	return false
+}
+
 // ListSessionsResponse is the response of ListSessions.
 type ListSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -657,7 +900,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[7]
+	mi := &file_leasehold_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +912,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[7]
+	mi := &file_leasehold_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +925,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -710,7 +953,7 @@ type TerminateSessionRequest struct {
 
 func (x *TerminateSessionRequest) Reset() {
 	*x = TerminateSessionRequest{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[8]
+	mi := &file_leasehold_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +965,7 @@ func (x *TerminateSessionRequest) String() string {
 func (*TerminateSessionRequest) ProtoMessage() {}
 
 func (x *TerminateSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[8]
+	mi := &file_leasehold_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +978,7 @@ func (x *TerminateSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateSessionRequest.ProtoReflect.Descriptor instead.
 func (*TerminateSessionRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TerminateSessionRequest) GetName() string {
@@ -756,7 +999,7 @@ type TerminateSessionResponse struct {
 
 func (x *TerminateSessionResponse) Reset() {
 	*x = TerminateSessionResponse{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[9]
+	mi := &file_leasehold_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +1011,7 @@ func (x *TerminateSessionResponse) String() string {
 func (*TerminateSessionResponse) ProtoMessage() {}
 
 func (x *TerminateSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[9]
+	mi := &file_leasehold_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +1024,7 @@ func (x *TerminateSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateSessionResponse.ProtoReflect.Descriptor instead.
 func (*TerminateSessionResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TerminateSessionResponse) GetSession() *Session {
@@ -791,11 +1034,140 @@ func (x *TerminateSessionResponse) GetSession() *Session {
 	return nil
 }
 
+// WatchSessionsRequest is the request of WatchSessions.
+type WatchSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resume after this revision; 0 begins with the sessions that there are.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// As in ListSessionsRequest.
+	Parent string `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	// As in ListSessionsRequest.
+	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSessionsRequest) Reset() {
+	*x = WatchSessionsRequest{}
+	mi := &file_leasehold_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSessionsRequest) ProtoMessage() {}
+
+func (x *WatchSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSessionsRequest.ProtoReflect.Descriptor instead.
+func (*WatchSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchSessionsRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchSessionsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *WatchSessionsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+// WatchSessionsResponse is one change. A session that ended comes as removed,
+// with its end.
+type WatchSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened.
+	Type ChangeType `protobuf:"varint,1,opt,name=type,proto3,enum=leasehold.v1.ChangeType" json:"type,omitempty"`
+	// The session. Unset in a bookmark.
+	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The revision to resume after.
+	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSessionsResponse) Reset() {
+	*x = WatchSessionsResponse{}
+	mi := &file_leasehold_v1_session_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSessionsResponse) ProtoMessage() {}
+
+func (x *WatchSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_session_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSessionsResponse.ProtoReflect.Descriptor instead.
+func (*WatchSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchSessionsResponse) GetType() ChangeType {
+	if x != nil {
+		return x.Type
+	}
+	return ChangeType_CHANGE_TYPE_UNSPECIFIED
+}
+
+func (x *WatchSessionsResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *WatchSessionsResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_leasehold_v1_session_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/session.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x03\n" +
+	"\x1aleasehold/v1/session.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\xc5\x04\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -810,7 +1182,19 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"expireTime\x12*\n" +
 	"\x03end\x18\n" +
 	" \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\x12 \n" +
-	"\vincarnation\x18\v \x01(\x03R\vincarnation\":\n" +
+	"\vincarnation\x18\v \x01(\x03R\vincarnation\x129\n" +
+	"\bactivity\x18\f \x01(\v2\x1d.leasehold.v1.SessionActivityR\bactivity\x122\n" +
+	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xa9\x01\n" +
+	"\x0fSessionActivity\x12>\n" +
+	"\rlast_use_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x14\n" +
+	"\x05calls\x18\x02 \x01(\x04R\x05calls\x12&\n" +
+	"\x0fcalls_in_flight\x18\x03 \x01(\rR\rcallsInFlight\x12\x18\n" +
+	"\astreams\x18\x04 \x01(\rR\astreams\"\xa0\x01\n" +
+	"\fSessionEvent\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x122\n" +
+	"\x04type\x18\x02 \x01(\x0e2\x1e.leasehold.v1.SessionEventTypeR\x04type\x12\x16\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\":\n" +
 	"\n" +
 	"ClientInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -827,21 +1211,36 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\x11GetSessionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"\x12GetSessionResponse\x12/\n" +
-	"\asession\x18\x01 \x01(\v2\x15.leasehold.v1.SessionR\asession\"\x88\x01\n" +
+	"\asession\x18\x01 \x01(\v2\x15.leasehold.v1.SessionR\asession\"\xc5\x01\n" +
 	"\x13ListSessionsRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x1d\n" +
 	"\n" +
-	"show_ended\x18\x04 \x01(\bR\tshowEnded\"q\n" +
+	"show_ended\x18\x04 \x01(\bR\tshowEnded\x12\x16\n" +
+	"\x06filter\x18\x05 \x01(\tR\x06filter\x12#\n" +
+	"\rshow_activity\x18\x06 \x01(\bR\fshowActivity\"q\n" +
 	"\x14ListSessionsResponse\x121\n" +
 	"\bsessions\x18\x01 \x03(\v2\x15.leasehold.v1.SessionR\bsessions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"-\n" +
 	"\x17TerminateSessionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"K\n" +
 	"\x18TerminateSessionResponse\x12/\n" +
-	"\asession\x18\x01 \x01(\v2\x15.leasehold.v1.SessionR\asession*\\\n" +
+	"\asession\x18\x01 \x01(\v2\x15.leasehold.v1.SessionR\asession\"b\n" +
+	"\x14WatchSessionsRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\tR\x06parent\x12\x16\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\"\x92\x01\n" +
+	"\x15WatchSessionsResponse\x12,\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
+	"\asession\x18\x02 \x01(\v2\x15.leasehold.v1.SessionR\asession\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*\x95\x01\n" +
+	"\x10SessionEventType\x12\"\n" +
+	"\x1eSESSION_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19SESSION_EVENT_TYPE_OPENED\x10\x01\x12 \n" +
+	"\x1cSESSION_EVENT_TYPE_RECLAIMED\x10\x02\x12\x1c\n" +
+	"\x18SESSION_EVENT_TYPE_ENDED\x10\x03*\\\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCLASS_RESUMABLE\x10\x01\x12\x15\n" +
@@ -856,12 +1255,13 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\x1aEND_REASON_GATEWAY_DELETED\x10\x05\x12\x1f\n" +
 	"\x1bEND_REASON_UPSTREAM_CHANGED\x10\x06\x12\x1c\n" +
 	"\x18END_REASON_UPSTREAM_LOST\x10\a\x12\x1a\n" +
-	"\x16END_REASON_OPEN_FAILED\x10\b2\x9b\x02\n" +
+	"\x16END_REASON_OPEN_FAILED\x10\b2\xf7\x02\n" +
 	"\x0eSessionService\x12O\n" +
 	"\n" +
 	"GetSession\x12\x1f.leasehold.v1.GetSessionRequest\x1a .leasehold.v1.GetSessionResponse\x12U\n" +
 	"\fListSessions\x12!.leasehold.v1.ListSessionsRequest\x1a\".leasehold.v1.ListSessionsResponse\x12a\n" +
-	"\x10TerminateSession\x12%.leasehold.v1.TerminateSessionRequest\x1a&.leasehold.v1.TerminateSessionResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\x10TerminateSession\x12%.leasehold.v1.TerminateSessionRequest\x1a&.leasehold.v1.TerminateSessionResponse\x12Z\n" +
+	"\rWatchSessions\x12\".leasehold.v1.WatchSessionsRequest\x1a#.leasehold.v1.WatchSessionsResponse0\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_session_proto_rawDescOnce sync.Once
@@ -875,47 +1275,62 @@ func file_leasehold_v1_session_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_session_proto_rawDescData
 }
 
-var file_leasehold_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_leasehold_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_leasehold_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_leasehold_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_leasehold_v1_session_proto_goTypes = []any{
-	(Class)(0),                       // 0: leasehold.v1.Class
-	(EndReason)(0),                   // 1: leasehold.v1.EndReason
-	(*Session)(nil),                  // 2: leasehold.v1.Session
-	(*ClientInfo)(nil),               // 3: leasehold.v1.ClientInfo
-	(*UpstreamSession)(nil),          // 4: leasehold.v1.UpstreamSession
-	(*SessionEnd)(nil),               // 5: leasehold.v1.SessionEnd
-	(*GetSessionRequest)(nil),        // 6: leasehold.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),       // 7: leasehold.v1.GetSessionResponse
-	(*ListSessionsRequest)(nil),      // 8: leasehold.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 9: leasehold.v1.ListSessionsResponse
-	(*TerminateSessionRequest)(nil),  // 10: leasehold.v1.TerminateSessionRequest
-	(*TerminateSessionResponse)(nil), // 11: leasehold.v1.TerminateSessionResponse
-	(*timestamppb.Timestamp)(nil),    // 12: google.protobuf.Timestamp
+	(SessionEventType)(0),            // 0: leasehold.v1.SessionEventType
+	(Class)(0),                       // 1: leasehold.v1.Class
+	(EndReason)(0),                   // 2: leasehold.v1.EndReason
+	(*Session)(nil),                  // 3: leasehold.v1.Session
+	(*SessionActivity)(nil),          // 4: leasehold.v1.SessionActivity
+	(*SessionEvent)(nil),             // 5: leasehold.v1.SessionEvent
+	(*ClientInfo)(nil),               // 6: leasehold.v1.ClientInfo
+	(*UpstreamSession)(nil),          // 7: leasehold.v1.UpstreamSession
+	(*SessionEnd)(nil),               // 8: leasehold.v1.SessionEnd
+	(*GetSessionRequest)(nil),        // 9: leasehold.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),       // 10: leasehold.v1.GetSessionResponse
+	(*ListSessionsRequest)(nil),      // 11: leasehold.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 12: leasehold.v1.ListSessionsResponse
+	(*TerminateSessionRequest)(nil),  // 13: leasehold.v1.TerminateSessionRequest
+	(*TerminateSessionResponse)(nil), // 14: leasehold.v1.TerminateSessionResponse
+	(*WatchSessionsRequest)(nil),     // 15: leasehold.v1.WatchSessionsRequest
+	(*WatchSessionsResponse)(nil),    // 16: leasehold.v1.WatchSessionsResponse
+	(*timestamppb.Timestamp)(nil),    // 17: google.protobuf.Timestamp
+	(ChangeType)(0),                  // 18: leasehold.v1.ChangeType
 }
 var file_leasehold_v1_session_proto_depIdxs = []int32{
-	0,  // 0: leasehold.v1.Session.class:type_name -> leasehold.v1.Class
-	3,  // 1: leasehold.v1.Session.client:type_name -> leasehold.v1.ClientInfo
-	4,  // 2: leasehold.v1.Session.upstreams:type_name -> leasehold.v1.UpstreamSession
-	12, // 3: leasehold.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	12, // 4: leasehold.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	5,  // 5: leasehold.v1.Session.end:type_name -> leasehold.v1.SessionEnd
-	0,  // 6: leasehold.v1.UpstreamSession.class:type_name -> leasehold.v1.Class
-	1,  // 7: leasehold.v1.SessionEnd.reason:type_name -> leasehold.v1.EndReason
-	12, // 8: leasehold.v1.SessionEnd.time:type_name -> google.protobuf.Timestamp
-	2,  // 9: leasehold.v1.GetSessionResponse.session:type_name -> leasehold.v1.Session
-	2,  // 10: leasehold.v1.ListSessionsResponse.sessions:type_name -> leasehold.v1.Session
-	2,  // 11: leasehold.v1.TerminateSessionResponse.session:type_name -> leasehold.v1.Session
-	6,  // 12: leasehold.v1.SessionService.GetSession:input_type -> leasehold.v1.GetSessionRequest
-	8,  // 13: leasehold.v1.SessionService.ListSessions:input_type -> leasehold.v1.ListSessionsRequest
-	10, // 14: leasehold.v1.SessionService.TerminateSession:input_type -> leasehold.v1.TerminateSessionRequest
-	7,  // 15: leasehold.v1.SessionService.GetSession:output_type -> leasehold.v1.GetSessionResponse
-	9,  // 16: leasehold.v1.SessionService.ListSessions:output_type -> leasehold.v1.ListSessionsResponse
-	11, // 17: leasehold.v1.SessionService.TerminateSession:output_type -> leasehold.v1.TerminateSessionResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	1,  // 0: leasehold.v1.Session.class:type_name -> leasehold.v1.Class
+	6,  // 1: leasehold.v1.Session.client:type_name -> leasehold.v1.ClientInfo
+	7,  // 2: leasehold.v1.Session.upstreams:type_name -> leasehold.v1.UpstreamSession
+	17, // 3: leasehold.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	17, // 4: leasehold.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: leasehold.v1.Session.end:type_name -> leasehold.v1.SessionEnd
+	4,  // 6: leasehold.v1.Session.activity:type_name -> leasehold.v1.SessionActivity
+	5,  // 7: leasehold.v1.Session.events:type_name -> leasehold.v1.SessionEvent
+	17, // 8: leasehold.v1.SessionActivity.last_use_time:type_name -> google.protobuf.Timestamp
+	17, // 9: leasehold.v1.SessionEvent.time:type_name -> google.protobuf.Timestamp
+	0,  // 10: leasehold.v1.SessionEvent.type:type_name -> leasehold.v1.SessionEventType
+	1,  // 11: leasehold.v1.UpstreamSession.class:type_name -> leasehold.v1.Class
+	2,  // 12: leasehold.v1.SessionEnd.reason:type_name -> leasehold.v1.EndReason
+	17, // 13: leasehold.v1.SessionEnd.time:type_name -> google.protobuf.Timestamp
+	3,  // 14: leasehold.v1.GetSessionResponse.session:type_name -> leasehold.v1.Session
+	3,  // 15: leasehold.v1.ListSessionsResponse.sessions:type_name -> leasehold.v1.Session
+	3,  // 16: leasehold.v1.TerminateSessionResponse.session:type_name -> leasehold.v1.Session
+	18, // 17: leasehold.v1.WatchSessionsResponse.type:type_name -> leasehold.v1.ChangeType
+	3,  // 18: leasehold.v1.WatchSessionsResponse.session:type_name -> leasehold.v1.Session
+	9,  // 19: leasehold.v1.SessionService.GetSession:input_type -> leasehold.v1.GetSessionRequest
+	11, // 20: leasehold.v1.SessionService.ListSessions:input_type -> leasehold.v1.ListSessionsRequest
+	13, // 21: leasehold.v1.SessionService.TerminateSession:input_type -> leasehold.v1.TerminateSessionRequest
+	15, // 22: leasehold.v1.SessionService.WatchSessions:input_type -> leasehold.v1.WatchSessionsRequest
+	10, // 23: leasehold.v1.SessionService.GetSession:output_type -> leasehold.v1.GetSessionResponse
+	12, // 24: leasehold.v1.SessionService.ListSessions:output_type -> leasehold.v1.ListSessionsResponse
+	14, // 25: leasehold.v1.SessionService.TerminateSession:output_type -> leasehold.v1.TerminateSessionResponse
+	16, // 26: leasehold.v1.SessionService.WatchSessions:output_type -> leasehold.v1.WatchSessionsResponse
+	23, // [23:27] is the sub-list for method output_type
+	19, // [19:23] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_session_proto_init() }
@@ -923,13 +1338,14 @@ func file_leasehold_v1_session_proto_init() {
 	if File_leasehold_v1_session_proto != nil {
 		return
 	}
+	file_leasehold_v1_gateway_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_session_proto_rawDesc), len(file_leasehold_v1_session_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   10,
+			NumEnums:      3,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

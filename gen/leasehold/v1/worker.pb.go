@@ -342,11 +342,121 @@ func (x *ListWorkersResponse) GetNextPageToken() string {
 	return ""
 }
 
+// WatchWorkersRequest is the request of WatchWorkers.
+type WatchWorkersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resume after this revision; 0 begins with the workers that there are.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchWorkersRequest) Reset() {
+	*x = WatchWorkersRequest{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchWorkersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchWorkersRequest) ProtoMessage() {}
+
+func (x *WatchWorkersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchWorkersRequest.ProtoReflect.Descriptor instead.
+func (*WatchWorkersRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchWorkersRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// WatchWorkersResponse is one change.
+type WatchWorkersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened.
+	Type ChangeType `protobuf:"varint,1,opt,name=type,proto3,enum=leasehold.v1.ChangeType" json:"type,omitempty"`
+	// The worker; of a removed one only name and incarnation. Unset in a bookmark.
+	Worker *Worker `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The revision to resume after.
+	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchWorkersResponse) Reset() {
+	*x = WatchWorkersResponse{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchWorkersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchWorkersResponse) ProtoMessage() {}
+
+func (x *WatchWorkersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchWorkersResponse.ProtoReflect.Descriptor instead.
+func (*WatchWorkersResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WatchWorkersResponse) GetType() ChangeType {
+	if x != nil {
+		return x.Type
+	}
+	return ChangeType_CHANGE_TYPE_UNSPECIFIED
+}
+
+func (x *WatchWorkersResponse) GetWorker() *Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
+func (x *WatchWorkersResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_leasehold_v1_worker_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"\x19leasehold/v1/worker.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x02\n" +
+	"\x19leasehold/v1/worker.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\xc7\x02\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12%\n" +
@@ -367,10 +477,17 @@ const file_leasehold_v1_worker_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"m\n" +
 	"\x13ListWorkersResponse\x12.\n" +
 	"\aworkers\x18\x01 \x03(\v2\x14.leasehold.v1.WorkerR\aworkers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb1\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"1\n" +
+	"\x13WatchWorkersRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x8e\x01\n" +
+	"\x14WatchWorkersResponse\x12,\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12,\n" +
+	"\x06worker\x18\x02 \x01(\v2\x14.leasehold.v1.WorkerR\x06worker\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision2\x8a\x02\n" +
 	"\rWorkerService\x12L\n" +
 	"\tGetWorker\x12\x1e.leasehold.v1.GetWorkerRequest\x1a\x1f.leasehold.v1.GetWorkerResponse\x12R\n" +
-	"\vListWorkers\x12 .leasehold.v1.ListWorkersRequest\x1a!.leasehold.v1.ListWorkersResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\vListWorkers\x12 .leasehold.v1.ListWorkersRequest\x1a!.leasehold.v1.ListWorkersResponse\x12W\n" +
+	"\fWatchWorkers\x12!.leasehold.v1.WatchWorkersRequest\x1a\".leasehold.v1.WatchWorkersResponse0\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_worker_proto_rawDescOnce sync.Once
@@ -384,28 +501,35 @@ func file_leasehold_v1_worker_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_worker_proto_rawDescData
 }
 
-var file_leasehold_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_leasehold_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_leasehold_v1_worker_proto_goTypes = []any{
 	(*Worker)(nil),                // 0: leasehold.v1.Worker
 	(*GetWorkerRequest)(nil),      // 1: leasehold.v1.GetWorkerRequest
 	(*GetWorkerResponse)(nil),     // 2: leasehold.v1.GetWorkerResponse
 	(*ListWorkersRequest)(nil),    // 3: leasehold.v1.ListWorkersRequest
 	(*ListWorkersResponse)(nil),   // 4: leasehold.v1.ListWorkersResponse
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*WatchWorkersRequest)(nil),   // 5: leasehold.v1.WatchWorkersRequest
+	(*WatchWorkersResponse)(nil),  // 6: leasehold.v1.WatchWorkersResponse
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(ChangeType)(0),               // 8: leasehold.v1.ChangeType
 }
 var file_leasehold_v1_worker_proto_depIdxs = []int32{
-	5, // 0: leasehold.v1.Worker.register_time:type_name -> google.protobuf.Timestamp
+	7, // 0: leasehold.v1.Worker.register_time:type_name -> google.protobuf.Timestamp
 	0, // 1: leasehold.v1.GetWorkerResponse.worker:type_name -> leasehold.v1.Worker
 	0, // 2: leasehold.v1.ListWorkersResponse.workers:type_name -> leasehold.v1.Worker
-	1, // 3: leasehold.v1.WorkerService.GetWorker:input_type -> leasehold.v1.GetWorkerRequest
-	3, // 4: leasehold.v1.WorkerService.ListWorkers:input_type -> leasehold.v1.ListWorkersRequest
-	2, // 5: leasehold.v1.WorkerService.GetWorker:output_type -> leasehold.v1.GetWorkerResponse
-	4, // 6: leasehold.v1.WorkerService.ListWorkers:output_type -> leasehold.v1.ListWorkersResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8, // 3: leasehold.v1.WatchWorkersResponse.type:type_name -> leasehold.v1.ChangeType
+	0, // 4: leasehold.v1.WatchWorkersResponse.worker:type_name -> leasehold.v1.Worker
+	1, // 5: leasehold.v1.WorkerService.GetWorker:input_type -> leasehold.v1.GetWorkerRequest
+	3, // 6: leasehold.v1.WorkerService.ListWorkers:input_type -> leasehold.v1.ListWorkersRequest
+	5, // 7: leasehold.v1.WorkerService.WatchWorkers:input_type -> leasehold.v1.WatchWorkersRequest
+	2, // 8: leasehold.v1.WorkerService.GetWorker:output_type -> leasehold.v1.GetWorkerResponse
+	4, // 9: leasehold.v1.WorkerService.ListWorkers:output_type -> leasehold.v1.ListWorkersResponse
+	6, // 10: leasehold.v1.WorkerService.WatchWorkers:output_type -> leasehold.v1.WatchWorkersResponse
+	8, // [8:11] is the sub-list for method output_type
+	5, // [5:8] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_worker_proto_init() }
@@ -413,13 +537,14 @@ func file_leasehold_v1_worker_proto_init() {
 	if File_leasehold_v1_worker_proto != nil {
 		return
 	}
+	file_leasehold_v1_gateway_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_worker_proto_rawDesc), len(file_leasehold_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
