@@ -83,7 +83,7 @@ func (p *plaintext) flag(cmd *cobra.Command) {
 // check says whether all addresses may be used. They are given as flag and
 // address in turn.
 func (p *plaintext) check(pairs ...string) error {
-	if !p.insecure && len(pairs) == 0 {
+	if !p.insecure {
 		return usage.Errorf("certificates are not supported yet, so processes can speak to each other without TLS only: " +
 			"add --insecure, which accepts loopback addresses only")
 	}

@@ -20,6 +20,8 @@ const (
 	defaultDevListen  = "127.0.0.1:8080"
 	defaultDevWorkers = 2
 	maxDevWorkers     = 64
+	// controlPlaneDir is the control plane's directory in the data directory.
+	controlPlaneDir = "controlplane"
 )
 
 // dev is the command's flags.
@@ -97,11 +99,14 @@ func stateDir() (string, error) {
 }
 
 func (d *dev) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) (err error) {
-	lock, err := dirlock.Acquire(d.dataDir)
-	if err != nil {
-		return err
+	// The second directory is what `leasehold controlplane` would lock.
+	for _, dir := range []string{d.dataDir, filepath.Join(d.dataDir, controlPlaneDir)} {
+		lock, err := dirlock.Acquire(dir)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
 	}
-	defer lock.Release()
 	listeners, err := d.open()
 	if err != nil {
 		return err

@@ -169,6 +169,7 @@ func TestSecondDevOnADataDirectoryFailsClearly(t *testing.T) {
 	defer dev.stop()
 	for _, args := range [][]string{
 		{"dev", "--data-dir", dir, "--listen", "127.0.0.1:0", "--control-listen", "127.0.0.1:0"},
+		{"controlplane", "--insecure", "--embedded-etcd", "--data-dir", filepath.Join(dir, controlPlaneDir), "--listen", "127.0.0.1:0"},
 	} {
 		if code, _, stderr := call(t, "", args...); code != exitFailed || !strings.Contains(stderr, "is in use by another leasehold") {
 			t.Errorf("second dev: got exit code %d and %q, want 1 and a word of the directory", code, stderr)

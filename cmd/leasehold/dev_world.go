@@ -112,7 +112,7 @@ func (w *world) runControlPlane(ctx context.Context, health func(error)) error {
 	return controlplane.Run(ctx, controlplane.Config{
 		Listener:     w.listeners.control,
 		EmbeddedEtcd: true,
-		DataDir:      filepath.Join(w.flags.dataDir, "controlplane"),
+		DataDir:      filepath.Join(w.flags.dataDir, controlPlaneDir),
 		Version:      version.Number(),
 		Logger:       w.logger.Named("controlplane"),
 		Metrics:      prometheus.WrapRegistererWith(prometheus.Labels{"part": "controlplane"}, w.registry),

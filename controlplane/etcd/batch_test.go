@@ -192,8 +192,9 @@ func TestFullQueueRefuses(t *testing.T) {
 			return step{}, true, 0, nil
 		}}
 	}
-	if _, err := s.Claim(testContext(t), newSession(), w.record()); !errors.Is(err, store.ErrBusy) {
-		t.Errorf("claim with a full queue: %v, want ErrBusy", err)
+	ctx := testContext(t)
+	if _, err := s.Claim(ctx, newSession(), w.record()); !errors.Is(err, store.ErrBusy) || ctx.Err() != nil {
+		t.Errorf("claim with a full queue: %v, want ErrBusy at once", err)
 	}
 }
 

@@ -116,6 +116,20 @@ func TestEndDeletesTheWish(t *testing.T) {
 	}
 }
 
+// A wish that comes after the end would stay for ever.
+func TestLateWishIsNotRecorded(t *testing.T) {
+	s := newStore(t)
+	w, key := register(t, s), newSession()
+	revision := w.claim(t, s, key)
+	mustEnd(t, s, w, key)
+	if at, err := s.wish(testContext(t), key, "", revision); err != nil || at != 0 {
+		t.Errorf("wish: %d, %v; want none", at, err)
+	}
+	if exists(t, s, endingKey(key)) {
+		t.Error("a wish was recorded after the end")
+	}
+}
+
 func TestSave(t *testing.T) {
 	s := newStore(t)
 	w, key := register(t, s), newSession()

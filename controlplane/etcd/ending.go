@@ -39,14 +39,20 @@ func (s *Store) WishEnd(ctx context.Context, key session.Key, reason leaseholdv1
 		case read.Responses[1].GetResponseRange().Count >= store.MaxEndings:
 			return 0, fmt.Errorf("terminate %s: %w", key.Name(), store.ErrTooManyEndings)
 		}
-		resp, err := s.txn(ctx, "terminate",
-			[]clientv3.Cmp{unchanged(sessionKey(key), revision)},
-			[]clientv3.Op{clientv3.OpPut(endingKey(key), wish)}, nil)
-		if err != nil {
-			return 0, err
-		}
-		if resp.Succeeded {
-			return resp.Header.Revision, nil
+		if at, err := s.wish(ctx, key, wish, revision); err != nil || at > 0 {
+			return at, err
 		}
 	}
+}
+
+// wish records a wish if the record is still the one of revision, and returns
+// the wish's revision; 0 if it is not.
+func (s *Store) wish(ctx context.Context, key session.Key, wish string, revision int64) (int64, error) {
+	resp, err := s.txn(ctx, "terminate",
+		[]clientv3.Cmp{unchanged(sessionKey(key), revision)},
+		[]clientv3.Op{clientv3.OpPut(endingKey(key), wish)}, nil)
+	if err != nil || !resp.Succeeded {
+		return 0, err
+	}
+	return resp.Header.Revision, nil
 }

@@ -160,6 +160,35 @@ func TestInvalidDefinitionLeavesTheLastValidOne(t *testing.T) {
 	if g := f.last().Gateways.Entries["good"]; g.GetStatus().GetRevision() != good.Status.Revision {
 		t.Errorf("got %v, want the valid definition of revision %d", g, good.Status.Revision)
 	}
+	again, err := s.Snapshot(testContext(t), f.last())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := again.Gateways.Entries["good"]; g.GetStatus().GetRevision() != good.Status.Revision {
+		t.Errorf("read again: got %v, want the valid definition", g)
+	}
+}
+
+func TestUpdatesOfOneGatewayDoNotUndoEachOther(t *testing.T) {
+	s := openStore(t, ownServer(t), nil)
+	define(t, s, "both")
+	describe := func(g *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+		g.Description = "described"
+		return g, nil
+	}
+	calls := 0
+	g, err := s.UpdateGateway(testContext(t), "both", "", func(g *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+		if calls++; calls == 1 {
+			if _, err := s.UpdateGateway(testContext(t), "both", "", describe); err != nil {
+				return nil, err
+			}
+		}
+		g.Labels = map[string]string{"a": "b"}
+		return g, nil
+	})
+	if err != nil || g.Description != "described" || g.Labels["a"] != "b" {
+		t.Errorf("got %v, %v; want both changes", g, err)
+	}
 }
 
 func TestFollowSaysThatEtcdIsAwayAndReturns(t *testing.T) {

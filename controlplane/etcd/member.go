@@ -34,17 +34,22 @@ func (s *Store) Register(ctx context.Context, worker string, info *leaseholdv1.W
 		return 0, store.Lease{}, s.wrap(ctx, "register", err)
 	}
 	incarnation = put.Header.Revision
+	return incarnation, lease, s.join(ctx, worker, incarnation, lease, newMemberValue(info, now))
+}
+
+// join puts the member key of an incarnation, if it is still the worker's newest.
+func (s *Store) join(ctx context.Context, worker string, incarnation int64, lease store.Lease, value memberValue) error {
 	resp, err := s.txn(ctx, "register",
 		[]clientv3.Cmp{unchanged(incarnationKey(worker), incarnation)},
-		[]clientv3.Op{clientv3.OpPut(memberKey(worker, incarnation), encode(newMemberValue(info, now)), clientv3.WithLease(clientv3.LeaseID(lease.ID)))},
+		[]clientv3.Op{clientv3.OpPut(memberKey(worker, incarnation), encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID)))},
 		nil)
 	if err != nil {
-		return 0, store.Lease{}, again(err)
+		return again(err)
 	}
 	if !resp.Succeeded { // it registered again meanwhile
-		return 0, store.Lease{}, fmt.Errorf("register %s: %w", worker, store.ErrUnavailable)
+		return fmt.Errorf("register %s: %w", worker, store.ErrUnavailable)
 	}
-	return incarnation, lease, nil
+	return nil
 }
 
 func (s *Store) grant(ctx context.Context, op string) (store.Lease, error) {
@@ -116,6 +121,11 @@ func (s *Store) Readopt(ctx context.Context, worker string, incarnation int64, i
 	if read.condemned || read.over(incarnation) {
 		return store.Lease{}, fmt.Errorf("re-adopt %s: %w", worker, session.ErrCondemned)
 	}
+	return s.readopt(ctx, worker, incarnation, info, read)
+}
+
+// readopt does it, if what was read is still so.
+func (s *Store) readopt(ctx context.Context, worker string, incarnation int64, info *leaseholdv1.WorkerInfo, read membership) (store.Lease, error) {
 	lease, err := s.grant(ctx, "readopt")
 	if err != nil {
 		return store.Lease{}, err

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/leasehold/leasehold/controlplane/session"
+	"github.com/leasehold/leasehold/controlplane/store"
 )
 
 func TestIncarnationIsTheRevisionOfTheFirstPut(t *testing.T) {
@@ -26,6 +27,22 @@ func TestIncarnationIsTheRevisionOfTheFirstPut(t *testing.T) {
 	}
 	if again <= w.incarnation {
 		t.Errorf("registered again as %d, want more than %d", again, w.incarnation)
+	}
+}
+
+func TestLateRegistrationDoesNotBringBackAnEarlierIncarnation(t *testing.T) {
+	s := newStore(t)
+	w := register(t, s)
+	w.kill(t, s)
+	_, lease, err := s.Register(testContext(t), w.id, someInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.join(testContext(t), w.id, w.incarnation, lease, memberValue{}); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("late registration: %v, want ErrUnavailable", err)
+	}
+	if exists(t, s, memberKey(w.id, w.incarnation)) {
+		t.Error("an incarnation that is over is alive")
 	}
 }
 
@@ -109,8 +126,71 @@ func TestReadopt(t *testing.T) {
 	}
 }
 
-// The list of what left is written by a later put, whose revision is another:
-// the incarnation stays what it was.
+// What a re-adoption read may be old when it writes: it is refused then, and does
+// neither bring back what is over nor take the key from a later re-adoption,
+// whose lease is the one that the worker renews.
+func TestLateReadoptionChangesNothing(t *testing.T) {
+	tests := []struct {
+		name      string
+		meanwhile func(t *testing.T, s *Store, w alive) (lease int64)
+		want      error
+	}{
+		{"it re-adopted again", func(t *testing.T, s *Store, w alive) int64 {
+			lease, err := s.Readopt(testContext(t), w.id, w.incarnation, someInfo)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return lease.ID
+		}, store.ErrUnavailable},
+		{"a session was reclaimed", func(t *testing.T, s *Store, w alive) int64 {
+			key := newSession()
+			if _, err := s.client.Put(testContext(t), sessionKey(key), mustEncode(t, w.record())); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := s.Reclaim(testContext(t), key, register(t, s).taker(resolve(t, s, key))); err != nil {
+				t.Fatal(err)
+			}
+			return 0
+		}, session.ErrCondemned},
+		{"it left", func(t *testing.T, s *Store, w alive) int64 {
+			if err := s.Leave(testContext(t), w.id, w.incarnation, 0); err != nil {
+				t.Fatal(err)
+			}
+			return 0
+		}, session.ErrCondemned},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStore(t)
+			w := register(t, s)
+			w.kill(t, s)
+			read, err := s.readMembership(testContext(t), "readopt", w.id, w.incarnation)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lease := tt.meanwhile(t, s, w)
+			if _, err := s.readopt(testContext(t), w.id, w.incarnation, someInfo, read); !errors.Is(err, tt.want) {
+				t.Errorf("late re-adoption: %v, want %v", err, tt.want)
+			}
+			now, err := s.readMembership(testContext(t), "readopt", w.id, w.incarnation)
+			if err != nil || now.lease() != lease {
+				t.Errorf("member key hangs on lease %d, %v; want %d", now.lease(), err, lease)
+			}
+		})
+	}
+}
+
+func mustEncode(t testing.TB, rec *session.Record) string {
+	t.Helper()
+	value, err := encodeProto(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// That it left is written by a later put, whose revision is another: the
+// incarnation stays what it was.
 func TestLeaveKeepsTheIncarnationAndCanBeRepeated(t *testing.T) {
 	s := newStore(t)
 	w := register(t, s)

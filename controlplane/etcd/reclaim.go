@@ -17,12 +17,16 @@ import (
 // holds only while the record is the one that named the owner. It returns
 // ErrNotFound when there is no record.
 func (s *Store) Resolve(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error) {
-	name := sessionKey(key)
-	read, err := s.get(ctx, "resolve", name)
+	read, err := s.get(ctx, "resolve", sessionKey(key))
 	if err != nil {
 		return nil, err
 	}
-	kv := first(read.Kvs)
+	return s.resolve(ctx, key, first(read.Kvs))
+}
+
+// resolve begins with the record as it was read in kv, nil for none.
+func (s *Store) resolve(ctx context.Context, key session.Key, kv *mvccpb.KeyValue) (*leaseholdv1.ResolveResponse, error) {
+	name := sessionKey(key)
 	for kv != nil {
 		rec, err := decodeRecord(kv)
 		if err != nil {

@@ -147,6 +147,26 @@ func TestResolveSaysWhetherTheOwnerIsAlive(t *testing.T) {
 	}
 }
 
+// Between the read of the record and that of its owner the session may move: the
+// answer is then the new owner's, and never the old record with another's life.
+func TestResolveIsOneStateOfTheStore(t *testing.T) {
+	s := newStore(t)
+	owner, taker, key := register(t, s), register(t, s), newSession()
+	owner.claim(t, s, key)
+	read, err := s.client.Get(testContext(t), sessionKey(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner.kill(t, s)
+	if _, _, err := s.Reclaim(testContext(t), key, taker.taker(resolve(t, s, key))); err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.resolve(testContext(t), key, read.Kvs[0])
+	if err != nil || res.Record.Worker != taker.id || !res.OwnerAlive || res.IncarnationRevision != taker.incarnation {
+		t.Errorf("resolved %v, %v; want the taker, alive", res, err)
+	}
+}
+
 // What is left of an incarnation goes all at once, and only when it is over: a
 // worker must not come back in between.
 func TestCollectIncarnations(t *testing.T) {

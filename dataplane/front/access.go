@@ -34,14 +34,14 @@ func (a *Access) check(r *http.Request) (origin string, err error) {
 	sentTo := a.host(r)
 	host := hostname(sentTo)
 	if (a.Loopback || len(a.Hosts) > 0) && !(a.Loopback && isLoopback(host)) && !containsFold(a.Hosts, host) {
-		return "", fmt.Errorf("Host: %.128q is not admitted", sentTo)
+		return "", fmt.Errorf("header Host: %.128q is not admitted", sentTo)
 	}
 	origins := r.Header["Origin"]
 	if len(origins) == 0 {
 		return "", nil
 	}
 	if len(origins) > 1 || !a.admitsOrigin(origins[0], sentTo) {
-		return "", fmt.Errorf("Origin: %.128q is not admitted", origins[0])
+		return "", fmt.Errorf("header Origin: %.128q is not admitted", origins[0])
 	}
 	return origins[0], nil
 }
