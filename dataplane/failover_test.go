@@ -84,9 +84,14 @@ func TestWorkerDropsItsSessionsWhenItsIncarnationIsOver(t *testing.T) {
 	c := newClient(t, "g")
 	c.initialize(owner)
 	c.call(owner)
-	p.kill(owner.id) // its next renewal is refused, and so is its re-adoption
-	if status, got := c.call(other); status != 200 || got != "2" {
-		t.Fatalf("call at the other worker: got %d %q, want 200 \"2\"", status, got)
+	p.kill(owner.id)            // its next renewal is refused, and so is its re-adoption
+	for calls := 2; ; calls++ { // the other worker learns of it in a moment
+		if status, got := c.call(other); status != 200 || got != fmt.Sprint(calls) {
+			t.Fatalf("call at the other worker: got %d %q, want 200 %q", status, got, fmt.Sprint(calls))
+		}
+		if p.live()[0].GetWorker() == other.id {
+			break
+		}
 	}
 	eventually(t, "the old owner forwards", func() bool {
 		status, _ := c.call(owner)

@@ -102,7 +102,7 @@ func assemble(cfg Config) (*worker, error) {
 	w.peers = forward.NewServer(w.router)
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
-			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"),
+			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current,
 			Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
 		}),
 		TLSConfig: cfg.TLS, ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: front.MaxHeaderBytes,
@@ -206,6 +206,13 @@ func (w *worker) leave() {
 	if err := w.control.Leave(ctx); err != nil {
 		w.cfg.Logger.Warn("lease not given back; the sessions go on once it has run out", "error", err)
 	}
+}
+
+// current reports whether this worker has heard of everything that the others
+// may act on: it has, while it holds its lease.
+func (w *worker) current() bool {
+	authority := w.control.Authority()
+	return authority.Holds(authority.Incarnation())
 }
 
 // registered notes a new registration.

@@ -52,12 +52,13 @@ type ClientConfig struct {
 // Store is the control plane's state in etcd. It is safe to call from many
 // goroutines. Claim, Save and End are answered while Run runs.
 type Store struct {
-	client *clientv3.Client
-	log    hclog.Logger
-	ttl    time.Duration
-	reread time.Duration // how often Follow reads everything again
-	counts *counts
-	writes *batcher
+	client   *clientv3.Client
+	log      hclog.Logger
+	ttl      time.Duration
+	reread   time.Duration // how often Follow reads everything again
+	patience time.Duration // how long that may fail before Follow says so
+	counts   *counts
+	writes   *batcher
 }
 
 // Open returns a store that connects to etcd when it is first used. An error
@@ -88,7 +89,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
-	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, counts: count}
+	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, patience: patience, counts: count}
 	s.writes = newBatcher(s)
 	return s, nil
 }

@@ -15,6 +15,9 @@ import (
 const (
 	// rereadEvery bounds how long something that a watch missed stays missed.
 	rereadEvery = time.Minute
+	// patience is how long reading may fail before it is said: an election in
+	// etcd is shorter and concerns nobody.
+	patience = 3 * time.Second
 	// watchTimeout bounds how long it takes to begin a watch.
 	watchTimeout = 2 * time.Second
 	firstPause   = 50 * time.Millisecond
@@ -25,8 +28,8 @@ const (
 type Follower interface {
 	// Publish is given each new state. It must not block.
 	Publish(*store.Snapshot)
-	// Lost is told that the state can no longer be followed, and why; the next
-	// Publish says that it can again.
+	// Lost is told that the state could not be followed for a while, and why; the
+	// next Publish says that it can again.
 	Lost(error)
 }
 
@@ -37,19 +40,22 @@ type Follower interface {
 // again; and also every minute, because a watch alone does not prove absence.
 // Follow returns when ctx ends.
 func (s *Store) Follow(ctx context.Context, f Follower) {
-	pause := firstPause
+	pause, failing := firstPause, time.Time{}
 	var known *store.Snapshot
 	for ctx.Err() == nil {
 		snap, err := s.Snapshot(ctx, known)
 		if err == nil {
-			known, pause = snap, firstPause
+			known, pause, failing = snap, firstPause, time.Time{}
 			f.Publish(known)
 			known, err = s.watch(ctx, known, f)
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		if !errors.Is(err, errGap) {
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		if time.Since(failing) >= s.patience {
 			f.Lost(err)
 		}
 		s.log.Warn("following etcd was interrupted", "error", err, "again_in", pause)

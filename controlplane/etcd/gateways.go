@@ -132,7 +132,7 @@ func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(
 		if etag != "" && etag != stored.Etag {
 			return nil, fmt.Errorf("update %s: %w", stored.Name, gateway.ErrETagMismatch)
 		}
-		changed, err := change(stored)
+		changed, err := change(proto.CloneOf(stored))
 		if err != nil {
 			return nil, err
 		}

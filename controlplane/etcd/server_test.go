@@ -121,7 +121,7 @@ func TestFollowSaysThatEtcdIsAwayAndThatItIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.reread = 100 * time.Millisecond
+	s.reread, s.patience = 100*time.Millisecond, 100*time.Millisecond
 	f := follow(t, s)
 	server.Close()
 	waitFor(t, func() bool { return f.lastLost() != nil })

@@ -3,7 +3,10 @@ package forward
 import (
 	"context"
 	"errors"
+	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,12 +39,10 @@ type lane struct {
 	since  time.Time
 }
 
-// broken reports whether the stream has ended.
-func (l *lane) broken() bool { return l.stream.Context().Err() != nil }
-
 // peer is another worker.
 type peer struct {
-	conn *grpc.ClientConn
+	conn   *grpc.ClientConn
+	socket atomic.Pointer[syscall.RawConn] // of the newest connection; nil if it has none
 
 	mu     sync.Mutex // guards what follows
 	idle   []*lane    // the last used one last
@@ -49,7 +50,9 @@ type peer struct {
 }
 
 func dial(address string) (*peer, error) {
+	p := &peer{}
 	conn, err := grpc.NewClient(address,
+		grpc.WithContextDialer(p.connect),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -65,7 +68,40 @@ func dial(address string) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &peer{conn: conn}, nil
+	p.conn = conn
+	return p, nil
+}
+
+// connect makes a connection and keeps hold of its socket.
+func (p *peer) connect(ctx context.Context, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if sys, ok := conn.(syscall.Conn); ok {
+		if raw, err := sys.SyscallConn(); err == nil {
+			p.socket.Store(&raw)
+		}
+	}
+	return conn, nil
+}
+
+// hungUp reports whether the other worker has closed its end of the connection,
+// as its death does. The kernel knows it before gRPC has read it, and a request
+// written in between would have an outcome that nobody knows.
+func (p *peer) hungUp() bool {
+	raw := p.socket.Load()
+	if raw == nil {
+		return false
+	}
+	closed := false
+	err := (*raw).Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		closed = err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return err != nil || closed
 }
 
 // lane returns a free stream, or makes one within ctx.
@@ -78,7 +114,7 @@ func (p *peer) lane(ctx context.Context) (*lane, error) {
 		if l == nil {
 			return p.open(ctx)
 		}
-		if !l.broken() {
+		if l.stream.Context().Err() == nil && !p.hungUp() {
 			return l, nil
 		}
 		l.cancel()
@@ -107,11 +143,27 @@ func (p *peer) open(ctx context.Context) (*lane, error) {
 	stop := context.AfterFunc(ctx, cancel)
 	defer stop()
 	stream, err := leaseholdv1.NewPeerServiceClient(p.conn).Forward(own)
+	if err == nil {
+		err = established(stream)
+	}
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	return &lane{stream: stream, cancel: cancel}, nil
+}
+
+// established waits until the other worker has taken the stream. Before that,
+// gRPC may try another connection by itself, and whether a request was sent could
+// not be told.
+func established(stream leaseholdv1.PeerService_ForwardClient) error {
+	header, err := stream.Header()
+	if err == nil && header == nil {
+		if _, err = stream.Recv(); err == nil {
+			err = errors.New("the stream began without a header")
+		}
+	}
+	return err
 }
 
 // keep makes a stream available again, and ends those that have waited too long.

@@ -98,6 +98,9 @@ func (s *Server) end() {
 
 // Forward implements leaseholdv1.PeerServiceServer.
 func (s *Server) Forward(stream leaseholdv1.PeerService_ForwardServer) error {
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
 	for {
 		target, request, err := receiveRequest(stream)
 		if err == io.EOF {

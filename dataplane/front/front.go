@@ -53,7 +53,10 @@ type Config struct {
 	Opener Opener
 	Router Router
 	Access Access
-	Logger hclog.Logger
+	// Current reports whether the key ring is certainly the newest: no id is
+	// made with a key before every worker that holds a lease has it.
+	Current func() bool
+	Logger  hclog.Logger
 }
 
 // Handler is the HTTP handler for clients. Safe for concurrent use.
@@ -94,7 +97,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if world.Gateways[gateway] == nil {
-		refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, nil, "no gateway "+clip(gateway))
+		noGateway(w, r, gateway)
 		return
 	}
 	switch r.Method {
@@ -106,6 +109,26 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", "GET, POST, DELETE")
 		refuse(w, http.StatusMethodNotAllowed, mcp.CodeInvalidRequest, nil, "method "+clip(r.Method)+" is not allowed")
 	}
+}
+
+// noGateway answers a request to a gateway that there is not, or no longer: then
+// the sessions of it that clients still have are over.
+func noGateway(w http.ResponseWriter, r *http.Request, gateway string) {
+	var rpcID []byte
+	if r.Method == http.MethodPost {
+		body, ok := readBody(w, r)
+		if !ok {
+			return
+		}
+		if e, err := mcp.Parse(body, mcp.Limits{}); err == nil && !e.Batch && e.First().Kind == mcp.KindRequest {
+			rpcID = e.First().ID
+		}
+	}
+	if len(r.Header[mcp.HeaderSessionID]) > 0 {
+		mcp.WriteSessionNotFound(w, rpcID)
+		return
+	}
+	refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, rpcID, "no gateway "+clip(gateway))
 }
 
 // gatewayOf returns the gateway's id in /gateways/{id}/mcp.
@@ -200,7 +223,7 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request, request *session
 	}
 	hint, err := world.Ring.Open(id[0], request.Gateway, request.Principal)
 	switch {
-	case errors.Is(err, sessionid.ErrUnknownKey):
+	case errors.Is(err, sessionid.ErrUnknownKey) && !h.cfg.Current():
 		mcp.WriteUnavailable(w, rpcID, "the session id's key is not known here yet")
 		return
 	case err != nil:

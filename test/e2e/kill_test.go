@@ -32,7 +32,7 @@ func TestSessionsGoOnWhenTheirOwnerIsKilled(t *testing.T) {
 	seen := len(report(t, remote).Entries)
 
 	killed := time.Now()
-	c.KillBetweenCalls(t, dead)
+	dead.Kill()
 	took := make([]time.Duration, len(f.members))
 	each(t, sessions, f.members, func(i int, m *member) error {
 		start := time.Now()
@@ -126,7 +126,7 @@ func TestFirstCallsOnAnOrphanAreAllAnswered(t *testing.T) {
 	}
 	opened := report(t, remote).Opened
 
-	c.KillBetweenCalls(t, owner)
+	owner.Kill()
 	var group sync.WaitGroup
 	group.Go(func() { callTogether(t, c, all, crowd) })
 	group.Go(func() {

@@ -43,6 +43,7 @@ var small = cluster.Config{Workers: workers, Race: true}
 var common struct {
 	once    sync.Once
 	cluster *cluster.Cluster
+	dir     string
 	err     error
 	faults  []string
 }
@@ -52,6 +53,7 @@ func TestMain(m *testing.M) {
 	if common.cluster != nil {
 		common.cluster.Close()
 	}
+	os.RemoveAll(common.dir)
 	cluster.RemoveBinaries()
 	os.Exit(code)
 }
@@ -61,9 +63,10 @@ func shared(t *testing.T) *cluster.Cluster {
 	t.Helper()
 	common.once.Do(func() {
 		cfg := full
-		if cfg.Dir, common.err = os.MkdirTemp("", "leasehold-e2e-"); common.err != nil {
+		if common.dir, common.err = os.MkdirTemp("", "leasehold-e2e-"); common.err != nil {
 			return
 		}
+		cfg.Dir = common.dir
 		start := time.Now()
 		common.cluster, common.err = cluster.Start(context.Background(), cfg)
 		t.Logf("%d etcd members, %d control planes and %d workers are ready after %v",

@@ -3,18 +3,15 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/leasehold/leasehold/test/internal/cluster"
+	"github.com/leasehold/leasehold/test/internal/npm"
 )
 
 // typescript is the directory of the scripts and their packages.
@@ -26,28 +23,9 @@ const scriptLimit = time.Minute
 // needPackages installs the npm packages unless those of the lock file are there.
 func needPackages(t *testing.T) {
 	t.Helper()
-	for _, tool := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatalf("%s is not installed; Node.js 20 or later with npm is needed: apt-get install -y nodejs npm, or brew install node", tool)
-		}
-	}
-	lock, err := os.ReadFile(filepath.Join(typescript, "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(lock)
-	want, stamp := hex.EncodeToString(sum[:]), filepath.Join(typescript, "node_modules", ".leasehold-lock")
-	if have, err := os.ReadFile(stamp); err == nil && string(have) == want {
-		return
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund")
-	cmd.Dir = typescript
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci in test/e2e/%s: %v\n%s", typescript, err, out)
-	}
-	if err := os.WriteFile(stamp, []byte(want), 0o644); err != nil {
+	if err := npm.Install(ctx, typescript); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -134,13 +112,7 @@ func TestTypeScriptClientOfBothErasFallsBackToASession(t *testing.T) {
 }
 
 func TestLockFileNamesNoHost(t *testing.T) {
-	lock, err := os.ReadFile(filepath.Join(typescript, "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A host in the lock file is asked by everybody, though it may be a mirror
-	// that only the machine knows where the file was written.
-	if at := bytes.Index(lock, []byte(`"resolved"`)); at >= 0 {
-		t.Errorf("the lock file has %.120q; make it with the .npmrc beside it", lock[at:])
+	if err := npm.CheckLock(typescript); err != nil {
+		t.Error(err)
 	}
 }

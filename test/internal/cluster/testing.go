@@ -2,15 +2,12 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"net/netip"
 	"testing"
 	"time"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 	"github.com/leasehold/leasehold/test/internal/ledger"
 	"github.com/leasehold/leasehold/test/internal/poll"
-	"github.com/leasehold/leasehold/test/internal/sockets"
 )
 
 // Test starts a cluster for a test. When the test is over it is closed; if the
@@ -35,25 +32,6 @@ func Test(tb testing.TB, cfg Config) *Cluster {
 		}
 	})
 	return c
-}
-
-// KillBetweenCalls kills a worker with SIGKILL and waits until no other process
-// believes itself connected to it. A request that another worker sends to it in
-// between is one in flight: nobody can tell whether it was carried out.
-func (c *Cluster) KillBetweenCalls(tb testing.TB, w *Worker) {
-	tb.Helper()
-	w.Kill()
-	peer := netip.MustParseAddrPort(w.Peer)
-	_, err := poll.Until(tb.Context(), 5*time.Second, func(context.Context) error {
-		connected, err := sockets.Connected(peer)
-		if err == nil && connected {
-			err = errors.New("other workers have not seen that their connections broke")
-		}
-		return err
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
 }
 
 // Serve starts a ledger, puts a gateway in front of it and waits until every
