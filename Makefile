@@ -14,7 +14,7 @@ FUZZTIME ?= 5s
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/leasehold
@@ -67,6 +67,14 @@ race: ## Run the tests beside the code under the race detector
 .PHONY: e2e
 e2e: ## Run the tests that start real processes
 	go test -race -count=1 -v -timeout 20m ./test/e2e/...
+
+.PHONY: conformance
+conformance: ## Compare the official suite's results directly and through two workers
+	go test -race -count=1 -v ./test/conformance
+
+.PHONY: conformance-proxy-trial
+conformance-proxy-trial: ## Run the suite through a bare reverse proxy, ten times, for comparison
+	go test -count=1 -v ./test/conformance -args -proxy-trial 10
 
 .PHONY: bench
 bench: ## Measure calls per second and CPU beside a direct connection and a bare proxy (ARGS=…)
