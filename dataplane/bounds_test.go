@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/leasehold/leasehold/dataplane"
 	"github.com/leasehold/leasehold/dataplane/session"
 )
 
@@ -265,6 +266,24 @@ func TestNothingOfTheCallersIdentityReachesTheUpstream(t *testing.T) {
 	if got := seen[0].URL.String(); got != "/own/path?own=1" {
 		t.Errorf("upstream URL: got %s, want its own path and query", got)
 	}
+}
+
+func TestSessionsOfAWorkerAreBounded(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	w := startWorkerWith(t, p, func(cfg *dataplane.Config) { cfg.MaxSessions = 2 })
+	first, second := newClient(t, "g"), newClient(t, "g")
+	first.initialize(w)
+	second.initialize(w)
+	resp, body := newClient(t, "g").do(w, http.MethodPost, initialize)
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "2 sessions") {
+		t.Errorf("third session: got %d %s, want 503 with Retry-After that names the bound", resp.StatusCode, body)
+	}
+	if u.opened != 2 {
+		t.Errorf("upstream sessions opened: got %d, want 2", u.opened)
+	}
+	first.do(w, http.MethodDelete, "")
+	newClient(t, "g").initialize(w) // the place is free again
 }
 
 func TestBrowsersOfAdmittedOriginsMayReadAnswers(t *testing.T) {

@@ -31,6 +31,11 @@ type worker struct {
 
 func startWorker(tb testing.TB, p *plane) *worker {
 	tb.Helper()
+	return startWorkerWith(tb, p, func(*dataplane.Config) {})
+}
+
+func startWorkerWith(tb testing.TB, p *plane, change func(*dataplane.Config)) *worker {
+	tb.Helper()
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -52,6 +57,7 @@ func startWorker(tb testing.TB, p *plane) *worker {
 			}
 		},
 	}
+	change(&cfg)
 	w.url = "http://" + cfg.Listener.Addr().String()
 	go func() {
 		defer close(done)
