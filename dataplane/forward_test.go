@@ -182,6 +182,40 @@ func TestAnOwnerThatDiesWithinACallIsAnUnknownOutcomeAtOnceAndNeverASecondCall(t
 	close(release)
 }
 
+func TestARequestThatOnlyAsksIsRepeatedWhenItsOwnerDiesWithinIt(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	inside, release := make(chan struct{}, 2), make(chan struct{})
+	u.setHook(func(http.ResponseWriter, *http.Request, string) bool {
+		select {
+		case inside <- struct{}{}:
+		default:
+		}
+		<-release
+		return false
+	})
+	answered := make(chan string, 1)
+	go func() {
+		resp, body := c.do(other, http.MethodPost, `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`)
+		answered <- fmt.Sprint(resp.StatusCode, " ", body)
+	}()
+	<-inside
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		owner.stop()
+	}()
+	<-inside // at the other worker
+	close(release)
+	if got := <-answered; !strings.HasPrefix(got, "200 ") || strings.Contains(got, "5040") {
+		t.Errorf("got %s, want the answer of the second attempt", got)
+	}
+	<-stopped
+}
+
 func TestAStreamThatBreaksOffBreaksOffForTheClientToo(t *testing.T) {
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, nil)

@@ -94,7 +94,7 @@ func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.R
 		if err == nil {
 			return
 		}
-		if errors.Is(err, ErrOutcomeUnknown) {
+		if errors.Is(err, ErrOutcomeUnknown) && !repeatable(r) {
 			rt.answerUnknown(ctx, w, r, target, err)
 			return
 		}
@@ -114,8 +114,24 @@ func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, boo
 	return target, alive && member.Incarnation == target.Incarnation && target.Worker != rt.cfg.Worker
 }
 
+// repeatable reports whether a request may be sent again although nobody knows
+// whether it was carried out: its method only asks.
+func repeatable(r *session.Request) bool {
+	e, err := mcp.Parse(r.Body, mcp.Limits{})
+	if err != nil || e.Batch {
+		return false
+	}
+	switch e.First().Method {
+	case mcp.MethodPing, mcp.MethodComplete, mcp.MethodToolsList, mcp.MethodPromptsList, mcp.MethodPromptsGet,
+		mcp.MethodResourcesList, mcp.MethodResourcesTemplates:
+		return true
+	}
+	return false
+}
+
 // settle finds the owner by asking, waiting as long as an owner's death may need
-// to show. Nothing of the request has been dispatched when it is called.
+// to show. The request has not been dispatched when it is called, or may be
+// dispatched again.
 func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.Request) {
 	if !rt.waiting.TryAcquire(1) {
 		mcp.WriteUnavailable(w, r.ID(), fmt.Sprintf("%d requests wait for a session's owner, which is the bound", maxWaiting))
@@ -146,7 +162,7 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 }
 
 // attempt resolves the owner once and serves the request there. It reports
-// whether the request was answered; if not, nothing was dispatched.
+// whether the request was answered; if not, it may be sent again.
 func (rt *Router) attempt(bounded, ctx context.Context, w http.ResponseWriter, r *session.Request) (done bool, err error) {
 	resolved, err := rt.cfg.Records.Resolve(bounded, r.Gateway, r.Digest.String())
 	switch {
@@ -207,7 +223,7 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 			rt.owners.Add(r.Digest, target)
 		}
 		return true, nil
-	case errors.Is(err, ErrOutcomeUnknown):
+	case errors.Is(err, ErrOutcomeUnknown) && !repeatable(r):
 		rt.answerUnknown(ctx, w, r, target, err)
 		return true, nil
 	}
