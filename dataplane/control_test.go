@@ -35,6 +35,7 @@ type plane struct {
 	watchers map[chan struct{}]bool
 	calls    map[string]int
 	claimErr error
+	away     bool // renewals get no answer
 	endings  []*leaseholdv1.Ending
 }
 
@@ -152,6 +153,9 @@ func (p *plane) alive(worker string, incarnation int64) bool {
 func (p *plane) Renew(_ context.Context, r *leaseholdv1.RenewRequest) (*leaseholdv1.RenewResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.away {
+		return nil, refusal(codes.Unavailable, "AWAY")
+	}
 	if !p.alive(r.GetWorker(), r.GetIncarnation()) {
 		return nil, refusal(codes.NotFound, "LEASE_LOST")
 	}

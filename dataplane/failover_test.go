@@ -136,3 +136,49 @@ func TestRequestWaitsForTheDeathOfAnOwnerThatCannotBeReached(t *testing.T) {
 		t.Error("not answered within 1 s of the lease's end")
 	}
 }
+
+func TestOwnerStopsDispatchingBeforeItsLeaseCanHaveEnded(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	p.change(func() { p.away = true })
+	away := time.Now()
+	for {
+		u.mu.Lock()
+		before := u.sessions["up-1"]
+		u.mu.Unlock()
+		status, body := c.call(owner)
+		if status == http.StatusOK {
+			if time.Since(away) > testTTL {
+				t.Fatalf("a call was served %v after the last renewal, with a lease of %v", time.Since(away), testTTL)
+			}
+			continue
+		}
+		if status != http.StatusServiceUnavailable {
+			t.Fatalf("got %d %s, want 503", status, body)
+		}
+		u.mu.Lock()
+		after := u.sessions["up-1"]
+		u.mu.Unlock()
+		if after != before {
+			t.Errorf("the refused call reached the upstream")
+		}
+		break
+	}
+	if status, body := c.call(other); status != http.StatusServiceUnavailable {
+		t.Errorf("call at the other worker: got %d %s, want 503", status, body)
+	}
+	if resp, _ := newClient(t, "g").do(owner, http.MethodPost, initialize); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("initialize without a lease: got %d, want 503 with Retry-After", resp.StatusCode)
+	}
+	p.change(func() { p.away = false })
+	eventually(t, "the owner serves again", func() bool {
+		status, _ := c.call(owner)
+		return status == http.StatusOK
+	})
+	if live := p.live(); u.opened != 1 || u.deleted != 0 || len(live) != 1 || live[0].GetEpoch() != 1 {
+		t.Errorf("after the outage: %d upstream sessions opened, %d deleted, records %v; want 1, 0 and epoch 1", u.opened, u.deleted, live)
+	}
+}
