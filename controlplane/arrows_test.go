@@ -76,14 +76,14 @@ func TestArrowsPointOneWay(t *testing.T) {
 			refuse(t, p.ImportPath, p.Imports, "go.etcd.io")
 		}
 	}
-	for _, rules := range []string{"controlplane/gateway", "controlplane/session", "controlplane/store"} {
+	for _, rules := range []string{"controlplane/gateway", "controlplane/session", "controlplane/store", "controlplane/filter"} {
 		for _, p := range within(planes, rules) {
 			refuse(t, p.ImportPath, p.Deps, "go.etcd.io")
-			refuse(t, p.ImportPath, p.Deps, ours("controlplane/etcd", "controlplane/rpc", "controlplane/publish", "controlplane/keyring")...)
+			refuse(t, p.ImportPath, p.Deps, ours("controlplane/etcd", "controlplane/rpc", "controlplane/publish", "controlplane/observe", "controlplane/keyring")...)
 		}
 	}
 	for _, p := range within(planes, "controlplane/rpc") {
-		refuse(t, p.ImportPath, p.Deps, ours("controlplane/etcd", "controlplane/keyring")...)
+		refuse(t, p.ImportPath, p.Deps, ours("controlplane/etcd", "controlplane/observe", "controlplane/keyring")...)
 	}
 	for _, p := range within(planes, "controlplane/publish") {
 		refuse(t, p.ImportPath, p.Deps, ours("controlplane/etcd", "controlplane/rpc", "controlplane/keyring")...)

@@ -45,6 +45,9 @@ type Config struct {
 	// Health is told each time the plane becomes ready (nil) or stops being
 	// ready (why). May be nil. Called from one goroutine at a time.
 	Health func(error)
+	// EtcdReady is told the client URLs of etcd, once: when the embedded etcd
+	// serves, or the cluster was reached. May be nil.
+	EtcdReady func(endpoints []string)
 }
 
 // Validate says everything that is wrong with c.
@@ -74,6 +77,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Health == nil {
 		c.Health = func(error) {}
+	}
+	if c.EtcdReady == nil {
+		c.EtcdReady = func([]string) {}
 	}
 	return c
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/leasehold/leasehold/controlplane/etcd"
 	"github.com/leasehold/leasehold/controlplane/keyring"
+	"github.com/leasehold/leasehold/controlplane/observe"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/rpc"
 	"github.com/leasehold/leasehold/controlplane/store"
@@ -67,7 +68,10 @@ func run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer db.Close()
-	return newPlane(cfg, db, root).run(ctx, failed)
+	p := newPlane(cfg, db, root)
+	p.endpoints = endpoints
+	defer p.observer.Close()
+	return p.run(ctx, failed)
 }
 
 // rootKey reads the root key, and makes it for an etcd of our own that is new.
@@ -108,20 +112,23 @@ func startEtcd(ctx context.Context, cfg Config) (endpoints []string, failed <-ch
 
 // plane is one assembled replica.
 type plane struct {
-	cfg    Config
-	db     *etcd.Store
-	root   keyring.RootKey
-	hub    *publish.Hub
-	acks   *publish.Acks
-	server *rpc.Server
-	ready  bool // used by the follower's goroutine only
+	cfg       Config
+	db        *etcd.Store
+	endpoints []string
+	root      keyring.RootKey
+	hub       *publish.Hub
+	acks      *publish.Acks
+	observer  *observe.Observer
+	server    *rpc.Server
+	ready     bool // used by the follower's goroutine only
 }
 
 func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
 	p := &plane{cfg: cfg, db: db, root: root}
 	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
 	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
-	p.server = rpc.NewServer(rpc.Config{Store: db, Hub: p.hub, Acks: p.acks, Logger: cfg.Logger.Named("rpc")})
+	p.observer = observe.New(cfg.Logger.Named("observe"))
+	p.server = rpc.NewServer(rpc.Config{Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, Logger: cfg.Logger.Named("rpc")})
 	return p
 }
 
@@ -168,6 +175,7 @@ func (p *plane) follow(ctx context.Context) error {
 	if err := p.setUp(ctx); err != nil {
 		return err
 	}
+	p.cfg.EtcdReady(p.endpoints)
 	p.db.Follow(ctx, p)
 	return nil
 }
@@ -176,6 +184,7 @@ func (p *plane) follow(ctx context.Context) error {
 func (p *plane) Publish(snap *store.Snapshot) {
 	p.hub.Publish(snap)
 	p.acks.Check(snap)
+	p.observer.Retain(snap.Members)
 	p.setReady(nil)
 }
 

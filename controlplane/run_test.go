@@ -21,7 +21,16 @@ import (
 
 func TestRunIsReadySoonAndStopsWithinFiveSeconds(t *testing.T) {
 	began := time.Now()
-	r := start(t, embedded(t))
+	cfg := embedded(t)
+	told := make(chan []string, 10)
+	cfg.EtcdReady = func(endpoints []string) { told <- endpoints }
+	r := start(t, cfg)
+	if len(told) != 1 {
+		t.Fatalf("told %d times that etcd is ready, want once", len(told))
+	}
+	if urls := <-told; len(urls) != 1 || !strings.HasPrefix(urls[0], "http://127.0.0.1:") || strings.HasSuffix(urls[0], ":0") {
+		t.Errorf("etcd is at %v, want its URL", urls)
+	}
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("ready after %s, want well under 2 s", took)
 	}

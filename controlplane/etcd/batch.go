@@ -2,7 +2,9 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -19,6 +21,9 @@ const (
 	maxBatch = 50
 	// maxBatchBytes keeps a transaction below etcd's 1.5 MiB for a request.
 	maxBatchBytes = 1 << 20
+	// batchTimeout bounds a batch, read included: shorter than callers wait, so
+	// that they are told that etcd does not answer.
+	batchTimeout = 5 * time.Second
 	// maxWaiting bounds the writes that wait for a transaction. When they do,
 	// further ones are refused with store.ErrBusy.
 	maxWaiting = 4096
@@ -37,9 +42,21 @@ type write struct {
 	verdict func(resp *etcdserverpb.TxnResponse) (revision int64, err error)
 	// size is how many bytes it adds to a request, about.
 	size int
+	// gone is closed when the caller no longer waits; nil if it always does.
+	// What is not sent by then never is.
+	gone <-chan struct{}
 	// result is sent to once; it has room, so that nobody waits for a caller
 	// that is gone.
 	result chan result
+}
+
+func (w *write) abandoned() bool {
+	select {
+	case <-w.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // step is one write's own comparisons and operations.
@@ -72,7 +89,7 @@ func newBatcher(s *Store) *batcher {
 // do waits for a write's outcome. When ctx ends first, the write may still be
 // done: its outcome is unknown.
 func (b *batcher) do(ctx context.Context, w *write) (int64, error) {
-	w.result = make(chan result, 1)
+	w.result, w.gone = make(chan result, 1), ctx.Done()
 	select {
 	case b.waiting <- w:
 	default:
@@ -110,14 +127,16 @@ func (b *batcher) gather(ctx context.Context) []*write {
 	before := b.held
 	b.held = nil
 	for _, w := range before {
-		if !f.take(w) {
+		if !w.abandoned() && !f.take(w) {
 			b.held = append(b.held, w)
 		}
 	}
-	if len(f.batch) == 0 {
+	for len(f.batch) == 0 {
 		select {
 		case w := <-b.waiting:
-			f.take(w)
+			if !w.abandoned() {
+				f.take(w)
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -125,7 +144,7 @@ func (b *batcher) gather(ctx context.Context) []*write {
 	for !f.full() && len(b.held) < maxBatch {
 		select {
 		case w := <-b.waiting:
-			if !f.take(w) {
+			if !w.abandoned() && !f.take(w) {
 				b.held = append(b.held, w)
 			}
 		default:
@@ -155,11 +174,11 @@ func (f *fill) take(w *write) bool {
 
 // send does what the batch asks for and tells every write its outcome.
 func (b *batcher) send(ctx context.Context, batch []*write) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	stored, err := b.read(ctx, batch)
 	if err != nil {
-		fail(batch, err)
+		fail(batch, unanswered(err))
 		return
 	}
 	var steps []step
@@ -177,7 +196,7 @@ func (b *batcher) send(ctx context.Context, batch []*write) {
 	}
 	resp, err := b.store.txn(ctx, "batch", nil, nest(steps), nil)
 	if err != nil {
-		fail(sent, err)
+		fail(sent, unanswered(err))
 		return
 	}
 	for i, w := range sent {
@@ -229,6 +248,15 @@ func nest(steps []step) []clientv3.Op {
 		ops[i] = clientv3.OpTxn(s.when, s.then, s.otherwise)
 	}
 	return ops
+}
+
+// unanswered says ErrUnavailable for the batch's own deadline, which is not that
+// of any caller.
+func unanswered(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+	}
+	return err
 }
 
 func fail(batch []*write, err error) {

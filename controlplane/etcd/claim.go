@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/leasehold/leasehold/controlplane/session"
 )
@@ -20,7 +21,7 @@ import (
 // that it can be repeated after an unknown outcome. Otherwise it returns
 // ErrEnded, ErrHeld or ErrNotAlive.
 func (s *Store) Claim(ctx context.Context, key session.Key, rec *session.Record) (int64, error) {
-	value, err := encodeProto(rec)
+	value, err := encodeProto(session.Opened(rec, time.Now()))
 	if err != nil {
 		return 0, err
 	}
@@ -53,27 +54,26 @@ func (s *Store) Claim(ctx context.Context, key session.Key, rec *session.Record)
 // stored already, Save succeeds. Otherwise it returns ErrStale, ErrEnded or
 // ErrNotAlive.
 func (s *Store) Save(ctx context.Context, key session.Key, revision int64, rec *session.Record) (int64, error) {
-	value, err := encodeProto(rec)
-	if err != nil {
-		return 0, err
-	}
 	name := sessionKey(key)
-	save := step{
-		when:      []clientv3.Cmp{unchanged(name, revision), present(memberKey(rec.Worker, rec.Incarnation))},
-		then:      []clientv3.Op{clientv3.OpPut(name, value)},
-		otherwise: []clientv3.Op{clientv3.OpGet(name)},
-	}
 	saved, err := s.writes.do(ctx, &write{
 		key:   key,
 		reads: true,
-		size:  len(value),
+		size:  proto.Size(rec),
 		plan: func(kv *mvccpb.KeyValue) (step, bool, int64, error) {
 			stored, err := decodeRecord(kv)
 			if err != nil {
 				return step{}, true, 0, err
 			}
 			done, err := session.Save(stored, modRevision(kv) == revision, rec)
-			return save, done, modRevision(kv), err
+			if done || err != nil {
+				return step{}, true, modRevision(kv), err
+			}
+			value, err := encodeProto(session.Saved(stored, rec))
+			return step{
+				when:      []clientv3.Cmp{unchanged(name, revision), present(memberKey(rec.Worker, rec.Incarnation))},
+				then:      []clientv3.Op{clientv3.OpPut(name, value)},
+				otherwise: []clientv3.Op{clientv3.OpGet(name)},
+			}, false, 0, err
 		},
 		verdict: func(resp *etcdserverpb.TxnResponse) (int64, error) {
 			stored, now, err := readRecord(resp.Responses[0])

@@ -50,7 +50,7 @@ func TestClaim(t *testing.T) {
 			if tt.want != nil {
 				return
 			}
-			if res := resolve(t, s, key); res.Revision != revision || !proto.Equal(res.Record, w.record()) {
+			if res := resolve(t, s, key); res.Revision != revision || !proto.Equal(session.Saved(nil, res.Record), w.record()) {
 				t.Errorf("record %v at %d, want what was claimed at %d", res.Record, res.Revision, revision)
 			}
 		})

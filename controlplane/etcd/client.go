@@ -57,6 +57,7 @@ type Store struct {
 	ttl      time.Duration
 	reread   time.Duration // how often Follow reads everything again
 	patience time.Duration // how long that may fail before Follow says so
+	bookmark time.Duration // how often a watch is told how far it has come
 	counts   *counts
 	writes   *batcher
 }
@@ -89,7 +90,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
-	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, patience: patience, counts: count}
+	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, patience: patience, bookmark: bookmarkEvery, counts: count}
 	s.writes = newBatcher(s)
 	return s, nil
 }

@@ -239,6 +239,7 @@ func TestListSessionsPagesPastTombstones(t *testing.T) {
 	}
 	other := session.Key{Gateway: "test-two", Digest: newSession().Digest}
 	w.claim(t, s, other)
+	inTest := session.Filter{Gateway: "test"}
 	list := func(q session.Query) (names []string) {
 		for {
 			page, last, more, err := s.ListSessions(testContext(t), q)
@@ -258,10 +259,10 @@ func TestListSessionsPagesPastTombstones(t *testing.T) {
 		}
 	}
 	for _, size := range []int{1, 4, 100} {
-		if got := list(session.Query{Gateway: "test", Size: size}); len(got) != len(live) || got[0] != live[0] || got[len(got)-1] != live[len(live)-1] {
+		if got := list(session.Query{Filter: inTest, Size: size}); len(got) != len(live) || got[0] != live[0] || got[len(got)-1] != live[len(live)-1] {
 			t.Errorf("pages of %d: got %v, want %v", size, got, live)
 		}
-		if got := list(session.Query{Gateway: "test", Size: size, Ended: true}); len(got) != 30 {
+		if got := list(session.Query{Filter: inTest, Size: size, Ended: true}); len(got) != 30 {
 			t.Errorf("pages of %d with ended: got %d, want 30", size, len(got))
 		}
 	}

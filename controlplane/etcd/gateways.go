@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -94,25 +95,38 @@ func (s *Store) gatewayKV(ctx context.Context, op, id string) (*mvccpb.KeyValue,
 	return resp.Kvs[0], nil
 }
 
-// ListGateways returns at most size gateways ordered by name that come after the
-// id after, with their status, and whether more follow.
-func (s *Store) ListGateways(ctx context.Context, after string, size int) (page []*leaseholdv1.Gateway, more bool, err error) {
-	from := gatewaysPrefix
-	if after != "" {
-		from = gatewayKey(after) + "\x00"
+// ListGateways returns a page of gateways ordered by name, with their status, and
+// whether more may follow after the id last. It reads no more than a few pages,
+// whatever matches, and may therefore return fewer than asked for.
+func (s *Store) ListGateways(ctx context.Context, q gateway.Query) (page []*leaseholdv1.Gateway, last string, more bool, err error) {
+	from, end := gatewaysPrefix, clientv3.GetPrefixRangeEnd(gatewaysPrefix)
+	if q.After != "" {
+		from = gatewayKey(q.After) + "\x00"
 	}
-	resp, err := s.get(ctx, "list_gateways", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(gatewaysPrefix)), clientv3.WithLimit(int64(size)))
-	if err != nil {
-		return nil, false, err
-	}
-	for _, kv := range resp.Kvs {
-		g, err := decodeGateway(kv)
+	limit := scanSize(q.Size, !q.Filter.All())
+	for scans := 0; scans < maxScans; scans++ {
+		resp, err := s.get(ctx, "list_gateways", from, clientv3.WithRange(end), clientv3.WithLimit(limit))
 		if err != nil {
-			return nil, false, err
+			return nil, "", false, err
 		}
-		page = append(page, g)
+		for _, kv := range resp.Kvs {
+			if len(page) == q.Size {
+				return page, last, true, s.fillStatus(ctx, page...)
+			}
+			g, err := decodeGateway(kv)
+			if err != nil {
+				return nil, "", false, err
+			}
+			from, last = string(kv.Key)+"\x00", strings.TrimPrefix(string(kv.Key), gatewaysPrefix)
+			if q.Filter.Matches(g) {
+				page = append(page, g)
+			}
+		}
+		if more = resp.More; !more {
+			break
+		}
 	}
-	return page, resp.More, s.fillStatus(ctx, page...)
+	return page, last, more, s.fillStatus(ctx, page...)
 }
 
 // UpdateGateway replaces a definition by what change makes of it, if etag is

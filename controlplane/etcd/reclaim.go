@@ -96,7 +96,7 @@ func (s *Store) reclaim(ctx context.Context, key session.Key, t session.Taker) (
 	if err != nil {
 		return nil, 0, err
 	}
-	next, granted, err := session.Reclaim(stored, t.Worker, t.Incarnation)
+	next, granted, err := session.Reclaim(stored, t.Worker, t.Incarnation, time.Now())
 	if err != nil || granted {
 		return next, modRevision(kv), err
 	}
@@ -141,7 +141,7 @@ func reclaimRefusal(resp *clientv3.TxnResponse, t session.Taker) (*session.Recor
 	if err != nil {
 		return nil, 0, err
 	}
-	if rec, granted, err := session.Reclaim(stored, t.Worker, t.Incarnation); granted || err != nil {
+	if rec, granted, err := session.Reclaim(stored, t.Worker, t.Incarnation, time.Now()); granted || err != nil {
 		return rec, revision, err
 	}
 	incarnation := first(resp.Responses[3].GetResponseRange().Kvs)

@@ -11,8 +11,19 @@ import (
 )
 
 // maxScans bounds the reads that one page of sessions takes when most of what
-// lies there has ended and is not asked for.
+// lies there is not asked for.
 const maxScans = 10
+
+// selectiveScan is how much is read at once at least when a page is small but
+// not everything is asked for.
+const selectiveScan = 200
+
+func scanSize(page int, selective bool) int64 {
+	if selective {
+		return int64(max(page, selectiveScan))
+	}
+	return int64(page)
+}
 
 // GetSession returns a session, live or ended, or ErrNotFound.
 func (s *Store) GetSession(ctx context.Context, key session.Key) (*leaseholdv1.Session, error) {
@@ -34,15 +45,19 @@ func (s *Store) GetSession(ctx context.Context, key session.Key) (*leaseholdv1.S
 // follow after the returned key. It reads no more than a few pages of records,
 // whatever their number, and may therefore return fewer than asked for.
 func (s *Store) ListSessions(ctx context.Context, q session.Query) (page []*leaseholdv1.Session, last session.Key, more bool, err error) {
+	if q.Filter.None {
+		return nil, last, false, nil
+	}
 	from, end := bounds(q)
+	limit := scanSize(q.Size, q.Filter.Owner != "" || q.Filter.Class != 0)
 	more = true
 	for scans := 0; more && scans < maxScans && len(page) < q.Size; scans++ {
-		resp, err := s.get(ctx, "list_sessions", from, clientv3.WithRange(end), clientv3.WithLimit(int64(q.Size)))
+		resp, err := s.get(ctx, "list_sessions", from, clientv3.WithRange(end), clientv3.WithLimit(limit))
 		if err != nil {
 			return nil, last, false, err
 		}
 		more = resp.More
-		for i, kv := range resp.Kvs {
+		for _, kv := range resp.Kvs {
 			if len(page) == q.Size {
 				more = true
 				break
@@ -54,11 +69,11 @@ func (s *Store) ListSessions(ctx context.Context, q session.Query) (page []*leas
 				continue
 			}
 			last = key
-			rec, err := decodeRecord(resp.Kvs[i])
+			rec, err := decodeRecord(kv)
 			if err != nil {
 				return nil, last, false, err
 			}
-			if q.Ended || !session.Ended(rec) {
+			if (q.Ended || !session.Ended(rec)) && q.Filter.Matches(key, rec) {
 				page = append(page, session.Session(key, rec))
 			}
 		}
@@ -68,8 +83,8 @@ func (s *Store) ListSessions(ctx context.Context, q session.Query) (page []*leas
 
 func bounds(q session.Query) (from, end string) {
 	prefix := sessionsPrefix
-	if q.Gateway != "" {
-		prefix += q.Gateway + "/"
+	if q.Filter.Gateway != "" {
+		prefix += q.Filter.Gateway + "/"
 	}
 	end = clientv3.GetPrefixRangeEnd(prefix)
 	if q.After != (session.Key{}) {

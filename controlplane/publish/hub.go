@@ -55,6 +55,15 @@ func (h *Hub) newest() (*state, <-chan struct{}) {
 	return h.now, h.changed
 }
 
+// Snapshot returns the newest state, nil before the first.
+func (h *Hub) Snapshot() *store.Snapshot {
+	now, _ := h.newest()
+	if now == nil {
+		return nil
+	}
+	return now.snap
+}
+
 // Stop ends all streams and waits with ErrStopped. It is called once.
 func (h *Hub) Stop() { close(h.stopped) }
 

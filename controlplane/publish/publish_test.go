@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +140,37 @@ func TestMessagesAreAtMostOneMebibyte(t *testing.T) {
 	}
 	if got != 302 || len(messages) < 6 {
 		t.Errorf("%d gateways in %d messages, want 302 in several", got, len(messages))
+	}
+}
+
+func TestTenThousandGatewaysComeInPartsOfAtMostOneMebibyte(t *testing.T) {
+	snap := snapshotAt(10)
+	snap.Gateways.Entries = map[string]*leaseholdv1.Gateway{}
+	for i := range 10_000 {
+		id := fmt.Sprintf("g%d", i)
+		g := gatewayAt(id, int64(i+1))
+		g.Upstreams = []*leaseholdv1.Upstream{{Name: "u", Url: "http://127.0.0.1:9000/" + strings.Repeat("x", 200+i%300)}}
+		snap.Gateways.Entries[id] = g
+	}
+	first := states(newHub(), snap)[0]
+	messages, seen := parts(nil, first), map[string]bool{}
+	for i, msg := range messages {
+		if size := proto.Size(msg); size > 1<<20 {
+			t.Errorf("message %d has %d bytes", i, size)
+		}
+		for _, g := range msg.Gateways {
+			seen[g.Name] = true
+		}
+	}
+	if len(seen) != 10_000 || len(messages) < 3 || len(messages) > 10 {
+		t.Errorf("%d gateways in %d messages", len(seen), len(messages))
+	}
+	next := *snap
+	next.Revision, next.Gateways = 20_000, tableOf(maps.Clone(snap.Gateways.Entries))
+	next.Gateways.Entries["g7"] = gatewayAt("g7", 20_000)
+	second := &state{snap: &next, members: first.members, endings: first.endings, ring: first.ring}
+	if diff := parts(first, second); len(diff) != 1 || len(diff[0].Gateways) != 1 {
+		t.Errorf("one change of 10,000 is told in %d messages", len(diff))
 	}
 }
 

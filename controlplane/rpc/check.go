@@ -18,7 +18,10 @@ const (
 	maxInfoBytes = 255
 )
 
-// check collects everything that is wrong with a request of a worker.
+// everyGateway is the parent of all sessions.
+const everyGateway = "gateways/-"
+
+// check collects everything that is wrong with a request.
 type check struct{ violations gateway.Violations }
 
 func (c *check) err() error { return c.violations.Err() }
@@ -37,6 +40,37 @@ func (c *check) positive(field string, n int64) {
 	if n <= 0 {
 		c.add(field, "must be greater than 0; is %d", n)
 	}
+}
+
+func (c *check) notNegative(field string, n int64) {
+	if n < 0 {
+		c.add(field, "must be at least 0; is %d", n)
+	}
+}
+
+// parent returns the gateway whose sessions are asked for; empty for all.
+func (c *check) parent(parent string) string {
+	if parent == "" || parent == everyGateway {
+		return ""
+	}
+	id, ok := gateway.ParseName(parent)
+	if !ok {
+		c.add("parent", "%s", gatewayRule(parent))
+	}
+	return id
+}
+
+func (c *check) gatewayFilter(text string) gateway.Filter {
+	f, violations := gateway.ParseFilter(text)
+	c.violations = append(c.violations, violations...)
+	return f
+}
+
+// sessionFilter returns a filter of a gateway's sessions.
+func (c *check) sessionFilter(parent, text string) session.Filter {
+	f, violations := session.ParseFilter(text)
+	c.violations = append(c.violations, violations...)
+	return f.In(parent)
 }
 
 func (c *check) session(key session.Key) {

@@ -4,16 +4,19 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/leasehold/leasehold/controlplane/gateway"
+	"github.com/leasehold/leasehold/controlplane/store"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 // gateways implements GatewayService.
 type gateways struct {
 	leaseholdv1.UnimplementedGatewayServiceServer
-	store Store
+	store   Store
+	watches *watches
 }
 
 // CreateGateway implements GatewayService.
@@ -65,38 +68,57 @@ func (s *gateways) GetGateway(ctx context.Context, req *leaseholdv1.GetGatewayRe
 	return &leaseholdv1.GetGatewayResponse{Gateway: g}, nil
 }
 
+func gatewayRule(name string) string {
+	return fmt.Sprintf("must be gateways/{gateway} with an id of 1 to %d characters; has %d bytes", gateway.MaxIDLength, len(name))
+}
+
 func gatewayID(field, name string) (string, error) {
 	id, ok := gateway.ParseName(name)
 	if !ok {
-		return "", invalid(field, fmt.Sprintf("must be gateways/{gateway} with an id of 1 to %d characters; has %d bytes", gateway.MaxIDLength, len(name)))
+		return "", invalid(field, gatewayRule(name))
 	}
 	return id, nil
 }
 
 // ListGateways implements GatewayService.
 func (s *gateways) ListGateways(ctx context.Context, req *leaseholdv1.ListGatewaysRequest) (*leaseholdv1.ListGatewaysResponse, error) {
-	size, err := pageSize(req.GetPageSize())
-	if err != nil {
+	var c check
+	q := gateway.Query{Size: pageSize(&c, req.GetPageSize())}
+	q.Filter = c.gatewayFilter(req.GetFilter())
+	cur := newCursor("gateways", req.GetFilter())
+	q.After = cur.after(&c, req.GetPageToken(), gateway.ValidID)
+	if err := c.err(); err != nil {
 		return nil, err
 	}
-	cur := cursor{Kind: "gateways"}
-	after, err := cur.after(req.GetPageToken(), gateway.ValidID)
-	if err != nil {
-		return nil, err
-	}
-	page, more, err := s.store.ListGateways(ctx, after, size)
+	page, last, more, err := s.store.ListGateways(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	if kept := fitting(page); len(kept) < len(page) {
 		page, more = kept, true
+		last, _ = gateway.ParseName(page[len(page)-1].Name)
 	}
 	resp := &leaseholdv1.ListGatewaysResponse{Gateways: page}
-	if more && len(page) > 0 {
-		cur.After, _ = gateway.ParseName(page[len(page)-1].Name)
+	if more {
+		cur.After = last
 		resp.NextPageToken = cur.token()
 	}
 	return resp, nil
+}
+
+// WatchGateways implements GatewayService.
+func (s *gateways) WatchGateways(req *leaseholdv1.WatchGatewaysRequest, stream grpc.ServerStreamingServer[leaseholdv1.WatchGatewaysResponse]) error {
+	var c check
+	c.notNegative("revision", req.GetRevision())
+	f := c.gatewayFilter(req.GetFilter())
+	if err := c.err(); err != nil {
+		return err
+	}
+	return serveWatch(s.watches, stream, func(ctx context.Context, send func(*leaseholdv1.WatchGatewaysResponse) error) error {
+		return s.store.WatchGateways(ctx, req.GetRevision(), f, func(c store.Change[*leaseholdv1.Gateway]) error {
+			return send(&leaseholdv1.WatchGatewaysResponse{Type: c.Type, Gateway: c.Resource, Revision: c.Revision})
+		})
+	})
 }
 
 // fitting returns as much of page as a response may hold, at least one.
@@ -119,7 +141,7 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 	violations := gateway.CheckMask(mask)
 	id, err := gatewayID("gateway.name", change.GetName())
 	if err != nil {
-		violations = append(violations, gateway.Violation{Field: "gateway.name", Description: "must be gateways/{gateway}"})
+		violations = append(violations, gateway.Violation{Field: "gateway.name", Description: gatewayRule(change.GetName())})
 	}
 	if err := violations.Err(); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/leasehold/leasehold/controlplane/publish"
+	"github.com/leasehold/leasehold/controlplane/store"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -28,10 +31,15 @@ const (
 type interceptor struct{ log hclog.Logger }
 
 func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, timeout(info.FullMethod))
 	defer cancel()
 	err = i.guard(info.FullMethod, func() error {
 		resp, err = handle(ctx, req)
+		if errors.Is(err, context.DeadlineExceeded) && caller.Err() == nil && !waits(info.FullMethod) {
+			// The bound is ours: it is the store that did not answer in time.
+			err = fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+		}
 		return err
 	})
 	if err != nil {
@@ -45,10 +53,15 @@ func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.Stream
 }
 
 func timeout(method string) time.Duration {
-	if method == leaseholdv1.SessionService_TerminateSession_FullMethodName {
+	if waits(method) {
 		return terminateTimeout
 	}
 	return requestTimeout
+}
+
+// waits reports whether a method waits for others than the store.
+func waits(method string) bool {
+	return method == leaseholdv1.SessionService_TerminateSession_FullMethodName
 }
 
 // guard runs one call. A panic ends the call and nothing else.
@@ -65,9 +78,15 @@ func (i interceptor) guard(method string, call func() error) (err error) {
 	}
 	err = toStatus(cause)
 	switch status.Code(err) {
+	case codes.Unavailable, codes.ResourceExhausted:
+		if errors.Is(cause, publish.ErrStopped) || errors.Is(cause, errSlowReader) {
+			i.log.Debug("stream was ended", "method", method, "cause", cause)
+			return err
+		}
+		i.log.Warn("call was not served", "method", method, "cause", cause)
 	case codes.Internal:
 		i.log.Error("call failed", "method", method, "cause", cause)
-	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
+	case codes.DeadlineExceeded:
 		i.log.Warn("call was not served", "method", method, "cause", cause)
 	default:
 		i.log.Debug("call was refused", "method", method, "cause", cause)

@@ -1,9 +1,10 @@
 package rpc
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
+	"strings"
 )
 
 const (
@@ -23,6 +24,15 @@ type cursor struct {
 	After string `json:"a"`
 }
 
+// newCursor is for pages of what the scope says, such as a filter.
+func newCursor(kind string, scope ...string) cursor {
+	if strings.Join(scope, "") == "" {
+		return cursor{Kind: kind}
+	}
+	sum := sha256.Sum256([]byte(strings.Join(scope, "\x00")))
+	return cursor{Kind: kind, Scope: base64.RawURLEncoding.EncodeToString(sum[:12])}
+}
+
 func (c cursor) token() string {
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -32,34 +42,35 @@ func (c cursor) token() string {
 }
 
 // after returns where the page that token asks for begins; empty for the first.
-func (c cursor) after(token string, valid func(after string) bool) (string, error) {
+func (c cursor) after(check *check, token string, valid func(after string) bool) string {
 	if token == "" {
-		return "", nil
+		return ""
 	}
-	bad := invalid("page_token", fmt.Sprintf("must be a next_page_token of the same request; these %d bytes are not", len(token)))
+	got, ok := parseToken(token)
+	if !ok || got.Kind != c.Kind || got.Scope != c.Scope || !valid(got.After) {
+		check.add("page_token", "must be a next_page_token of the same request, filter included; these %d bytes are not", len(token))
+		return ""
+	}
+	return got.After
+}
+
+func parseToken(token string) (c cursor, ok bool) {
 	if len(token) > maxTokenBytes {
-		return "", bad
+		return c, false
 	}
 	text, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
-		return "", bad
+		return c, false
 	}
-	var got cursor
-	if err := json.Unmarshal(text, &got); err != nil {
-		return "", bad
-	}
-	if got.Kind != c.Kind || got.Scope != c.Scope || !valid(got.After) {
-		return "", bad
-	}
-	return got.After, nil
+	return c, json.Unmarshal(text, &c) == nil
 }
 
-func pageSize(asked int32) (int, error) {
+func pageSize(check *check, asked int32) int {
 	switch {
 	case asked < 0:
-		return 0, invalid("page_size", fmt.Sprintf("must be at least 0; is %d", asked))
+		check.add("page_size", "must be at least 0; is %d", asked)
 	case asked == 0:
-		return defaultPageSize, nil
+		return defaultPageSize
 	}
-	return min(int(asked), maxPageSize), nil
+	return min(int(asked), maxPageSize)
 }

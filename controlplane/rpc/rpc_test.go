@@ -37,6 +37,8 @@ func TestToStatus(t *testing.T) {
 		{gateway.Violations{{Field: "f", Description: "d"}}, codes.InvalidArgument, "INVALID_ARGUMENT"},
 		{store.ErrBusy, codes.ResourceExhausted, "TOO_MANY_WAITING"},
 		{store.ErrUnavailable, codes.Unavailable, "STORE_UNAVAILABLE"},
+		{store.ErrCompacted, codes.OutOfRange, "COMPACTED"},
+		{store.ErrFutureRevision, codes.OutOfRange, "FUTURE_REVISION"},
 		{fmt.Errorf("%w: %w", store.ErrUnavailable, context.DeadlineExceeded), codes.Unavailable, "STORE_UNAVAILABLE"},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
 		{context.Canceled, codes.Canceled, "CANCELED"},
@@ -105,11 +107,13 @@ func TestEveryCallIsBounded(t *testing.T) {
 }
 
 func FuzzPageToken(f *testing.F) {
-	f.Add(cursor{Kind: "gateways", After: "a"}.token())
+	cur := newCursor("gateways", "labels.a:*")
+	f.Add(cursor{Kind: "gateways", Scope: cur.Scope, After: "a"}.token())
 	f.Add("e30")
 	f.Fuzz(func(t *testing.T, token string) {
-		after, err := cursor{Kind: "gateways"}.after(token, gateway.ValidID)
-		if err == nil && token != "" && !gateway.ValidID(after) {
+		var c check
+		after := cur.after(&c, token, gateway.ValidID)
+		if c.err() == nil && token != "" && !gateway.ValidID(after) {
 			t.Errorf("token %q gives %q", token, after)
 		}
 	})

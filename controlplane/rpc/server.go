@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/session"
 	"github.com/leasehold/leasehold/controlplane/store"
@@ -31,7 +32,7 @@ const (
 type Store interface {
 	CreateGateway(ctx context.Context, def *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)
 	GetGateway(ctx context.Context, id string) (*leaseholdv1.Gateway, error)
-	ListGateways(ctx context.Context, after string, size int) (page []*leaseholdv1.Gateway, more bool, err error)
+	ListGateways(ctx context.Context, q gateway.Query) (page []*leaseholdv1.Gateway, last string, more bool, err error)
 	UpdateGateway(ctx context.Context, id, etag string, change func(*leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)) (*leaseholdv1.Gateway, error)
 	DeleteGateway(ctx context.Context, id, etag string) error
 
@@ -40,6 +41,10 @@ type Store interface {
 	WishEnd(ctx context.Context, key session.Key, reason leaseholdv1.EndReason) (revision int64, err error)
 
 	Members(ctx context.Context) ([]store.Member, error)
+
+	WatchGateways(ctx context.Context, revision int64, f gateway.Filter, send func(store.Change[*leaseholdv1.Gateway]) error) error
+	WatchSessions(ctx context.Context, revision int64, f session.Filter, send func(store.Change[*leaseholdv1.Session]) error) error
+	WatchWorkers(ctx context.Context, revision int64, send func(store.Change[store.Member]) error) error
 
 	Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
 	Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error)
@@ -52,12 +57,25 @@ type Store interface {
 	End(ctx context.Context, key session.Key, end session.End) (int64, error)
 }
 
-// Config says what the services work on. All of it is required.
+// Observer asks workers how their sessions are used.
+type Observer interface {
+	// Observe asks each of the members for the sessions with these digests, in
+	// bounded time. What is not answered is left out.
+	Observe(ctx context.Context, snap *store.Snapshot, ask map[store.MemberKey][]string) map[string]*leaseholdv1.SessionActivity
+}
+
+// Config says what the services work on. Store, Hub, Acks and Logger are
+// required.
 type Config struct {
 	Store  Store
 	Hub    *publish.Hub
 	Acks   *publish.Acks
 	Logger hclog.Logger
+	// Observer may be nil: nothing is known of activity then.
+	Observer Observer
+	// ReadPatience is how long a watch waits for its caller to read; 0 means
+	// DefaultReadPatience.
+	ReadPatience time.Duration
 }
 
 // Server serves the API on one listener.
@@ -66,6 +84,7 @@ type Server struct {
 	health  *health.Server
 	hub     *publish.Hub
 	control *control
+	watches *watches
 }
 
 // NewServer returns a server that starts nothing before Serve is called.
@@ -84,10 +103,11 @@ func NewServer(cfg Config) *Server {
 		health:  health.NewServer(),
 		hub:     cfg.Hub,
 		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks},
+		watches: newWatches(cfg.ReadPatience),
 	}
-	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store})
-	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub})
-	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store})
+	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, watches: s.watches})
+	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
+	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, watches: s.watches})
 	leaseholdv1.RegisterControlServiceServer(s.grpc, s.control)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -110,14 +130,16 @@ func (s *Server) SetReady(ready bool) {
 	}
 }
 
-// Stop ends the workers' streams, lets calls under way finish for at most grace,
+// Stop ends the workers' streams and the watches, lets calls under way finish for at most grace,
 // and returns when no handler runs any more.
 func (s *Server) Stop(grace time.Duration) {
 	s.health.Shutdown()
 	s.hub.Stop()
+	s.watches.stop()
 	timer := time.AfterFunc(grace, s.grpc.Stop)
 	defer timer.Stop()
 	s.grpc.GracefulStop()
 	s.grpc.Stop()
 	s.control.receivers.Wait()
+	s.watches.senders.Wait()
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 
+	"google.golang.org/grpc"
+
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/session"
@@ -12,14 +14,13 @@ import (
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
-// everyGateway is the parent of all sessions.
-const everyGateway = "gateways/-"
-
 // sessions implements SessionService.
 type sessions struct {
 	leaseholdv1.UnimplementedSessionServiceServer
-	store Store
-	hub   *publish.Hub
+	store    Store
+	hub      *publish.Hub
+	observer Observer
+	watches  *watches
 }
 
 // GetSession implements SessionService.
@@ -32,6 +33,7 @@ func (s *sessions) GetSession(ctx context.Context, req *leaseholdv1.GetSessionRe
 	if err != nil {
 		return nil, err
 	}
+	s.observe(ctx, []*leaseholdv1.Session{found})
 	return &leaseholdv1.GetSessionResponse{Session: found}, nil
 }
 
@@ -45,26 +47,25 @@ func sessionName(name string) (session.Key, error) {
 
 // ListSessions implements SessionService.
 func (s *sessions) ListSessions(ctx context.Context, req *leaseholdv1.ListSessionsRequest) (*leaseholdv1.ListSessionsResponse, error) {
-	q := session.Query{Ended: req.GetShowEnded()}
-	var err error
-	if q.Gateway, err = parentGateway(req.GetParent()); err != nil {
-		return nil, err
-	}
-	if q.Size, err = pageSize(req.GetPageSize()); err != nil {
-		return nil, err
-	}
-	cur := cursor{Kind: "sessions", Scope: q.Gateway + " " + strconv.FormatBool(q.Ended)}
-	after, err := cur.after(req.GetPageToken(), func(after string) bool {
-		key, ok := session.ParseName(after)
-		return ok && (q.Gateway == "" || q.Gateway == key.Gateway)
+	var c check
+	q := session.Query{Ended: req.GetShowEnded(), Size: pageSize(&c, req.GetPageSize())}
+	parent := c.parent(req.GetParent())
+	q.Filter = c.sessionFilter(parent, req.GetFilter())
+	cur := newCursor("sessions", parent, strconv.FormatBool(q.Ended), req.GetFilter())
+	after := cur.after(&c, req.GetPageToken(), func(after string) bool {
+		_, ok := session.ParseName(after)
+		return ok
 	})
-	if err != nil {
+	if err := c.err(); err != nil {
 		return nil, err
 	}
 	q.After, _ = session.ParseName(after)
 	page, last, more, err := s.store.ListSessions(ctx, q)
 	if err != nil {
 		return nil, err
+	}
+	if req.GetShowActivity() {
+		s.observe(ctx, page)
 	}
 	if kept := fitting(page); len(kept) < len(page) {
 		page, more = kept, true
@@ -78,12 +79,41 @@ func (s *sessions) ListSessions(ctx context.Context, req *leaseholdv1.ListSessio
 	return resp, nil
 }
 
-// parentGateway returns the gateway whose sessions are asked for; empty for all.
-func parentGateway(parent string) (string, error) {
-	if parent == "" || parent == everyGateway {
-		return "", nil
+// WatchSessions implements SessionService.
+func (s *sessions) WatchSessions(req *leaseholdv1.WatchSessionsRequest, stream grpc.ServerStreamingServer[leaseholdv1.WatchSessionsResponse]) error {
+	var c check
+	c.notNegative("revision", req.GetRevision())
+	f := c.sessionFilter(c.parent(req.GetParent()), req.GetFilter())
+	if err := c.err(); err != nil {
+		return err
 	}
-	return gatewayID("parent", parent)
+	return serveWatch(s.watches, stream, func(ctx context.Context, send func(*leaseholdv1.WatchSessionsResponse) error) error {
+		return s.store.WatchSessions(ctx, req.GetRevision(), f, func(c store.Change[*leaseholdv1.Session]) error {
+			return send(&leaseholdv1.WatchSessionsResponse{Type: c.Type, Session: c.Resource, Revision: c.Revision})
+		})
+	})
+}
+
+// observe adds what the owners say of how the sessions are used.
+func (s *sessions) observe(ctx context.Context, list []*leaseholdv1.Session) {
+	snap := s.hub.Snapshot()
+	if snap == nil || s.observer == nil {
+		return
+	}
+	ask := map[store.MemberKey][]string{}
+	for _, one := range list {
+		worker, _ := session.ParseWorkerName(one.Owner)
+		key, ok := session.ParseName(one.Name)
+		if owner := (store.MemberKey{Worker: worker, Incarnation: one.Incarnation}); ok && one.End == nil && snap.Members.Entries[owner].Info != nil {
+			ask[owner] = append(ask[owner], key.Digest)
+		}
+	}
+	activities := s.observer.Observe(ctx, snap, ask)
+	for _, one := range list {
+		if key, ok := session.ParseName(one.Name); ok && one.End == nil {
+			one.Activity = activities[key.Digest]
+		}
+	}
 }
 
 // TerminateSession implements SessionService. It writes down the wish, which

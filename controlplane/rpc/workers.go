@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leasehold/leasehold/controlplane/session"
@@ -15,7 +16,8 @@ import (
 // workers implements WorkerService.
 type workers struct {
 	leaseholdv1.UnimplementedWorkerServiceServer
-	store Store
+	store   Store
+	watches *watches
 }
 
 // GetWorker implements WorkerService.
@@ -37,13 +39,11 @@ func (s *workers) GetWorker(ctx context.Context, req *leaseholdv1.GetWorkerReque
 
 // ListWorkers implements WorkerService.
 func (s *workers) ListWorkers(ctx context.Context, req *leaseholdv1.ListWorkersRequest) (*leaseholdv1.ListWorkersResponse, error) {
-	size, err := pageSize(req.GetPageSize())
-	if err != nil {
-		return nil, err
-	}
-	cur := cursor{Kind: "workers"}
-	after, err := cur.after(req.GetPageToken(), session.ValidWorkerID)
-	if err != nil {
+	var c check
+	size := pageSize(&c, req.GetPageSize())
+	cur := newCursor("workers")
+	after := cur.after(&c, req.GetPageToken(), session.ValidWorkerID)
+	if err := c.err(); err != nil {
 		return nil, err
 	}
 	members, err := s.store.Members(ctx)
@@ -62,6 +62,30 @@ func (s *workers) ListWorkers(ctx context.Context, req *leaseholdv1.ListWorkersR
 		resp.Workers, cur.After = append(resp.Workers, worker(m)), m.Worker
 	}
 	return resp, nil
+}
+
+// WatchWorkers implements WorkerService.
+func (s *workers) WatchWorkers(req *leaseholdv1.WatchWorkersRequest, stream grpc.ServerStreamingServer[leaseholdv1.WatchWorkersResponse]) error {
+	var c check
+	c.notNegative("revision", req.GetRevision())
+	if err := c.err(); err != nil {
+		return err
+	}
+	return serveWatch(s.watches, stream, func(ctx context.Context, send func(*leaseholdv1.WatchWorkersResponse) error) error {
+		return s.store.WatchWorkers(ctx, req.GetRevision(), func(c store.Change[store.Member]) error {
+			return send(&leaseholdv1.WatchWorkersResponse{Type: c.Type, Worker: changed(c), Revision: c.Revision})
+		})
+	})
+}
+
+func changed(c store.Change[store.Member]) *leaseholdv1.Worker {
+	switch c.Type {
+	case leaseholdv1.ChangeType_CHANGE_TYPE_PUT:
+		return worker(c.Resource)
+	case leaseholdv1.ChangeType_CHANGE_TYPE_REMOVED:
+		return &leaseholdv1.Worker{Name: session.WorkerName(c.Resource.Worker), Incarnation: c.Resource.Incarnation}
+	}
+	return nil
 }
 
 func worker(m store.Member) *leaseholdv1.Worker {

@@ -2,8 +2,8 @@ package session
 
 // Query asks for a page of sessions.
 type Query struct {
-	// Gateway restricts the page to one gateway's sessions; empty means all.
-	Gateway string
+	// Filter says which.
+	Filter Filter
 	// After is the last session of the page before.
 	After Key
 	// Size is how many sessions are returned at most. Required.

@@ -36,15 +36,16 @@ func Claimed(stored, want *Record) error {
 		return ErrNotAlive
 	case Ended(stored):
 		return ErrEnded
-	case proto.Equal(stored, want):
+	case sameButEvents(stored, want):
 		return nil
 	}
 	return ErrHeld
 }
 
-// Reclaim returns the record with worker as the next owner. Asked by the owner
-// itself it returns stored as it is, and true: the reclaim was granted before.
-func Reclaim(stored *Record, worker string, incarnation int64) (next *Record, granted bool, err error) {
+// Reclaim returns the record with worker as the next owner from now on. Asked by
+// the owner itself it returns stored as it is, and true: the reclaim was granted
+// before.
+func Reclaim(stored *Record, worker string, incarnation int64, now time.Time) (next *Record, granted bool, err error) {
 	switch {
 	case stored == nil:
 		return nil, false, ErrNotFound
@@ -55,6 +56,7 @@ func Reclaim(stored *Record, worker string, incarnation int64) (next *Record, gr
 	}
 	next = proto.CloneOf(stored)
 	next.Worker, next.Incarnation, next.Epoch = worker, incarnation, stored.Epoch+1
+	happened(next, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_RECLAIMED, now)
 	return next, false, nil
 }
 
@@ -101,7 +103,7 @@ func Save(stored *Record, seen bool, next *Record) (saved bool, err error) {
 		return false, ErrStale
 	case Ended(stored):
 		return false, ErrEnded
-	case proto.Equal(stored, next):
+	case sameButEvents(stored, next):
 		return true, nil
 	case !seen || !OwnedBy(stored, next.Worker, next.Incarnation) || stored.Epoch != next.Epoch:
 		return false, ErrStale
@@ -130,7 +132,9 @@ func (e End) Tombstone(stored *Record) (*Record, error) {
 	end := &leaseholdv1.SessionEnd{Reason: e.Reason, Time: timestamppb.New(e.Time)}
 	switch {
 	case stored == nil:
-		return &Record{Worker: e.Worker, Incarnation: e.Incarnation, ExpireTime: timestamppb.New(e.expire()), End: end}, nil
+		tomb := &Record{Worker: e.Worker, Incarnation: e.Incarnation, ExpireTime: timestamppb.New(e.expire()), End: end}
+		happened(tomb, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_ENDED, e.Time)
+		return tomb, nil
 	case Ended(stored):
 		return nil, nil
 	case !OwnedBy(stored, e.Worker, e.Incarnation):
@@ -138,6 +142,7 @@ func (e End) Tombstone(stored *Record) (*Record, error) {
 	}
 	tomb := proto.CloneOf(stored)
 	tomb.End = end
+	happened(tomb, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_ENDED, e.Time)
 	forget(tomb)
 	return tomb, nil
 }
@@ -174,6 +179,7 @@ func Session(k Key, r *Record) *leaseholdv1.Session {
 		CreateTime:      r.CreateTime,
 		ExpireTime:      r.ExpireTime,
 		End:             r.End,
+		Events:          r.Events,
 	}
 	for _, u := range r.Upstreams {
 		s.Upstreams = append(s.Upstreams, &leaseholdv1.UpstreamSession{
@@ -185,3 +191,6 @@ func Session(k Key, r *Record) *leaseholdv1.Session {
 	}
 	return s
 }
+
+// Same reports whether operators see the same of two sessions.
+func Same(a, b *leaseholdv1.Session) bool { return proto.Equal(a, b) }

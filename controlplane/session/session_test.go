@@ -56,24 +56,25 @@ func TestClaimed(t *testing.T) {
 func TestReclaimRaisesTheEpochByOneAndKeepsTheRest(t *testing.T) {
 	stored := owned(theirs, 7, 4)
 	before := proto.CloneOf(stored)
-	next, granted, err := session.Reclaim(stored, mine, 9)
+	next, granted, err := session.Reclaim(stored, mine, 9, time.Unix(77, 0))
 	if err != nil || granted {
 		t.Fatalf("reclaim: %v, %v", granted, err)
 	}
 	want := owned(mine, 9, 5)
+	want.Events = []*leaseholdv1.SessionEvent{event(leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_RECLAIMED, 77, mine, 5)}
 	if !proto.Equal(next, want) {
 		t.Errorf("got %v, want %v", next, want)
 	}
 	if !proto.Equal(stored, before) {
 		t.Error("Reclaim changed its argument")
 	}
-	if again, granted, err := session.Reclaim(next, mine, 9); err != nil || !granted || again.Epoch != 5 {
+	if again, granted, err := session.Reclaim(next, mine, 9, time.Unix(88, 0)); err != nil || !granted || again.Epoch != 5 {
 		t.Errorf("again: %v, %v, %v; want it granted before", again, granted, err)
 	}
-	if _, _, err := session.Reclaim(tombstone(), mine, 1); !errors.Is(err, session.ErrEnded) {
+	if _, _, err := session.Reclaim(tombstone(), mine, 1, time.Time{}); !errors.Is(err, session.ErrEnded) {
 		t.Errorf("tombstone: %v, want ErrEnded", err)
 	}
-	if _, _, err := session.Reclaim(nil, mine, 1); !errors.Is(err, session.ErrNotFound) {
+	if _, _, err := session.Reclaim(nil, mine, 1, time.Time{}); !errors.Is(err, session.ErrNotFound) {
 		t.Errorf("nothing: %v, want ErrNotFound", err)
 	}
 }

@@ -12,6 +12,12 @@ var (
 	ErrFull = errors.New("store is full")
 	// ErrTooManyEndings says that MaxEndings sessions wait to be ended already.
 	ErrTooManyEndings = errors.New("too many sessions wait to be ended")
+	// ErrCompacted says that the store no longer has the changes since a
+	// revision.
+	ErrCompacted = errors.New("changes since that revision are no longer kept; watch from the beginning")
+	// ErrFutureRevision says that the store has not come to a revision yet, as
+	// after it was restored from a backup.
+	ErrFutureRevision = errors.New("revision is in the future; watch from the beginning")
 )
 
 // MaxEndings bounds the sessions that wait to be ended by an operator's wish:
