@@ -35,8 +35,11 @@ type plane struct {
 	watchers map[chan struct{}]bool
 	calls    map[string]int
 	claimErr error
-	away     bool // renewals get no answer
-	endings  []*leaseholdv1.Ending
+	away     bool            // renewals and ends get no answer
+	mute     map[string]bool // workers that are told nothing
+	// afterReclaim decides what is answered to a reclaim that was carried out.
+	afterReclaim func() error
+	endings      []*leaseholdv1.Ending
 }
 
 type stored struct {
@@ -172,7 +175,8 @@ func (p *plane) Leave(_ context.Context, r *leaseholdv1.LeaveRequest) (*leasehol
 }
 
 func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
-	if _, err := stream.Recv(); err != nil {
+	first, err := stream.Recv()
+	if err != nil {
 		return err
 	}
 	changed := make(chan struct{}, 1)
@@ -187,6 +191,10 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 		case <-changed:
 		}
 		p.mu.Lock()
+		if p.mute[first.GetWorker()] {
+			p.mu.Unlock()
+			continue
+		}
 		state := &leaseholdv1.WatchResponse{Revision: p.revision, Complete: true, Members: &leaseholdv1.MemberList{}, Endings: &leaseholdv1.EndingList{Endings: p.endings},
 			KeyRing: &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: []byte("key1"), Secret: bytes.Repeat([]byte{7}, 32)}}}}
 		for _, g := range p.gateways {
@@ -237,6 +245,9 @@ func (p *plane) Reclaim(_ context.Context, r *leaseholdv1.ReclaimRequest) (*leas
 	defer p.mu.Unlock()
 	p.calls["Reclaim"]++
 	s := p.records[r.GetSession()]
+	if s != nil && s.record.GetWorker() == r.GetWorker() && s.record.GetIncarnation() == r.GetIncarnation() && p.afterReclaim != nil {
+		return nil, p.afterReclaim()
+	}
 	switch {
 	case s == nil || s.revision != r.GetRevision():
 		return nil, refusal(codes.Aborted, "STALE")
@@ -248,6 +259,9 @@ func (p *plane) Reclaim(_ context.Context, r *leaseholdv1.ReclaimRequest) (*leas
 	next.Epoch++
 	p.revision++
 	*s = stored{next, p.revision}
+	if p.afterReclaim != nil {
+		return nil, p.afterReclaim()
+	}
 	return &leaseholdv1.ReclaimResponse{Record: next, Revision: p.revision}, nil
 }
 
@@ -255,6 +269,9 @@ func (p *plane) End(_ context.Context, r *leaseholdv1.EndRequest) (*leaseholdv1.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls["End"]++
+	if p.away {
+		return nil, refusal(codes.Unavailable, "AWAY")
+	}
 	s := p.records[r.GetSession()]
 	if s == nil {
 		s = &stored{record: &leaseholdv1.SessionRecord{}}

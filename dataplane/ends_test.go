@@ -275,3 +275,126 @@ func TestEventsArriveOneByOneAndDisconnectsReachTheUpstream(t *testing.T) {
 		}
 	}
 }
+
+func TestASessionThatEndsWhileItsOwnerIsFencedIsEndedUpstreamAfterwards(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(3 * time.Second)})
+	w := startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(w)
+	p.change(func() { p.away = true })
+	eventually(t, "the worker is fenced", func() bool {
+		status, _ := c.call(w)
+		return status == http.StatusServiceUnavailable
+	})
+	<-time.After(3 * time.Second) // the idle timeout itself
+	if u.deleted != 0 {
+		t.Error("a fenced worker spoke for the session")
+	}
+	p.change(func() { p.away = false })
+	eventually(t, "it is ended upstream and recorded", func() bool { return u.live() == 0 && len(p.tombstones()) == 1 })
+}
+
+func TestAnUpstreamThatHangsDoesNotHoldUpTheEndsOfOthers(t *testing.T) {
+	p, u, hanging := startPlane(t), startUpstream(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	p.setGateway("h", hanging.URL, nil)
+	w := startWorker(t, p)
+	for range 80 {
+		newClient(t, "h").initialize(w)
+	}
+	newClient(t, "g").initialize(w)
+	release, deletes := make(chan struct{}), make(chan struct{}, 1)
+	defer close(release)
+	hanging.setHook(func(_ http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.Method != http.MethodDelete {
+			return false
+		}
+		select {
+		case deletes <- struct{}{}:
+		default:
+		}
+		<-release
+		return false
+	})
+	p.deleteGateway("h")
+	await(t, deletes)
+	p.deleteGateway("g")
+	done := time.Now().Add(deleteTimeoutOfAWorker / 2)
+	eventually(t, "the other gateway's session is ended", func() bool { return u.live() == 0 })
+	if time.Now().After(done) {
+		t.Error("the other gateway's session waited for the upstream that hangs")
+	}
+}
+
+// deleteTimeoutOfAWorker is how long a worker waits for an upstream's DELETE.
+const deleteTimeoutOfAWorker = 5 * time.Second
+
+func TestAWorkerStopsInTimeWhateverIsUnderWay(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	p.setGateway("h", u.URL+"/h", nil)
+	w, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(w)
+	newClient(t, "h").initialize(w)
+	inside := make(chan struct{}, 8)
+	release := make(chan struct{})
+	defer close(release)
+	u.setHook(func(rw http.ResponseWriter, r *http.Request, method string) bool {
+		if r.Method == http.MethodGet {
+			rw.Header().Set("Content-Type", "text/event-stream")
+			http.NewResponseController(rw).Flush()
+		}
+		inside <- struct{}{}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	stream, call := *c, *c
+	go stream.do(other, http.MethodGet, "")       // a stream through another worker
+	go call.do(w, http.MethodPost, forwardedCall) // a call that does not end
+	p.deleteGateway("h")                          // an upstream that hangs on DELETE
+	for range 3 {
+		await(t, inside)
+	}
+	p.change(func() { p.away = true }) // and a control plane that does not answer
+	began := time.Now()
+	w.stop()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %v, want at most 5 s", took)
+	}
+}
+
+func TestAnUpstreamWithoutAStreamToListenOnKeepsItsSession(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	w := startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(w)
+	u.setHook(func(rw http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.Method == http.MethodGet {
+			http.Error(rw, "Cannot GET /mcp", http.StatusNotFound)
+			return true
+		}
+		return false
+	})
+	if resp, body := c.do(w, http.MethodGet, ""); resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") == "" {
+		t.Errorf("GET: got %d %s, want 405 with Allow", resp.StatusCode, body)
+	}
+	if status, body := c.call(w); status != http.StatusOK {
+		t.Errorf("call after it: got %d %s, want 200", status, body)
+	}
+}
+
+func TestClientsMayHaveNamesInAnyScript(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	w := startWorker(t, p)
+	resp, body := newClient(t, "g").do(w, http.MethodPost, strings.Replace(initialize, `"name":"t"`, `"name":"`+strings.Repeat("客", 100)+`"`, 1))
+	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(p.live()[0].GetClient().GetName(), "客客") {
+		t.Errorf("got %d %s, want 200 and the beginning of the name in the record", resp.StatusCode, body)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
 )
 
 func TestSessionOfADeadOwnerGoesOnUnderTheSameUpstreamSession(t *testing.T) {
@@ -181,4 +183,86 @@ func TestOwnerStopsDispatchingBeforeItsLeaseCanHaveEnded(t *testing.T) {
 	if live := p.live(); u.opened != 1 || u.deleted != 0 || len(live) != 1 || live[0].GetEpoch() != 1 {
 		t.Errorf("after the outage: %d upstream sessions opened, %d deleted, records %v; want 1, 0 and epoch 1", u.opened, u.deleted, live)
 	}
+}
+
+func TestAReclaimWhoseAnswerWasLostLeavesNoSessionWithoutAnOwner(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	owner.stop()
+	p.change(func() { p.afterReclaim = func() error { return refusal(codes.Unavailable, "LOST") } })
+	for i := 1; i <= 2; i++ {
+		if status, got := c.call(other); status != http.StatusOK || got != fmt.Sprint(i) {
+			t.Errorf("call %d: got %d %s, want 200 %d", i, status, got, i)
+		}
+	}
+	if live := p.live(); len(live) != 1 || live[0].GetEpoch() != 2 || u.opened != 1 {
+		t.Errorf("records %v after %d initializes; want one with epoch 2 after 1", live, u.opened)
+	}
+}
+
+func TestAWorkerThatIsBehindNeitherDeniesNorEndsASession(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("old", u.URL, nil)
+	p.setGateway("g", "http://127.0.0.1:1/elsewhere", nil)
+	owner, behind := startWorker(t, p), startWorker(t, p)
+	p.change(func() { p.mute = map[string]bool{behind.id: true} })
+	p.setGateway("g", u.URL, nil)
+	p.setGateway("new", u.URL, nil)
+	clients := []*client{newClient(t, "g"), newClient(t, "new")}
+	for _, c := range clients {
+		eventually(t, "the owner knows the gateway", func() bool {
+			resp, _ := c.do(owner, http.MethodPost, initialize)
+			c.session = resp.Header.Get("Mcp-Session-Id")
+			return resp.StatusCode == http.StatusOK
+		})
+		if status, body := c.call(behind); status != http.StatusOK {
+			t.Errorf("%s, forwarded: got %d %s, want 200", c.path, status, body)
+		}
+	}
+	owner.stop()
+	for _, c := range clients {
+		if status, body := c.call(behind); status != http.StatusServiceUnavailable {
+			t.Errorf("%s, taken over by a worker that is behind: got %d %s, want 503", c.path, status, body)
+		}
+	}
+	p.change(func() { p.mute = nil })
+	for _, c := range clients {
+		if status, body := c.call(behind); status != http.StatusOK {
+			t.Errorf("%s, once it has caught up: got %d %s, want 200", c.path, status, body)
+		}
+	}
+	if ends := p.tombstones(); len(ends) != 0 {
+		t.Errorf("sessions ended: %v", ends)
+	}
+}
+
+func TestABatchThatMayHaveBeenCarriedOutIsNotOfferedForRepetition(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	inside, release := make(chan struct{}), make(chan struct{})
+	u.setHook(func(_ http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.Method == http.MethodPost {
+			close(inside)
+			<-release
+		}
+		return false
+	})
+	answered := make(chan *http.Response, 1)
+	go func() {
+		resp, _ := send(t, other, http.MethodPost, c.path, "["+forwardedCall+"]", map[string]string{"Mcp-Session-Id": c.session, "Mcp-Protocol-Version": "2025-03-26"})
+		answered <- resp
+	}()
+	await(t, inside)
+	go owner.stop()
+	if resp := <-answered; resp.StatusCode != http.StatusBadGateway || resp.Header.Get("Retry-After") != "" {
+		t.Errorf("got %d %v, want 502 without Retry-After", resp.StatusCode, resp.Header)
+	}
+	close(release)
+	owner.stop()
 }

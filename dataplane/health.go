@@ -4,12 +4,14 @@ import "sync"
 
 // health reports changes of readiness, one at a time.
 type health struct {
-	mu     sync.Mutex // guards told and orders reports
+	mu     sync.Mutex // guards what follows and orders reports
 	report func(error)
 	told   bool
 	last   string
+	closed bool
 }
 
+// set reports err, nil for ready, unless that is what was reported last.
 func (h *health) set(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -17,9 +19,17 @@ func (h *health) set(err error) {
 	if err != nil {
 		text = err.Error()
 	}
-	if h.report == nil || h.told && h.last == text {
+	if h.report == nil || h.closed || h.told && h.last == text {
 		return
 	}
 	h.told, h.last = true, text
 	h.report(err)
+}
+
+// close reports err as the last word.
+func (h *health) close(err error) {
+	h.set(err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
 }

@@ -31,6 +31,14 @@ const (
 	leaveTime  = time.Second
 )
 
+const (
+	// healthTick is how often the lease is looked at for readiness.
+	healthTick = 250 * time.Millisecond
+	// endAgain is how soon an operator's wish that could not be carried out is
+	// tried again.
+	endAgain = 2 * time.Second
+)
+
 // Times of a client's connection. Answers have no bound in time.
 const (
 	headerTimeout = 5 * time.Second
@@ -99,7 +107,7 @@ func assemble(cfg Config) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.peers = forward.NewServer(w.router)
+	w.peers = forward.NewServer(w.router, cfg.Logger.Named("forward"))
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
 			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current,
@@ -157,6 +165,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.control.Run(running) })
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
+	group.Go(func() error { return w.watchHealth(running) })
 	group.Go(func() error { return w.upstreams.Run(running) })
 	group.Go(func() error { return ignoreClosed(w.serveClients()) })
 	group.Go(func() error { return w.peers.Serve(w.cfg.PeerListener) })
@@ -164,7 +173,7 @@ func (w *worker) run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-running.Done():
 	}
-	w.health.set(errors.New("shutting down"))
+	w.health.close(errors.New("shutting down"))
 	w.shutdown()
 	stop()
 	err := group.Wait()
@@ -236,15 +245,42 @@ func (w *worker) apply(state *config.State) error {
 	for _, m := range next.Members {
 		addresses[m.PeerAddress] = true
 	}
-	w.forwards.Retain(addresses)
+	if _, member := next.Members[w.id]; member {
+		// Otherwise the list is of a moment when the leases had run out, this
+		// worker's too, and says nothing of who is really gone.
+		w.forwards.Retain(addresses)
+	}
 	if len(next.Endings) > 0 {
 		select {
 		case w.endings <- struct{}{}:
 		default:
 		}
 	}
-	w.health.set(nil)
 	return nil
+}
+
+// watchHealth reports when the worker becomes able to serve and when it stops
+// being so: it needs a configuration and a lease that is certain.
+func (w *worker) watchHealth(ctx context.Context) error {
+	ticker := time.NewTicker(healthTick)
+	defer ticker.Stop()
+	for {
+		changed := w.world.Changed()
+		switch {
+		case w.world.Load().Ring == nil:
+			w.health.set(errors.New("no configuration yet"))
+		case !w.current():
+			w.health.set(errors.New("fenced: the lease is uncertain"))
+		default:
+			w.health.set(nil)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-ticker.C:
+		}
+	}
 }
 
 // lost forgets every session: the incarnation that owned them is over.
@@ -256,11 +292,14 @@ func (w *worker) lost() {
 // endOrphans carries out what operators want ended: sessions of this worker, and
 // those whose owner is dead and that fall to this worker.
 func (w *worker) endOrphans(ctx context.Context) error {
+	again := time.NewTicker(endAgain)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-w.endings:
+		case <-again.C:
 		}
 		for _, ending := range w.world.Load().Endings {
 			digest, err := sessionid.ParseDigest(ending.GetSession())

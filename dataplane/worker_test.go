@@ -259,3 +259,13 @@ func TestAnyWorkerServesASession(t *testing.T) {
 		}
 	}
 }
+
+// await waits for something that another goroutine does.
+func await(tb testing.TB, c <-chan struct{}) {
+	tb.Helper()
+	select {
+	case <-c:
+	case <-time.After(15 * time.Second):
+		tb.Fatal("did not happen within 15 s")
+	}
+}

@@ -31,4 +31,5 @@ func (a *Authority) extend(incarnation int64, sent, ttl time.Duration) {
 // revoke takes the permission away for good, before the lease is given back.
 func (a *Authority) revoke() {
 	a.deadline.Store(0)
+	a.holder.Store(0)
 }

@@ -155,12 +155,13 @@ func (c *Client) insist(ctx context.Context, timeout time.Duration,
 // Leave gives the lease back, so that other workers take the sessions at once.
 // The caller has stopped dispatching: Leave revokes the authority first.
 func (c *Client) Leave(ctx context.Context) error {
+	incarnation := c.authority.Incarnation()
 	c.authority.revoke()
-	if c.authority.Incarnation() == 0 {
+	if incarnation == 0 {
 		return nil
 	}
 	_, err := call(ctx, c, "Leave", &leaseholdv1.LeaveRequest{
-		Worker: c.cfg.Worker, Incarnation: c.authority.Incarnation(), Lease: c.lease.Load(),
+		Worker: c.cfg.Worker, Incarnation: incarnation, Lease: c.lease.Load(),
 	}, leaseholdv1.ControlServiceClient.Leave)
 	return err
 }

@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -36,6 +38,7 @@ const maxObserved = 1000
 type Server struct {
 	leaseholdv1.UnimplementedPeerServiceServer
 	owner Owner
+	log   hclog.Logger
 	grpc  *grpc.Server
 
 	mu      sync.Mutex // guards what follows
@@ -45,8 +48,8 @@ type Server struct {
 }
 
 // NewServer returns a server for the other workers.
-func NewServer(owner Owner) *Server {
-	s := &Server{owner: owner, drained: make(chan struct{})}
+func NewServer(owner Owner, log hclog.Logger) *Server {
+	s := &Server{owner: owner, log: log, drained: make(chan struct{})}
 	s.grpc = grpc.NewServer(
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
@@ -128,7 +131,9 @@ func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target rout
 	defer func() {
 		if p := recover(); p != nil {
 			if e, ok := p.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {
-				panic(p)
+				// As net/http does for clients of this worker's own: one request
+				// ends, and not the worker with all of its sessions.
+				s.log.Error("panic while serving a forwarded request", "panic", p, "stack", string(debug.Stack()))
 			}
 			err = status.Error(codes.DataLoss, "the answer broke off")
 		}
@@ -224,8 +229,10 @@ type responseWriter struct {
 	err     error
 }
 
-// sendAt is how much of a body is gathered before it is sent unflushed.
-const sendAt = 64 << 10
+// sendAt is how much of a body goes into a message. With its framing a message
+// then fits gRPC's 32 KiB buffers; the next larger ones are 1 MiB, and cleared
+// whole each time.
+const sendAt = 32<<10 - 256
 
 // Header implements http.ResponseWriter.
 func (w *responseWriter) Header() http.Header {
@@ -267,7 +274,7 @@ func (w *responseWriter) finish() error {
 
 func (w *responseWriter) send(end bool) {
 	for w.err == nil && (!w.started || len(w.pending) > 0 || end) {
-		piece := w.pending[:min(len(w.pending), bodyPiece)]
+		piece := w.pending[:min(len(w.pending), sendAt)]
 		w.pending = w.pending[len(piece):]
 		message := &leaseholdv1.ForwardResponse{Body: piece, End: end && len(w.pending) == 0}
 		if !w.started {

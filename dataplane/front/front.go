@@ -30,6 +30,9 @@ const (
 	MaxHeaderFields = 64
 	// maxSessionID bounds a session id before it is looked at.
 	maxSessionID = 512
+	// promptBody is up to which length memory for a body is set aside before it
+	// arrives.
+	promptBody = 64 << 10
 	// bodyTimeout bounds how long a client may take to send its body.
 	bodyTimeout = 30 * time.Second
 )
@@ -96,8 +99,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		mcp.WriteUnavailable(w, nil, "this worker has no configuration yet")
 		return
 	}
-	if world.Gateways[gateway] == nil {
-		noGateway(w, r, gateway)
+	if world.Gateways[gateway] == nil && len(r.Header[mcp.HeaderSessionID]) == 0 {
+		// With a session id the owner decides: this worker may be behind.
+		refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, nil, "no gateway "+clip(gateway))
 		return
 	}
 	switch r.Method {
@@ -109,26 +113,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", "GET, POST, DELETE")
 		refuse(w, http.StatusMethodNotAllowed, mcp.CodeInvalidRequest, nil, "method "+clip(r.Method)+" is not allowed")
 	}
-}
-
-// noGateway answers a request to a gateway that there is not, or no longer: then
-// the sessions of it that clients still have are over.
-func noGateway(w http.ResponseWriter, r *http.Request, gateway string) {
-	var rpcID []byte
-	if r.Method == http.MethodPost {
-		body, ok := readBody(w, r)
-		if !ok {
-			return
-		}
-		if e, err := mcp.Parse(body, mcp.Limits{}); err == nil && !e.Batch && e.First().Kind == mcp.KindRequest {
-			rpcID = e.First().ID
-		}
-	}
-	if len(r.Header[mcp.HeaderSessionID]) > 0 {
-		mcp.WriteSessionNotFound(w, rpcID)
-		return
-	}
-	refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, rpcID, "no gateway "+clip(gateway))
 }
 
 // gatewayOf returns the gateway's id in /gateways/{id}/mcp.
@@ -277,14 +261,14 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not supported only by test recorders
 	var body []byte
 	var err error
-	if r.ContentLength >= 0 {
+	if r.ContentLength >= 0 && r.ContentLength <= promptBody {
 		body = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(r.Body, body)
 	} else {
 		body, err = io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
 	}
 	switch {
-	case err != nil:
+	case err != nil || r.ContentLength > int64(len(body)):
 		w.Header().Set("Connection", "close")
 		refuse(w, http.StatusBadRequest, mcp.CodeParse, nil, "the body broke off")
 		return nil, false

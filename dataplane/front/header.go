@@ -2,7 +2,9 @@ package front
 
 import (
 	"net/http"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
 )
@@ -21,12 +23,18 @@ var userAgent = []string{"leasehold"}
 func ownerHeader(h http.Header) http.Header {
 	to := make(http.Header, 8)
 	for _, name := range passed {
-		if v := h[name]; v != nil {
+		if v := h[name]; v != nil && validUTF8(v) {
 			to[name] = v
 		}
 	}
 	to["User-Agent"] = userAgent
 	return to
+}
+
+// validUTF8 reports whether the values can travel to another worker. Those of the
+// fields that are passed on are ASCII by their definitions.
+func validUTF8(values []string) bool {
+	return !slices.ContainsFunc(values, func(v string) bool { return !utf8.ValidString(v) })
 }
 
 func isJSON(h http.Header) bool {

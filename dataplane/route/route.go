@@ -117,6 +117,9 @@ func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, boo
 // repeatable reports whether a request may be sent again although nobody knows
 // whether it was carried out: its method only asks.
 func repeatable(r *session.Request) bool {
+	if r.Method == http.MethodGet {
+		return true
+	}
 	e, err := mcp.Parse(r.Body, mcp.Limits{})
 	if err != nil || e.Batch {
 		return false
@@ -133,16 +136,17 @@ func repeatable(r *session.Request) bool {
 // to show. The request has not been dispatched when it is called, or may be
 // dispatched again.
 func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.Request) {
-	if !rt.waiting.TryAcquire(1) {
-		mcp.WriteUnavailable(w, r.ID(), fmt.Sprintf("%d requests wait for a session's owner, which is the bound", maxWaiting))
-		return
-	}
-	defer rt.waiting.Release(1)
+	permit := permit{of: rt.waiting}
+	defer permit.release()
 	bounded, cancel := context.WithTimeout(ctx, rt.cfg.TTL()+settle)
 	defer cancel()
 	for {
+		if !permit.acquire() {
+			mcp.WriteUnavailable(w, r.ID(), fmt.Sprintf("%d requests wait for a session's owner, which is the bound", maxWaiting))
+			return
+		}
 		changed := rt.cfg.World.Changed()
-		done, err := rt.attempt(bounded, ctx, w, r)
+		done, err := rt.attempt(bounded, ctx, w, r, &permit)
 		if done {
 			return
 		}
@@ -161,9 +165,30 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 	}
 }
 
+// permit is a request's place among those that wait. It is given back before the
+// request is served: a stream may be served for hours.
+type permit struct {
+	of   *semaphore.Weighted
+	held bool
+}
+
+func (p *permit) acquire() bool {
+	if !p.held {
+		p.held = p.of.TryAcquire(1)
+	}
+	return p.held
+}
+
+func (p *permit) release() {
+	if p.held {
+		p.of.Release(1)
+		p.held = false
+	}
+}
+
 // attempt resolves the owner once and serves the request there. It reports
 // whether the request was answered; if not, it may be sent again.
-func (rt *Router) attempt(bounded, ctx context.Context, w http.ResponseWriter, r *session.Request) (done bool, err error) {
+func (rt *Router) attempt(bounded, ctx context.Context, w http.ResponseWriter, r *session.Request, permit *permit) (done bool, err error) {
 	resolved, err := rt.cfg.Records.Resolve(bounded, r.Gateway, r.Digest.String())
 	switch {
 	case errors.Is(err, session.ErrNoRecord), err == nil && resolved.GetRecord().GetEnd() != nil:
@@ -173,16 +198,37 @@ func (rt *Router) attempt(bounded, ctx context.Context, w http.ResponseWriter, r
 		return false, err
 	}
 	if resolved.GetOwnerAlive() {
-		return rt.serveAt(ctx, w, r, resolved)
+		return rt.serveAt(bounded, ctx, w, r, resolved, permit)
 	}
 	if winner, ok := rt.cfg.World.Load().Winner(r.Digest); ok && winner.Worker != rt.cfg.Worker {
 		target := Target{Worker: winner.Worker, Incarnation: winner.Incarnation, Address: winner.PeerAddress}
+		permit.release()
 		done, err := rt.forward(ctx, w, r, target)
 		if done {
 			return true, nil
 		}
 		rt.cfg.Logger.Debug("winner did not take the session", "session", r.Digest, "winner", winner.Worker, "error", err)
 	}
+	return rt.serveHere(bounded, ctx, w, r, permit)
+}
+
+// serveAt serves the request at the living owner that was resolved.
+func (rt *Router) serveAt(bounded, ctx context.Context, w http.ResponseWriter, r *session.Request, resolved *leaseholdv1.ResolveResponse, permit *permit) (bool, error) {
+	record := resolved.GetRecord()
+	if record.GetWorker() == rt.cfg.Worker {
+		return rt.serveHere(bounded, ctx, w, r, permit)
+	}
+	target := Target{
+		Worker: record.GetWorker(), Incarnation: record.GetIncarnation(), Epoch: record.GetEpoch(),
+		Address: resolved.GetOwner().GetInfo().GetPeerAddress(),
+	}
+	permit.release()
+	return rt.forward(ctx, w, r, target)
+}
+
+// serveHere serves the request at this worker, which takes the session over or
+// has done so already.
+func (rt *Router) serveHere(bounded, ctx context.Context, w http.ResponseWriter, r *session.Request, permit *permit) (bool, error) {
 	s, err := rt.take(bounded, r.Gateway, r.Digest)
 	switch {
 	case errors.Is(err, session.ErrOver):
@@ -194,25 +240,9 @@ func (rt *Router) attempt(bounded, ctx context.Context, w http.ResponseWriter, r
 	case err != nil:
 		return false, err
 	}
+	permit.release()
 	s.Serve(ctx, w, r)
 	return true, nil
-}
-
-// serveAt serves the request at the living owner that was resolved.
-func (rt *Router) serveAt(ctx context.Context, w http.ResponseWriter, r *session.Request, resolved *leaseholdv1.ResolveResponse) (bool, error) {
-	record := resolved.GetRecord()
-	if record.GetWorker() == rt.cfg.Worker {
-		if s, ok := rt.cfg.Table.Find(r.Digest); ok {
-			s.Serve(ctx, w, r)
-			return true, nil
-		}
-		return false, errors.New("the record names this worker, which is not serving the session yet")
-	}
-	target := Target{
-		Worker: record.GetWorker(), Incarnation: record.GetIncarnation(), Epoch: record.GetEpoch(),
-		Address: resolved.GetOwner().GetInfo().GetPeerAddress(),
-	}
-	return rt.forward(ctx, w, r, target)
 }
 
 func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target) (bool, error) {
@@ -237,12 +267,11 @@ func (rt *Router) answerUnknown(ctx context.Context, w http.ResponseWriter, r *s
 		return // the client is gone
 	}
 	rt.cfg.Logger.Warn("owner broke off", "owner", target.Worker, "error", err)
-	id := r.ID()
+	id, code := r.ID(), http.StatusOK
 	if id == nil {
-		mcp.WriteUnavailable(w, nil, "the session's owner went away")
-		return
+		code = http.StatusBadGateway // nothing in the body could carry the error
 	}
-	mcp.WriteError(w, http.StatusOK, &mcp.Error{Code: mcp.CodeOutcomeUnknown, ID: id,
+	mcp.WriteError(w, code, &mcp.Error{Code: mcp.CodeOutcomeUnknown, ID: id,
 		Message: "outcome unknown: the session's owner went away; the request may have been carried out",
 		Data:    fmt.Appendf(nil, `{"executed":"unknown","epoch":%d}`, target.Epoch)})
 }
@@ -311,15 +340,22 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		return nil, err
 	case resolved.GetRecord().GetEnd() != nil:
 		return nil, session.ErrOver
-	case resolved.GetOwnerAlive():
-		return nil, errOwnerAlive
 	}
 	incarnation := rt.cfg.Authority.Incarnation()
-	if !rt.cfg.Authority.Holds(incarnation) {
+	record := resolved.GetRecord()
+	mine := record.GetWorker() == rt.cfg.Worker && record.GetIncarnation() == incarnation
+	switch {
+	case !rt.cfg.Authority.Holds(incarnation):
 		return nil, Fenced
+	case resolved.GetOwnerAlive() && !mine:
+		return nil, errOwnerAlive
 	}
 	if err := rt.cfg.Table.Reserve(); err != nil {
 		return nil, err
+	}
+	if mine {
+		// A reclaim of this worker's that was granted, and whose answer was lost.
+		return rt.cfg.Table.Adopt(gateway, d, record)
 	}
 	reclaimed, err := rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
 	if err != nil {

@@ -41,8 +41,14 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 		t.buryOrphan(s, reason)
 		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))
 	}
-	t.insert(s, s.idle)
+	if !t.insert(s, s.idle) {
+		return nil, errors.New("the session came to be here by another way, or this worker's lease is over")
+	}
 	t.metrics.opened.WithLabelValues("reclaim").Inc()
+	if reason := mismatch(s.upstream, t.cfg.World().Gateways[gateway]); reason != 0 {
+		t.End(d, reason) // what changed meanwhile found no session to end
+		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))
+	}
 	return s, nil
 }
 
@@ -70,6 +76,9 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 		s.upstreamID = string(id)
 	}
 	definition := world.Gateways[gateway]
+	if seen := part.GetGatewayRevision(); seen > world.Revision {
+		return nil, 0, fmt.Errorf("the session was opened under revision %d, this worker knows %d", seen, world.Revision)
+	}
 	if definition == nil {
 		return s, leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED, nil
 	}
@@ -87,8 +96,11 @@ func (t *Table) buryOrphan(s *Session, reason leaseholdv1.EndReason) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.opening--
+	if t.sessions[s.digest] != nil {
+		return
+	}
 	t.sessions[s.digest] = s
-	s.unburied = true
-	t.ending = append(t.ending, s)
+	s.told = true
+	t.queueLocked(s)
 	t.poke()
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -153,7 +154,11 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 		mcp.WriteUnavailable(w, o.id, "the session could not be recorded")
 		return false
 	}
-	t.insert(s, o.gateway.IdleTimeout)
+	if !t.insert(s, o.gateway.IdleTimeout) {
+		o.abandon(ctx)
+		mcp.WriteUnavailable(w, o.id, "this worker lost its lease while the session was opened")
+		return true // the place was given back
+	}
 	t.metrics.opened.WithLabelValues("initialize").Inc()
 	// What changed meanwhile found no session to end.
 	reason := mismatch(s.upstream, t.cfg.World().Gateways[s.gateway])
@@ -177,7 +182,7 @@ func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRec
 	class := classOf(o.upstreamID)
 	part := &leaseholdv1.UpstreamRecord{
 		Upstream: s.upstream.Name, ProtocolVersion: o.version, Address: o.address,
-		ConnectionFingerprint: s.upstream.Fingerprint[:], Class: class,
+		ConnectionFingerprint: s.upstream.Fingerprint[:], GatewayRevision: o.gateway.Revision, Class: class,
 	}
 	if o.upstreamID != "" {
 		sealed, err := o.world.Ring.Seal([]byte(o.upstreamID), sealContext(s.digest, s.upstream.Name))
@@ -206,11 +211,11 @@ func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.Ses
 		t := o.table
 		s.table = t
 		s.close(leaseholdv1.EndReason_END_REASON_OPEN_FAILED)
+		s.told = true // by the caller
 		t.mu.Lock()
 		t.sessions[s.digest] = s
-		s.unburied = true // the caller ends it upstream
 		t.mu.Unlock()
-		t.buryLater(s)
+		t.completeLater(s)
 	}
 	return err
 }
@@ -227,7 +232,7 @@ func classOf(upstreamID string) leaseholdv1.Class {
 }
 
 // clip bounds text that is kept for information only.
-func clip(s string) string { return s[:min(len(s), 256)] }
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 256)], "") }
 
 // readInitialize reads the answer to initialize: all of a JSON body, or a stream
 // as far as the answer in it. result is nil when the answer is an error or is
@@ -302,19 +307,19 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 		Message: fmt.Sprintf("upstream %q: %s", o.gateway.Upstream.Name, what)})
 }
 
-// abandon ends the upstream session that will not be used.
+// abandon ends the upstream session that will not be used. Nobody else can have
+// it: its client never learned of the session.
 func (o *opening) abandon(ctx context.Context) {
-	o.table.endUpstream(ctx, o.gateway.Upstream, o.upstreamID, o.version, o.incarnation)
+	o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, o.upstreamID, o.version)
 }
 
-// endUpstream ends an upstream session with DELETE, if there is one and this
-// worker may still speak for it. It is bounded, and what it cannot end the
-// upstream's own idle timeout has to.
-func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, id, version string, incarnation int64) {
-	if id == "" || !t.cfg.Authority.Holds(incarnation) {
+// endUpstream ends an upstream session with DELETE, if there is one. It is
+// bounded, and what it cannot end the upstream's own idle timeout has to.
+func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, id, version string) {
+	if id == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
 	header := http.Header{mcp.HeaderSessionID: {id}, "User-Agent": {"leasehold"}}
 	if version != "" {

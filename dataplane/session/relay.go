@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -33,6 +34,12 @@ var relayed = [...]string{"Content-Type", "Cache-Control", "Allow", "Retry-After
 // relay passes the upstream's answer on as it comes.
 func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
 	switch code := answer.StatusCode; {
+	case code == http.StatusNotFound && r.Method == http.MethodGet:
+		// It may only mean that there is no such route: the next POST tells.
+		w.Header().Set("Allow", "POST, DELETE")
+		mcp.WriteError(w, http.StatusMethodNotAllowed, &mcp.Error{Code: mcp.CodeUpstream,
+			Message: fmt.Sprintf("upstream %q has no stream to listen on", s.upstream.Name)})
+		return
 	case code == http.StatusNotFound && s.upstreamID != "":
 		s.lostUpstream(w, r)
 		return
@@ -56,8 +63,8 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 
 func copyRelayed(to, from http.Header) {
 	for _, name := range relayed {
-		if v := from[name]; v != nil {
-			to[name] = v
+		if v := from[name]; v != nil && utf8.ValidString(v[0]) {
+			to[name] = v[:1]
 		}
 	}
 }

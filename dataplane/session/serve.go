@@ -107,6 +107,10 @@ func (s *Session) serveDelete(ctx context.Context, w http.ResponseWriter, r *Req
 		return
 	}
 	if !s.close(leaseholdv1.EndReason_END_REASON_CLIENT) {
+		if s.isDropped() {
+			s.refuse(w, r, refusedLost)
+			return
+		}
 		mcp.WriteSessionNotFound(w, nil)
 		return
 	}

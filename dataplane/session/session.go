@@ -86,9 +86,11 @@ type Session struct {
 	exchanges exchange      // list head
 	quiet     chan struct{} // closed when the last call of a closing session is done
 
-	due      time.Time // guarded by table.mu, like what follows
-	slot     int       // index in the table's heap, -1 outside
-	unburied bool      // ended upstream, but its tombstone could not be written yet
+	due   time.Time // guarded by table.mu, like what follows
+	slot  int       // index in the table's heap, -1 outside
+	again bool      // its end has to be completed when it is due
+
+	told bool // the upstream knows of the end; only for who completes it
 }
 
 // exchange is one request in flight, in the list of its session.
@@ -172,13 +174,22 @@ func (s *Session) close(reason leaseholdv1.EndReason) bool {
 		return false
 	}
 	s.closing, s.reason = true, reason
+	s.told = reason == leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST
 	s.quiet = make(chan struct{})
 	s.cutLocked(errEnded, func(x *exchange) bool { return x.stream })
 	if s.calls == 0 && s.streams == 0 {
 		close(s.quiet)
 		s.quiet = nil
+	} else {
+		time.AfterFunc(callGrace, func() { s.cut(errEnded) })
 	}
 	return true
+}
+
+func (s *Session) isDropped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped
 }
 
 func (s *Session) isClosing() bool {

@@ -30,9 +30,14 @@ const (
 	// deleteTimeout bounds the DELETE that ends an upstream session.
 	deleteTimeout = 5 * time.Second
 	// enders is how many sessions end at the same time at most.
-	enders = 64
-	// retryEnd is how long an end whose tombstone could not be written waits.
+	enders = 256
+	// endersPerGateway is how many of them may be of one gateway, so that an
+	// upstream that hangs does not hold up the ends of others.
+	endersPerGateway = 64
+	// retryEnd is how long an end that could not be completed waits.
 	retryEnd = 2 * time.Second
+	// lastWords is how long ends under way may still take when the worker stops.
+	lastWords = 500 * time.Millisecond
 )
 
 // Config is what a table needs; all fields but Metrics are required.
@@ -57,13 +62,15 @@ type Table struct {
 	sessions map[sessionid.Digest]*Session
 	opening  int
 	order    deadlines
-	ending   []*Session    // closed, waiting to be completed
-	wake     chan struct{} // capacity 1
+	ending   map[string][]*Session // closed, waiting to be completed, by gateway
+	busy     map[string]int        // being completed, by gateway
+	wake     chan struct{}         // capacity 1
 }
 
 // NewTable returns an empty table; its Run ends sessions whose time has come.
 func NewTable(cfg Config) (*Table, error) {
-	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session), wake: make(chan struct{}, 1)}
+	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session),
+		ending: make(map[string][]*Session), busy: make(map[string]int), wake: make(chan struct{}, 1)}
 	return t, t.metrics.register(t, cfg.Metrics)
 }
 
@@ -99,19 +106,25 @@ func (t *Table) unreserve() {
 	t.opening--
 }
 
-// insert makes a session findable, in the place reserved for it.
-func (t *Table) insert(s *Session, idle time.Duration) {
+// insert makes a session findable, in the place reserved for it. It refuses when
+// the incarnation that the session was opened or taken under is over: then it is
+// not this worker's any more. And when the session is there already.
+func (t *Table) insert(s *Session, idle time.Duration) bool {
 	s.table, s.idle, s.lastUse = t, idle, t.now()
 	due, _ := s.dueAt(s.lastUse)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.opening--
+	if t.sessions[s.digest] != nil || s.incarnation != t.cfg.Authority.Incarnation() {
+		return false
+	}
 	t.sessions[s.digest] = s
 	s.due = due
 	heap.Push(&t.order, s)
 	if s.slot == 0 {
 		t.poke()
 	}
+	return true
 }
 
 // remove forgets a session that is over.
@@ -142,7 +155,7 @@ func (t *Table) poke() {
 func (t *Table) queue(s *Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ending = append(t.ending, s)
+	t.queueLocked(s)
 	t.poke()
 }
 
@@ -165,7 +178,8 @@ func (t *Table) DropAll() {
 		s.slot = -1
 	}
 	t.sessions = make(map[sessionid.Digest]*Session)
-	t.order, t.ending = nil, nil
+	t.order = nil
+	clear(t.ending)
 }
 
 // Reconcile brings the sessions in line with a new snapshot: those whose gateway
@@ -185,12 +199,12 @@ func (t *Table) Reconcile(previous, next *config.Snapshot) {
 	defer t.mu.Unlock()
 	for _, s := range t.sessions {
 		gateway, ok := changed[s.gateway]
-		if !ok {
+		if !ok || s.isClosing() {
 			continue
 		}
 		if reason := mismatch(s.upstream, gateway); reason != 0 {
 			if s.close(reason) {
-				t.ending = append(t.ending, s)
+				t.queueLocked(s)
 			}
 			continue
 		}
@@ -218,15 +232,25 @@ func mismatch(upstream *config.Upstream, gateway *config.Gateway) leaseholdv1.En
 // Run ends sessions whose time has come, until ctx ends. Sessions that are left
 // then are not ended: another worker continues them.
 func (t *Table) Run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(enders)
-	defer group.Wait()
+	defer func() {
+		last := time.AfterFunc(lastWords, cancel)
+		defer last.Stop()
+		group.Wait()
+	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		next := t.expire()
-		for _, s := range t.takeEnding() {
-			group.Go(func() error { t.complete(ctx, s); return nil })
+		for s := t.takeEnding(); s != nil; s = t.takeEnding() {
+			if !group.TryGo(func() error { defer t.doneEnding(s); t.complete(work, s); return nil }) {
+				t.queue(s) // until one of those under way is done
+				t.doneEnding(s)
+				break
+			}
 		}
 		timer.Reset(next)
 		select {
@@ -238,13 +262,36 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-func (t *Table) takeEnding() []*Session {
+// takeEnding returns a session whose end is to be completed now, or nil.
+func (t *Table) takeEnding() *Session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	taken := t.ending
-	t.ending = nil
-	return taken
+	for gateway, waiting := range t.ending {
+		if t.busy[gateway] >= endersPerGateway {
+			continue
+		}
+		s := waiting[0]
+		waiting[0] = nil
+		if t.ending[gateway] = waiting[1:]; len(waiting) == 1 {
+			delete(t.ending, gateway)
+		}
+		t.busy[gateway]++
+		return s
+	}
+	return nil
 }
+
+// doneEnding gives back the place of a session that takeEnding returned.
+func (t *Table) doneEnding(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.busy[s.gateway]--; t.busy[s.gateway] == 0 {
+		delete(t.busy, s.gateway)
+	}
+	t.poke()
+}
+
+func (t *Table) queueLocked(s *Session) { t.ending[s.gateway] = append(t.ending[s.gateway], s) }
 
 // expire closes the sessions whose time has come and returns when to look again.
 func (t *Table) expire() time.Duration {
@@ -255,8 +302,8 @@ func (t *Table) expire() time.Duration {
 		s := t.order[0]
 		if s.isClosing() {
 			heap.Pop(&t.order)
-			if s.unburied {
-				t.ending = append(t.ending, s)
+			if s.again {
+				t.queueLocked(s)
 			}
 			continue
 		}
@@ -268,7 +315,7 @@ func (t *Table) expire() time.Duration {
 		}
 		heap.Pop(&t.order)
 		if s.close(reason) {
-			t.ending = append(t.ending, s)
+			t.queueLocked(s)
 		}
 	}
 	if len(t.order) == 0 {
@@ -286,18 +333,19 @@ func (t *Table) complete(ctx context.Context, s *Session) {
 	quiet := s.quiet
 	s.mu.Unlock()
 	if quiet != nil {
-		grace := time.NewTimer(callGrace)
-		defer grace.Stop()
 		select {
-		case <-quiet:
-		case <-grace.C:
-			s.cut(errEnded)
+		case <-quiet: // at the latest when the grace is over and the calls are cut
 		case <-ctx.Done():
-			s.cut(errEnded)
+			return // the worker stops; the session goes on elsewhere
 		}
 	}
-	if s.reason != leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST && !s.unburied {
-		t.endUpstream(ctx, s.upstream, s.upstreamID, s.version, s.incarnation)
+	if !s.told {
+		if !t.cfg.Authority.Holds(s.incarnation) {
+			t.completeLater(s) // the upstream session may be somebody else's by now
+			return
+		}
+		t.endUpstream(ctx, s.upstream, s.upstreamID, s.version)
+		s.told = true
 	}
 	t.bury(ctx, s)
 }
@@ -305,7 +353,7 @@ func (t *Table) complete(ctx context.Context, s *Session) {
 // bury writes the tombstone and then forgets the session. While the control
 // plane cannot be reached the session stays, refusing every request.
 func (t *Table) bury(ctx context.Context, s *Session) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryEnd)
+	ctx, cancel := context.WithTimeout(ctx, retryEnd)
 	defer cancel()
 	err := t.cfg.Records.End(ctx, &leaseholdv1.EndRequest{
 		Gateway: s.gateway, Session: s.digest.String(), Incarnation: s.incarnation,
@@ -313,7 +361,7 @@ func (t *Table) bury(ctx context.Context, s *Session) {
 	})
 	if errors.Is(err, ErrUnavailable) {
 		t.cfg.Logger.Warn("session end not recorded yet", "session", s.digest, "error", err)
-		t.buryLater(s)
+		t.completeLater(s)
 		return
 	}
 	if err != nil { // another worker owns it, or has ended it
@@ -324,14 +372,14 @@ func (t *Table) bury(ctx context.Context, s *Session) {
 	t.cfg.Logger.Debug("session ended", "gateway", s.gateway, "session", s.digest, "reason", reasonLabel(s.reason))
 }
 
-// buryLater puts a closed session back among the deadlines.
-func (t *Table) buryLater(s *Session) {
+// completeLater puts a closed session back among the deadlines.
+func (t *Table) completeLater(s *Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sessions[s.digest] != s {
 		return // dropped meanwhile: the record is no longer this worker's
 	}
-	s.unburied = true
+	s.again = true
 	s.due = t.now().Add(retryEnd)
 	if s.slot >= 0 {
 		heap.Fix(&t.order, s.slot)

@@ -1227,9 +1227,12 @@ type UpstreamRecord struct {
 	// Digest of the connection settings with which the session was opened.
 	ConnectionFingerprint []byte `protobuf:"bytes,5,opt,name=connection_fingerprint,json=connectionFingerprint,proto3" json:"connection_fingerprint,omitempty"`
 	// This part's class.
-	Class         Class `protobuf:"varint,6,opt,name=class,proto3,enum=leasehold.v1.Class" json:"class,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Class Class `protobuf:"varint,6,opt,name=class,proto3,enum=leasehold.v1.Class" json:"class,omitempty"`
+	// The revision of the gateway's definition with which the session was opened: a
+	// worker that does not know it yet cannot tell whether the session can go on.
+	GatewayRevision int64 `protobuf:"varint,7,opt,name=gateway_revision,json=gatewayRevision,proto3" json:"gateway_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpstreamRecord) Reset() {
@@ -1302,6 +1305,13 @@ func (x *UpstreamRecord) GetClass() Class {
 		return x.Class
 	}
 	return Class_CLASS_UNSPECIFIED
+}
+
+func (x *UpstreamRecord) GetGatewayRevision() int64 {
+	if x != nil {
+		return x.GatewayRevision
+	}
+	return 0
 }
 
 // ClaimRequest is the request of Claim.
@@ -2040,14 +2050,15 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12*\n" +
 	"\x03end\x18\f \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\x122\n" +
-	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xff\x01\n" +
+	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xaa\x02\n" +
 	"\x0eUpstreamRecord\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\x12*\n" +
 	"\x11sealed_session_id\x18\x02 \x01(\fR\x0fsealedSessionId\x12)\n" +
 	"\x10protocol_version\x18\x03 \x01(\tR\x0fprotocolVersion\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x125\n" +
 	"\x16connection_fingerprint\x18\x05 \x01(\fR\x15connectionFingerprint\x12)\n" +
-	"\x05class\x18\x06 \x01(\x0e2\x13.leasehold.v1.ClassR\x05class\"w\n" +
+	"\x05class\x18\x06 \x01(\x0e2\x13.leasehold.v1.ClassR\x05class\x12)\n" +
+	"\x10gateway_revision\x18\a \x01(\x03R\x0fgatewayRevision\"w\n" +
 	"\fClaimRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x123\n" +

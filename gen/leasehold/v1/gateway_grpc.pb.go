@@ -51,8 +51,11 @@ type GatewayServiceClient interface {
 	DeleteGateway(ctx context.Context, in *DeleteGatewayRequest, opts ...grpc.CallOption) (*DeleteGatewayResponse, error)
 	// WatchGateways sends the gateways that there are, then a bookmark, then every
 	// change, until the caller goes. To resume, pass the revision of the last
-	// message: no change is missed, and none that was sent comes again. OUT_OF_RANGE
-	// with COMPACTED when that revision is too long ago: watch from the beginning.
+	// message: no change is missed, and at most those of one revision come again.
+	// Until the bookmark messages have revision 0: resuming there begins anew.
+	// OUT_OF_RANGE with COMPACTED when that revision is too long ago, or with
+	// FUTURE_REVISION when it is none yet: watch from the beginning.
+	// RESOURCE_EXHAUSTED with TOO_MANY_WATCHES when 64 watch at this replica.
 	// A caller that reads too slowly is cut off with RESOURCE_EXHAUSTED and
 	// SLOW_READER; nothing is queued for it.
 	WatchGateways(ctx context.Context, in *WatchGatewaysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchGatewaysResponse], error)
@@ -159,8 +162,11 @@ type GatewayServiceServer interface {
 	DeleteGateway(context.Context, *DeleteGatewayRequest) (*DeleteGatewayResponse, error)
 	// WatchGateways sends the gateways that there are, then a bookmark, then every
 	// change, until the caller goes. To resume, pass the revision of the last
-	// message: no change is missed, and none that was sent comes again. OUT_OF_RANGE
-	// with COMPACTED when that revision is too long ago: watch from the beginning.
+	// message: no change is missed, and at most those of one revision come again.
+	// Until the bookmark messages have revision 0: resuming there begins anew.
+	// OUT_OF_RANGE with COMPACTED when that revision is too long ago, or with
+	// FUTURE_REVISION when it is none yet: watch from the beginning.
+	// RESOURCE_EXHAUSTED with TOO_MANY_WATCHES when 64 watch at this replica.
 	// A caller that reads too slowly is cut off with RESOURCE_EXHAUSTED and
 	// SLOW_READER; nothing is queued for it.
 	WatchGateways(*WatchGatewaysRequest, grpc.ServerStreamingServer[WatchGatewaysResponse]) error

@@ -277,14 +277,11 @@ type ForwardResponse struct {
 	Head *ForwardHead `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
 	// The next piece of the body.
 	Body []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
-	// The request is about to go to the upstream: from here on it must not be
-	// sent again.
-	Dispatched bool `protobuf:"varint,3,opt,name=dispatched,proto3" json:"dispatched,omitempty"`
 	// The answer is complete.
-	End bool `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	End bool `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
 	// Why the receiver does not serve the request; nothing was dispatched. Comes
 	// alone with end.
-	Refusal       Refusal `protobuf:"varint,5,opt,name=refusal,proto3,enum=leasehold.v1.Refusal" json:"refusal,omitempty"`
+	Refusal       Refusal `protobuf:"varint,4,opt,name=refusal,proto3,enum=leasehold.v1.Refusal" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,13 +328,6 @@ func (x *ForwardResponse) GetBody() []byte {
 		return x.Body
 	}
 	return nil
-}
-
-func (x *ForwardResponse) GetDispatched() bool {
-	if x != nil {
-		return x.Dispatched
-	}
-	return false
 }
 
 func (x *ForwardResponse) GetEnd() bool {
@@ -521,15 +511,12 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x06header\x18\t \x03(\tR\x06header\x12\x1f\n" +
 	"\vbody_length\x18\n" +
 	" \x01(\rR\n" +
-	"bodyLength\"\xb7\x01\n" +
+	"bodyLength\"\x97\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\fR\x04body\x12\x1e\n" +
-	"\n" +
-	"dispatched\x18\x03 \x01(\bR\n" +
-	"dispatched\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\bR\x03end\x12/\n" +
-	"\arefusal\x18\x05 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\"=\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\bR\x03end\x12/\n" +
+	"\arefusal\x18\x04 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\"=\n" +
 	"\vForwardHead\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x16\n" +
 	"\x06header\x18\x02 \x03(\tR\x06header\"4\n" +
