@@ -55,7 +55,15 @@ func serveProxy(listener net.Listener, target string) error {
 		BufferPool: &buffers{},
 		ErrorLog:   log.Default(),
 	}
-	server := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Otherwise the server closes the request's body when the answer begins,
+		// sometimes before the Transport has seen that nothing is left in it,
+		// which then breaks off long answers.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			log.Print(err)
+		}
+		proxy.ServeHTTP(w, r)
+	})}
 	return server.Serve(listener)
 }
 

@@ -1,45 +1,34 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http/httputil"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/leasehold/leasehold/test/internal/client"
 )
 
-// protocol is the protocol version of all sessions.
-const protocol = client.Version
-
 // padding is what calls and answers carry.
 const padding = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefghijklmnopqrstuvwxyzABC"
 
-// idDigits is how many digits an id has: all have the same, so that only they
-// change in the request.
-const idDigits = 10
-
-// callTimeout is how long a call may take at the end of a measurement.
-const callTimeout = 20 * time.Second
+// The tools of the upstream.
+const (
+	toolEcho   = "echo"   // answers with the padding
+	toolLarge  = "large"  // answers with largeSize bytes
+	toolStream = "stream" // answers with two events
+)
 
 // caller is one client: a session, a connection while it is being measured, and
 // a request that is ready but for its id.
 type caller struct {
-	address string
-	conn    net.Conn
-	in      *bufio.Reader
-	request []byte
-	idAt    int // where the id is in the request
-	id      int64
-	body    []byte // buffer for the answer
+	wire
+	to      *url.URL
+	id      string
+	request *request
+	least   int // how long a body at least is, if that is to be checked
 
 	latencies []time.Duration
 }
@@ -54,127 +43,98 @@ func newCaller(ctx context.Context, openAt, callAt string) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &caller{address: to.Host, id: 1_000_000_000, body: make([]byte, 0, 4<<10)}
-	const idMark = `"id":`
-	body := fmt.Sprintf(`{"jsonrpc":"2.0",`+idMark+`%d,"method":"tools/call","params":{"name":"echo","arguments":{"text":%q}}}`, c.id, padding)
-	c.request = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"+
-		"Accept: application/json, text/event-stream\r\nMcp-Session-Id: %s\r\nMcp-Protocol-Version: %s\r\nContent-Length: %d\r\n\r\n%s",
-		to.RequestURI(), to.Host, s.ID, protocol, len(body), body)
-	c.idAt = bytes.Index(c.request, []byte(idMark)) + len(idMark)
+	c := &caller{wire: wire{address: to.Host}, to: to, id: s.ID}
+	c.use(toolEcho)
 	return c, nil
 }
 
-// connect opens the connection, in place of one that may be open.
-func (c *caller) connect() error {
-	c.disconnect()
-	conn, err := net.Dial("tcp", c.address)
-	if err != nil {
-		return err
-	}
-	c.conn, c.in = conn, bufio.NewReaderSize(conn, 16<<10)
-	return nil
-}
-
-// disconnect closes the connection.
-func (c *caller) disconnect() {
-	if c.conn != nil {
-		c.conn.Close()
-		c.conn = nil
+// use makes a tool the one that is called.
+func (c *caller) use(tool string) {
+	c.request = newRequest(c.to, c.id, "tools/call", callParams(tool))
+	c.least = 0
+	if tool == toolLarge {
+		c.least = largeSize
 	}
 }
 
-// run calls until the deadline and keeps each latency.
-func (c *caller) run(deadline time.Time) error {
-	c.latencies = c.latencies[:0]
-	c.conn.SetDeadline(deadline.Add(callTimeout))
-	for start := time.Now(); start.Before(deadline); {
-		if err := c.call(); err != nil {
-			return err
-		}
-		now := time.Now()
-		c.latencies = append(c.latencies, now.Sub(start))
-		start = now
-	}
-	return nil
+// callParams are the parameters of a call.
+func callParams(tool string) string {
+	return fmt.Sprintf(`{"name":%q,"arguments":{"text":%q},"_meta":{"progressToken":1}}`, tool, padding)
 }
 
-// call makes one call and checks that its answer is a success with its id.
+// call makes one call and checks its answer.
 func (c *caller) call() error {
-	c.id++
-	strconv.AppendInt(c.request[:c.idAt], c.id, 10)
-	if _, err := c.conn.Write(c.request); err != nil {
+	if err := c.exchange(c.request.next()); err != nil {
 		return err
 	}
-	if err := c.readAnswer(); err != nil {
+	if len(c.body) < c.least {
+		return fmt.Errorf("an answer of %d bytes, want %d", len(c.body), c.least)
+	}
+	return c.checkAnswer(c.request)
+}
+
+// begin forgets what was measured before.
+func (c *caller) begin() { c.latencies = c.latencies[:0] }
+
+// took returns the latencies since begin.
+func (c *caller) took() []time.Duration { return c.latencies }
+
+// step makes one call and keeps its latency.
+func (c *caller) step() error {
+	start := time.Now()
+	if err := c.call(); err != nil {
 		return err
 	}
-	id := c.request[c.idAt : c.idAt+idDigits]
-	if !bytes.Contains(c.body, id) || !bytes.Contains(c.body, []byte(`"result"`)) {
-		return fmt.Errorf("call %s was answered with %.300q", id, c.body)
-	}
+	c.latencies = append(c.latencies, time.Since(start))
 	return nil
 }
 
-// readAnswer reads an answer into the buffer.
-func (c *caller) readAnswer() error {
-	status, err := c.in.ReadSlice('\n')
-	if err != nil {
-		return err
-	}
-	ok := bytes.HasPrefix(status, []byte("HTTP/1.1 200"))
-	first := string(status[:min(len(status), 40)])
-	length, chunked := 0, false
-	for {
-		line, err := c.in.ReadSlice('\n')
-		if err != nil {
-			return err
-		}
-		if len(line) <= 2 {
-			break
-		}
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		switch {
-		case bytes.EqualFold(name, fieldLength):
-			length, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
-		case bytes.EqualFold(name, fieldCoding):
-			chunked = true
-		}
-	}
-	if err := c.readBody(length, chunked); err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("answer %q with body %.300q", first, c.body)
-	}
-	return nil
+// stepper is a client that does the same thing over and over.
+type stepper interface {
+	connect() error
+	disconnect()
+	limit(time.Time)
+	begin()
+	step() error
+	took() []time.Duration
 }
 
-// readBody reads an answer's body into the buffer.
-func (c *caller) readBody(length int, chunked bool) error {
-	if chunked {
-		var err error
-		if c.body, err = io.ReadAll(httputil.NewChunkedReader(c.in)); err == nil {
-			_, err = c.in.ReadSlice('\n')
-		}
-		return err
-	}
-	if cap(c.body) < length {
-		c.body = make([]byte, length)
-	}
-	c.body = c.body[:length]
-	_, err := io.ReadFull(c.in, c.body)
-	return err
-}
+// limit says until when the connection may be used.
+func (w *wire) limit(deadline time.Time) { w.conn.SetDeadline(deadline) }
 
-// drive lets callers call side by side for a while and returns how long it took.
-func drive(callers []*caller, d time.Duration) (time.Duration, error) {
+// drive lets clients work side by side for a while, each doing its next step
+// when the last is done, and returns how long it took.
+func drive[S stepper](clients []S, d time.Duration) (time.Duration, error) {
 	start := time.Now()
 	deadline := start.Add(d)
-	errs := make([]error, len(callers))
+	errs := make([]error, len(clients))
 	var group sync.WaitGroup
-	for i, c := range callers {
-		group.Go(func() { errs[i] = c.run(deadline) })
+	for i, c := range clients {
+		group.Go(func() {
+			c.begin()
+			c.limit(deadline.Add(answerLimit))
+			for errs[i] == nil && time.Now().Before(deadline) {
+				errs[i] = c.step()
+			}
+		})
 	}
 	group.Wait()
 	return time.Since(start), errors.Join(errs...)
+}
+
+// connectAll connects clients.
+func connectAll[S stepper](clients []S) error {
+	for _, c := range clients {
+		if err := c.connect(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// disconnectAll disconnects clients.
+func disconnectAll[S stepper](clients []S) {
+	for _, c := range clients {
+		c.disconnect()
+	}
 }

@@ -1,17 +1,34 @@
-// Command bench measures what a tools/call costs through Leasehold, next to
-// what it costs without it, on the machine it runs on.
+// Command bench measures what MCP sessions cost through Leasehold, next to what
+// they cost without it, on the machine it runs on.
 //
-// The same closed loop, in which each client makes its next call when it has
-// the answer to the last one, runs over four paths, interleaved in one run so
-// that a noisy machine is noisy for all of them:
+// It measures over these paths, interleaved in one run so that a noisy machine
+// is noisy for all of them:
 //
 //	direct   to the upstream itself, a fast one in a process of its own
 //	proxy    through a bare httputil.ReverseProxy with a tuned Transport
+//	nginx    through nginx, if it is installed
 //	owner    through the worker that owns the sessions
 //	forward  through a worker that forwards to the owner
 //
+// The sections, of which -only selects some, are:
+//
+//	calls     small calls in a closed loop: a client makes its next call when
+//	          it has the answer to the last one
+//	large     the same with results of 1 MiB
+//	stream    from the upstream's writing the first event of a call's answer to
+//	          its arrival at the client
+//	openloop  small calls at a fixed rate; the latency of a call counts from
+//	          the time at which it was to be made
+//	churn     whole sessions: initialize, one call, DELETE, with claims that
+//	          are durable in etcd before the client has its session
+//	idle      memory and descriptors of the owner per session that is idle: the
+//	          heap with the stacks after garbage collection, and resident memory
+//
 // It prints the medians of several rounds, and checks by the counters of the
-// processes that the calls made no request to etcd.
+// processes that calls on live sessions made no request to etcd. With -json it
+// writes all figures to a file; two such files are compared by
+//
+//	bench compare OLD NEW
 package main
 
 import (
@@ -31,25 +48,34 @@ import (
 
 // settings are what the command line says.
 type settings struct {
+	only     []string
 	duration time.Duration
 	warmup   time.Duration
 	rounds   int
 	clients  []int
 	paths    []string
+	rate     float64
+	idle     int
 	jsonFile string
 	profiles string
 	check    bool
 }
 
 func main() {
-	if len(os.Args) > 1 && strings.HasPrefix(os.Args[1], childPrefix) {
-		fmt.Fprintln(os.Stderr, runChild(os.Args[1:]))
+	args := os.Args[1:]
+	if len(args) > 0 && strings.HasPrefix(args[0], childPrefix) {
+		fmt.Fprintln(os.Stderr, runChild(args))
 		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, os.Args[1:])
-	cluster.RemoveBinaries()
+	var err error
+	if len(args) > 0 && args[0] == "compare" {
+		err = compareFiles(os.Stdout, args[1:])
+	} else {
+		err = run(ctx, args)
+		cluster.RemoveBinaries()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -59,33 +85,54 @@ func main() {
 // parse reads the command line.
 func parse(args []string) (settings, error) {
 	var s settings
-	var clients, paths string
+	var clients string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.DurationVar(&s.duration, "duration", 3*time.Second, "how long each measurement takes")
-	flags.DurationVar(&s.warmup, "warmup", 300*time.Millisecond, "how long each path runs before it is measured")
+	only := flags.String("only", strings.Join(sectionNames(), ","), "which sections to run")
+	flags.DurationVar(&s.duration, "duration", 2*time.Second, "how long each measurement of small calls takes; others take half of it")
+	flags.DurationVar(&s.warmup, "warmup", 200*time.Millisecond, "how long each path runs before it is measured")
 	flags.IntVar(&s.rounds, "rounds", 3, "how many rounds to take the medians of")
-	flags.StringVar(&clients, "clients", "1,16,64", "how many clients call at a time")
-	flags.StringVar(&paths, "paths", strings.Join(allPaths, ","), "which paths to measure")
+	flags.StringVar(&clients, "clients", "1,16,64", "how many clients make small calls at a time")
+	paths := flags.String("paths", strings.Join(allPaths, ","), "which paths to measure")
+	flags.Float64Var(&s.rate, "rate", 0, "calls per second of the open loop; 0 means a third of what the owner does in the closed loop")
+	flags.IntVar(&s.idle, "idle", 10_000, "how many idle sessions to open")
 	flags.StringVar(&s.jsonFile, "json", "", "write the figures to this file as JSON")
 	flags.StringVar(&s.profiles, "profiles", "", "write a CPU profile of each gateway process, by perf, into this directory; the figures suffer")
-	flags.BoolVar(&s.check, "check", false, "fail unless owner and forward reach what they have to at 16 clients")
+	flags.BoolVar(&s.check, "check", false, "fail unless the sections that ran reach what they have to")
 	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	if flags.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if s.rounds < 1 || s.idle < 1 || s.duration <= 0 || s.rate < 0 {
+		return s, fmt.Errorf("-rounds, -idle and -duration must be positive, -rate not negative")
+	}
+	var err error
+	if s.only, err = choose("-only", *only, sectionNames()); err != nil {
+		return s, err
+	}
+	if s.paths, err = choose("-paths", *paths, allPaths); err != nil {
 		return s, err
 	}
 	for n := range strings.SplitSeq(clients, ",") {
 		number, err := strconv.Atoi(n)
 		if err != nil || number < 1 {
-			return s, fmt.Errorf("--clients: %q is not a number of clients", n)
+			return s, fmt.Errorf("-clients: %q is not a number of clients", n)
 		}
 		s.clients = append(s.clients, number)
 	}
-	for p := range strings.SplitSeq(paths, ",") {
-		if !slices.Contains(allPaths, p) {
-			return s, fmt.Errorf("--paths: %q is none of %v", p, allPaths)
-		}
-		s.paths = append(s.paths, p)
-	}
 	return s, nil
+}
+
+// choose reads a list of names, each of which is one of some.
+func choose(flag, list string, of []string) ([]string, error) {
+	names := strings.Split(list, ",")
+	for _, name := range names {
+		if !slices.Contains(of, name) {
+			return nil, fmt.Errorf("%s: %q is none of %v", flag, name, of)
+		}
+	}
+	return names, nil
 }
 
 // run measures and reports.
@@ -94,43 +141,21 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	world, err := build(ctx, slices.Max(s.clients))
-	if err != nil {
+	b := &bench{settings: s, result: newResult()}
+	b.result.Environment, b.result.Seconds = readEnvironment(args), s.duration.Seconds()
+	if b.world, err = build(ctx, max(slices.Max(s.clients), openClients)); err != nil {
 		return err
 	}
-	defer world.close()
-	before, err := world.cluster.Requests(ctx)
-	if err != nil {
-		return err
-	}
-	result, err := measureAll(ctx, s, world)
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, world.cluster.Logs())
-	}
-	after, err := world.cluster.Requests(ctx)
-	if err != nil {
-		return err
-	}
-	result.Counters = after.Since(before)
-	return result.report(s)
-}
-
-// measureAll runs all rounds. The order of the paths changes from round to
-// round, so that none always follows the same one.
-func measureAll(ctx context.Context, s settings, w *world) (*result, error) {
-	result := newResult(s)
-	for round := range s.rounds {
-		for _, n := range s.clients {
-			for i := range s.paths {
-				path := s.paths[(i+round)%len(s.paths)]
-				m, err := w.measure(ctx, s, path, n)
-				if err != nil {
-					return nil, fmt.Errorf("%s with %d clients: %w", path, n, err)
-				}
-				result.add(path, n, m)
-				fmt.Fprintf(os.Stderr, "round %d, %2d clients, %-7s %8.0f calls/s\n", round+1, n, path, m.CallsPerSecond)
-			}
+	defer b.world.close()
+	var ran []section
+	for _, section := range sections {
+		if !slices.Contains(s.only, section.name) {
+			continue
 		}
+		if err := b.runSection(ctx, section); err != nil {
+			return err
+		}
+		ran = append(ran, section)
 	}
-	return result, nil
+	return b.report(ran)
 }

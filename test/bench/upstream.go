@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http/httputil"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 )
 
 // upstream is a stateful MCP server that does as little as it can: it reads
@@ -53,8 +55,8 @@ func (u *upstream) converse(conn net.Conn) {
 		if err := a.read(in); err != nil {
 			return
 		}
-		out = u.answer(out[:0], &a)
-		if _, err := conn.Write(out); err != nil {
+		var err error
+		if out, err = u.answer(conn, out[:0], &a); err != nil {
 			return
 		}
 	}
@@ -120,23 +122,56 @@ func (a *ask) readBody(in *bufio.Reader) error {
 	return err
 }
 
-// answer appends the answer to a request.
-func (u *upstream) answer(out []byte, a *ask) []byte {
+// answer writes the answer to a request, by way of the buffer out, which it
+// returns.
+func (u *upstream) answer(conn net.Conn, out []byte, a *ask) ([]byte, error) {
 	switch {
 	case a.method == "DELETE":
 		u.mu.Lock()
 		delete(u.sessions, a.session)
 		u.mu.Unlock()
-		return append(out, "HTTP/1.1 204 No Content\r\n\r\n"...)
+		out = append(out, "HTTP/1.1 204 No Content\r\n\r\n"...)
 	case a.method != "POST":
-		return append(out, "HTTP/1.1 405 Method Not Allowed\r\nAllow: POST, DELETE\r\nContent-Length: 0\r\n\r\n"...)
-	case bytes.Contains(a.body, []byte(`"tools/call"`)):
-		if !u.knows(a.session) {
-			return append(out, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"...)
-		}
-		return appendCall(out, a.body)
+		out = append(out, "HTTP/1.1 405 Method Not Allowed\r\nAllow: POST, DELETE\r\nContent-Length: 0\r\n\r\n"...)
+	case !bytes.Contains(a.body, []byte(`"tools/call"`)):
+		out = u.answerRare(out, a)
+	case !u.knows(a.session):
+		out = append(out, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"...)
+	default:
+		return u.answerCall(conn, out, a.body)
 	}
-	return u.answerRare(out, a)
+	_, err := conn.Write(out)
+	return out, err
+}
+
+// answerCall writes the answer to a call. The id and the tool are found the
+// cheap way; the load generator, which checks answers, sends them so that they
+// are found.
+func (u *upstream) answerCall(conn net.Conn, out, body []byte) ([]byte, error) {
+	id, tool := after(body, `"id":`, ","), after(body, `"name":"`, `"`)
+	switch string(tool) {
+	case toolLarge:
+		buffers := net.Buffers{appendCall(out, id, len(largeResult)), largeResult}
+		_, err := buffers.WriteTo(conn)
+		return out, err
+	case toolStream:
+		if _, err := conn.Write(appendFirstEvent(out)); err != nil {
+			return out, err
+		}
+		time.Sleep(streamPause)
+		_, err := conn.Write(appendLastEvent(out, id))
+		return out, err
+	}
+	out = append(appendCall(out, id, len(callResult)), callResult...)
+	_, err := conn.Write(out)
+	return out, err
+}
+
+// after returns what is between a mark and the next end.
+func after(body []byte, mark, end string) []byte {
+	_, rest, _ := bytes.Cut(body, []byte(mark))
+	rest, _, _ = bytes.Cut(rest, []byte(end))
+	return rest
 }
 
 // knows reports whether a session is live.
@@ -146,20 +181,23 @@ func (u *upstream) knows(session string) bool {
 	return u.sessions[session]
 }
 
-// callResult is the result of every call.
+// callResult is the result of most calls.
 const callResult = `,"result":{"content":[{"type":"text","text":"` + padding + `"}]}}`
 
-// appendCall appends the answer to a call. The id is found the cheap way; the
-// load generator, which checks it, sends one that can be found so.
-func appendCall(out, body []byte) []byte {
+// largeSize is how long a large result's text is.
+const largeSize = 1 << 20
+
+// largeResult is the result of a large call.
+var largeResult = fmt.Appendf(nil, `,"result":{"content":[{"type":"text","text":"%s"}]}}`,
+	strings.Repeat(padding, largeSize/len(padding)+1)[:largeSize])
+
+// appendCall appends the answer to a call, up to its result of so many bytes.
+func appendCall(out, id []byte, result int) []byte {
 	const begin = `{"jsonrpc":"2.0","id":`
-	_, id, _ := bytes.Cut(body, []byte(`"id":`))
-	id, _, _ = bytes.Cut(id, []byte(","))
 	out = append(out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "...)
-	out = strconv.AppendInt(out, int64(len(begin)+len(id)+len(callResult)), 10)
+	out = strconv.AppendInt(out, int64(len(begin)+len(id)+result), 10)
 	out = append(out, "\r\n\r\n"+begin...)
-	out = append(out, id...)
-	return append(out, callResult...)
+	return append(out, id...)
 }
 
 // answerRare appends the answer to what is not measured.

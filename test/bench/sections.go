@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+)
+
+// The sections.
+const (
+	sectionCalls    = "calls"
+	sectionLarge    = "large"
+	sectionStream   = "stream"
+	sectionOpenLoop = "openloop"
+	sectionChurn    = "churn"
+	sectionIdle     = "idle"
+)
+
+// section is one thing that is measured.
+type section struct {
+	// name selects it.
+	name string
+	// title is printed above its table.
+	title string
+	// columns are the figures that are printed.
+	columns []column
+	// ratios is whether the ratios to other paths are printed.
+	ratios bool
+	// live is whether it makes calls on live sessions only.
+	live bool
+	// run measures.
+	run func(*bench, context.Context) error
+}
+
+// column is a figure as it is printed and compared.
+type column struct {
+	figure, head, format string
+	// more is whether more is better.
+	more bool
+}
+
+// The columns that several sections have.
+var (
+	columnP50 = column{figure: figureP50, head: "p50 ms", format: "%.3f"}
+	columnP99 = column{figure: figureP99, head: "p99 ms", format: "%.3f"}
+	columnCPU = column{figure: figureCPU, head: "gateway CPU ms/1000", format: "%.0f"}
+)
+
+// rateColumn is the column of a rate.
+func rateColumn(head string) column {
+	return column{figure: figureRate, head: head, format: "%.0f", more: true}
+}
+
+// sections are all sections in the order in which they run. Those whose calls
+// must not cause requests to etcd come before those that cause them.
+var sections = []section{
+	{
+		name: sectionCalls, title: "small calls, closed loop", ratios: true, live: true, run: (*bench).callsSection,
+		columns: []column{rateColumn("calls/s"), columnP50, columnP99, columnCPU},
+	},
+	{
+		name: sectionLarge, title: "results of 1 MiB, closed loop", ratios: true, live: true, run: (*bench).largeSection,
+		columns: []column{rateColumn("calls/s"), columnP50, columnP99, columnCPU},
+	},
+	{
+		name: sectionStream, title: "streamed answers: from the upstream's writing the first event to its arrival", live: true, run: (*bench).streamSection,
+		columns: []column{rateColumn("streams/s"), columnP50, columnP99, columnCPU},
+	},
+	{
+		name: sectionOpenLoop, title: "small calls, open loop, latency from the scheduled time", live: true, run: (*bench).openLoopSection,
+		columns: []column{rateColumn("calls/s"), columnP50, columnP99, {figure: figureP999, head: "p99.9 ms", format: "%.3f"}, columnCPU},
+	},
+	{
+		name: sectionChurn, title: "whole sessions: initialize, one call, DELETE (CPU with the control plane and its etcd)", ratios: true, run: (*bench).churnSection,
+		columns: []column{rateColumn("sessions/s"), columnP50, columnP99, columnCPU},
+	},
+	{
+		name: sectionIdle, title: "idle sessions: what each adds to its owner", run: (*bench).idleSection,
+		columns: []column{
+			{figure: figureHeap, head: "heap+stack B", format: "%.0f"},
+			{figure: figureRSS, head: "RSS B", format: "%.0f"},
+			{figure: figureFDs, head: "descriptors", format: "%.4f"},
+			{figure: figureRoutines, head: "goroutines", format: "%.3f"},
+			{figure: figureControlRSS, head: "control plane RSS B", format: "%.0f"},
+			{figure: figureRate, head: "opened/s", format: "%.0f", more: true},
+		},
+	},
+}
+
+// sectionNames are the names of all sections.
+func sectionNames() []string {
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return names
+}
