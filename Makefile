@@ -20,13 +20,18 @@ help: ## Show this list
 build: ## Build bin/leasehold
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/leasehold ./cmd/leasehold
 
+.PHONY: cross
+cross: ## Check that it builds for linux and darwin on amd64 and arm64
+	@scripts/cross.sh
+
 .PHONY: dev
 dev: build ## Build and run everything in one process, with a demo (ARGS=…)
 	@exec bin/leasehold dev $(ARGS)
 
 .PHONY: generate
-generate: ## Generate gen/ from proto/
+generate: ## Generate gen/ and the command line's descriptions from proto/
 	$(BUF) generate
+	@scripts/explain.sh cmd/internal/explain/api.binpb
 
 .PHONY: fmt
 fmt: ## Format Go and proto files
@@ -77,8 +82,12 @@ conformance-proxy-trial: ## Run the suite through a bare reverse proxy, ten time
 	go test -count=1 -v ./test/conformance -args -proxy-trial 10
 
 .PHONY: bench
-bench: ## Measure calls per second and CPU beside a direct connection and a bare proxy (ARGS=…)
+bench: ## Measure calls, streams, sessions and memory beside a bare proxy (ARGS=…)
 	go run ./test/bench -check $(ARGS)
+
+.PHONY: bench-compare
+bench-compare: ## Compare two runs of the benchmark (OLD=a.json NEW=b.json)
+	@go run ./test/bench compare $(OLD) $(NEW)
 
 .PHONY: fuzz
 fuzz: ## Fuzz everything that parses (FUZZTIME=5s each)

@@ -23,6 +23,18 @@ generated() {
   rm -rf "$out"
 }
 
+# explained compares what `leasehold explain` says with the comments in proto/.
+explained() {
+  local out
+  out=$(mktemp --suffix=.binpb 2>/dev/null || mktemp) || return 1
+  if ! scripts/explain.sh "$out" || ! cmp "$out" cmd/internal/explain/api.binpb; then
+    rm -f "$out"
+    echo 'cmd/internal/explain/api.binpb is not what proto/ says, run make generate'
+    return 1
+  fi
+  rm -f "$out"
+}
+
 tidy() { go mod tidy -diff && (cd scripts/tools && go mod tidy -diff); }
 
 failed=()
@@ -44,7 +56,9 @@ step 'buf lint' buf lint
 step 'buf format' buf format --diff --exit-code
 step 'buf breaking' buf breaking --against proto/accepted.binpb
 step 'generated code' generated
+step 'explain' explained
 step 'go mod tidy' tidy
+step 'cross-compile' scripts/cross.sh
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[*]}"

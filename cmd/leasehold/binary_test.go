@@ -139,7 +139,7 @@ func watch(t *testing.T, o *output, text string) <-chan struct{} {
 func TestDaemonsPrintOneLineWhenTheyAreReady(t *testing.T) {
 	path := built(t)
 	plane := start(t, `ready`, path, "controlplane", "--insecure", "--listen", "127.0.0.1:0", "--embedded-etcd", "--data-dir", t.TempDir())
-	match := regexp.MustCompile(`^leasehold controlplane ready: grpc=(127\.0\.0\.1:\d+) etcd=\S+ admin=(127\.0\.0\.1:\d+)\n$`).FindStringSubmatch(plane.out.String())
+	match := regexp.MustCompile(`^leasehold controlplane ready: grpc=(127\.0\.0\.1:\d+) etcd=http://127\.0\.0\.1:\d+ admin=(127\.0\.0\.1:\d+)\n$`).FindStringSubmatch(plane.out.String())
 	if match == nil {
 		t.Fatalf("control plane: got %q", plane.out)
 	}

@@ -30,6 +30,8 @@ func (c *client) flags(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringSliceVar(&c.control, "control", []string{defaultControl}, "address of the control plane; several are tried in turn")
 	cmd.PersistentFlags().BoolVar(&c.insecure, "insecure", false, "accept a connection without TLS; it is what loopback addresses get anyway, and others never")
 	cmd.PersistentFlags().DurationVar(&c.timeout, "timeout", defaultTimeout, "how long all of it may take")
+	// It cannot fail: the flag was just made.
+	_ = cmd.RegisterFlagCompletionFunc("control", cobra.NoFileCompletions)
 }
 
 // connect checks the flags and connects. The context returned ends after the

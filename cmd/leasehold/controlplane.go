@@ -129,8 +129,12 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 		return err
 	}
 	grpcAddr := bound(listener)
+	etcd := "unknown" // until it is reached, which is before the plane is ready
+	var mu sync.Mutex // guards etcd
 	ready := sync.OnceFunc(func() {
-		fmt.Fprintf(stdout, "leasehold controlplane ready: grpc=%s etcd=%s admin=%s\n", grpcAddr, c.etcd(), orNone(adminAddr))
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(stdout, "leasehold controlplane ready: grpc=%s etcd=%s admin=%s\n", grpcAddr, etcd, orNone(adminAddr))
 	})
 	part := health.Part("controlplane")
 	group.Go(func() error {
@@ -144,6 +148,11 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 			Version:       version.Number(),
 			Logger:        logger.Named("controlplane"),
 			Metrics:       registry,
+			EtcdReady: func(endpoints []string) {
+				mu.Lock()
+				defer mu.Unlock()
+				etcd = strings.Join(endpoints, ",")
+			},
 			Health: func(err error) {
 				part(err)
 				if err == nil {
@@ -153,14 +162,6 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 		}))
 	})
 	return group.Wait()
-}
-
-// etcd says where the state is, for the ready line.
-func (c *controlPlane) etcd() string {
-	if c.embedded {
-		return "embedded"
-	}
-	return strings.Join(c.endpoints, ",")
 }
 
 // startAdmin serves the admin listener in group and returns its address, which

@@ -22,12 +22,13 @@ func newDelete() *cobra.Command {
 	to.flags(cmd)
 	var etag string
 	gateway := &cobra.Command{
-		Use:     "gateway NAME",
-		Aliases: []string{"gateways", "gw"},
-		Short:   "Delete a gateway and end its sessions",
-		Long:    "Deletes a gateway. Its sessions end on every worker: calls in flight get up to\n5 s, then the upstream sessions are ended too.",
-		Example: "  leasehold delete gateway counter",
-		Args:    usage.Args(1, 1, "the name of a gateway"),
+		Use:               "gateway NAME",
+		Aliases:           []string{"gateways", "gw"},
+		Short:             "Delete a gateway and end its sessions",
+		Long:              "Deletes a gateway. Its sessions end on every worker: calls in flight get up to\n5 s, then the upstream sessions are ended too.",
+		Example:           "  leasehold delete gateway counter",
+		Args:              usage.Args(1, 1, "the name of a gateway"),
+		ValidArgsFunction: completeGateways(&to).only(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := gatewayName(args[0])
 			if err != nil {

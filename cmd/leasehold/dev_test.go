@@ -239,7 +239,8 @@ func TestOperatorsVerbs(t *testing.T) {
 			t.Errorf("session: got %+v", one)
 		}
 		short := strings.Replace(strings.TrimPrefix(one.Name, "gateways/"), "/sessions/", "/", 1)
-		for _, name := range []string{one.Name, short} {
+		digest := one.Name[strings.LastIndex(one.Name, "/")+1:]
+		for _, name := range []string{one.Name, short, "demo/" + digest[:8], digest[:8]} {
 			if got := dev.do("", "get", "session", name, "-o", "yaml"); !strings.HasPrefix(got, "name: "+one.Name+"\n") || !strings.Contains(got, "class: RESUMABLE\n") {
 				t.Errorf("session %s: got\n%s", name, got)
 			}
@@ -247,7 +248,8 @@ func TestOperatorsVerbs(t *testing.T) {
 		expect(t, dev.do("", "get", "sessions", "--gateway", "a", "-o", "json"), "{}\n")
 		expect(t, dev.do("", "terminate", "session", short), one.Name+" terminated\n")
 		expect(t, dev.do("", "get", "sessions", "-o", "json"), "{}\n")
-		if got := dev.do("", "get", "sessions", "--ended"); !strings.Contains(got, short) || !strings.Contains(got, "ended: terminated") {
+		dev.fail("", "there is no session whose name begins with", "get", "session", "a/"+digest[:8])
+		if got := dev.do("", "get", "sessions", "--ended"); !strings.Contains(got, "\n"+digest[:8]+"  demo ") || !strings.Contains(got, "ended: terminated") {
 			t.Errorf("ended sessions: got\n%s", got)
 		}
 		if response, _ := post(t, dev.workers[1], session, `{"jsonrpc":"2.0","id":2,"method":"tools/list"}`); response.StatusCode != http.StatusNotFound {

@@ -4,64 +4,97 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/leasehold/leasehold/cmd/internal/operator"
 	"github.com/leasehold/leasehold/cmd/internal/table"
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
-func newGetGateways(to *client, output *usage.Choice) *cobra.Command {
-	return &cobra.Command{
-		Use:     "gateways [NAME]",
-		Aliases: []string{"gateway", "gw"},
-		Short:   "Show gateways: where they lead, and how many workers have them",
-		Example: "  leasehold get gateways\n  leasehold get gateway counter -o yaml",
-		Args:    usage.Args(0, 1, "the name of a gateway"),
+func newGetGateways(g *get) *cobra.Command {
+	var filter string
+	cmd := &cobra.Command{
+		Use:               "gateways [NAME]",
+		Aliases:           []string{"gateway", "gw"},
+		Short:             "Show gateways: where they lead, and how many workers have them",
+		Example:           "  leasehold get gateways\n  leasehold get gateway counter -o yaml\n  leasehold get gateways --filter 'labels.team = search' --watch",
+		Args:              usage.Args(0, 1, "the name of a gateway"),
+		ValidArgsFunction: completeGateways(&g.client).only(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
 			if len(args) == 1 {
+				if filter != "" {
+					return usage.Errorf("--filter selects among all gateways; leave it out, or the name")
+				}
 				var err error
 				if name, err = gatewayName(args[0]); err != nil {
 					return err
 				}
 			}
-			ctx, conn, closeAll, err := to.connect(cmd.Context())
+			return gateways(filter).run(cmd.Context(), g, name, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVar(&filter, "filter", "", "only those with labels: `labels.KEY = VALUE` or `labels.KEY:*`, several joined with AND")
+	_ = cmd.RegisterFlagCompletionFunc("filter", cobra.NoFileCompletions)
+	return cmd
+}
+
+func gateways(filter string) *resource[*leaseholdv1.Gateway, *leaseholdv1.ListGatewaysResponse] {
+	return &resource[*leaseholdv1.Gateway, *leaseholdv1.ListGatewaysResponse]{
+		one: func(ctx context.Context, conn *grpc.ClientConn, name string) (*leaseholdv1.Gateway, error) {
+			response, err := leaseholdv1.NewGatewayServiceClient(conn).GetGateway(ctx, &leaseholdv1.GetGatewayRequest{Name: name})
+			return response.GetGateway(), err
+		},
+		page: func(ctx context.Context, conn *grpc.ClientConn, token string) ([]*leaseholdv1.Gateway, string, error) {
+			response, err := leaseholdv1.NewGatewayServiceClient(conn).ListGateways(ctx, &leaseholdv1.ListGatewaysRequest{
+				PageSize: pageSize, PageToken: token, Filter: filter,
+			})
+			return response.GetGateways(), response.GetNextPageToken(), err
+		},
+		list: func(all []*leaseholdv1.Gateway) *leaseholdv1.ListGatewaysResponse {
+			return &leaseholdv1.ListGatewaysResponse{Gateways: all}
+		},
+		open: func(ctx context.Context, conn *grpc.ClientConn, revision int64) (func() (operator.Change[*leaseholdv1.Gateway], error), error) {
+			stream, err := leaseholdv1.NewGatewayServiceClient(conn).WatchGateways(ctx, &leaseholdv1.WatchGatewaysRequest{Revision: revision, Filter: filter})
 			if err != nil {
-				return err
+				return nil, err
 			}
-			defer closeAll()
-			return gateways.print(ctx, conn, name, output, cmd.OutOrStdout())
+			return received(stream, (*leaseholdv1.WatchGatewaysResponse).GetGateway), nil
+		},
+		event: func(change operator.Change[*leaseholdv1.Gateway]) proto.Message {
+			return &leaseholdv1.WatchGatewaysResponse{Type: change.Type, Gateway: change.Resource, Revision: change.Revision}
+		},
+		columns: []table.Column{{Title: "NAME", Least: 20}, {Title: "WORKERS"}, {Title: "SESSIONS"}, {Title: "AGE"}, {Title: "UPSTREAM", Least: 12}},
+		rows: func(all []*leaseholdv1.Gateway) [][]string {
+			now := time.Now()
+			rows := make([][]string, len(all))
+			for i, gateway := range all {
+				rows[i] = gatewayRow(gateway, now)
+			}
+			return rows
+		},
+		gone: func(gateway *leaseholdv1.Gateway) []string {
+			return []string{strings.TrimPrefix(gateway.GetName(), "gateways/"), "-", "-", "-", "removed"}
 		},
 	}
 }
 
-var gateways = &resource[*leaseholdv1.Gateway, *leaseholdv1.ListGatewaysResponse]{
-	one: func(ctx context.Context, conn *grpc.ClientConn, name string) (*leaseholdv1.Gateway, error) {
-		response, err := leaseholdv1.NewGatewayServiceClient(conn).GetGateway(ctx, &leaseholdv1.GetGatewayRequest{Name: name})
-		return response.GetGateway(), err
-	},
-	page: func(ctx context.Context, conn *grpc.ClientConn, token string) ([]*leaseholdv1.Gateway, string, error) {
-		response, err := leaseholdv1.NewGatewayServiceClient(conn).ListGateways(ctx, &leaseholdv1.ListGatewaysRequest{PageSize: pageSize, PageToken: token})
-		return response.GetGateways(), response.GetNextPageToken(), err
-	},
-	list: func(all []*leaseholdv1.Gateway) *leaseholdv1.ListGatewaysResponse {
-		return &leaseholdv1.ListGatewaysResponse{Gateways: all}
-	},
-	columns: []table.Column{{Title: "NAME", Least: 20}, {Title: "WORKERS"}, {Title: "SESSIONS"}, {Title: "UPSTREAM", Least: 12}},
-	row: func(gateway *leaseholdv1.Gateway) []string {
-		status := gateway.GetStatus()
-		var urls []string
-		for _, upstream := range gateway.GetUpstreams() {
-			urls = append(urls, upstream.GetUrl())
-		}
-		return []string{
-			strings.TrimPrefix(gateway.GetName(), "gateways/"),
-			fmt.Sprintf("%d/%d", status.GetWorkersApplied(), status.GetWorkersTotal()),
-			fmt.Sprint(status.GetSessions()),
-			strings.Join(urls, " "),
-		}
-	},
+func gatewayRow(gateway *leaseholdv1.Gateway, now time.Time) []string {
+	status := gateway.GetStatus()
+	var urls []string
+	for _, upstream := range gateway.GetUpstreams() {
+		urls = append(urls, upstream.GetUrl())
+	}
+	return []string{
+		strings.TrimPrefix(gateway.GetName(), "gateways/"),
+		fmt.Sprintf("%d/%d", status.GetWorkersApplied(), status.GetWorkersTotal()),
+		fmt.Sprint(status.GetSessions()),
+		since(gateway.GetCreateTime(), now),
+		strings.Join(urls, " "),
+	}
 }

@@ -6,6 +6,9 @@ import (
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 )
 
+// anyGateway stands for the gateway of a session that is named without it.
+const anyGateway = "-"
+
 // gatewayName returns the full name of a gateway that was named with or without
 // its prefix.
 func gatewayName(name string) (string, error) {
@@ -26,20 +29,27 @@ func workerName(name string) (string, error) {
 }
 
 // sessionName returns the full name of a session, which may be written as
-// gateways/GATEWAY/sessions/DIGEST, GATEWAY/sessions/DIGEST, GATEWAY/DIGEST or,
-// where the gateway is known otherwise, DIGEST.
+// gateways/GATEWAY/sessions/DIGEST, GATEWAY/sessions/DIGEST, GATEWAY/DIGEST or
+// DIGEST. Where the last is written and gateway is empty, it is anyGateway's.
+// The digest may be the first digits of one.
 func sessionName(name, gateway string) (string, error) {
+	gateway = strings.TrimPrefix(gateway, "gateways/")
 	parts := strings.Split(strings.TrimPrefix(name, "gateways/"), "/")
 	switch {
 	case len(parts) == 3 && parts[1] == "sessions":
 		parts = []string{parts[0], parts[2]}
 	case len(parts) == 1 && gateway != "":
-		parts = []string{strings.TrimPrefix(gateway, "gateways/"), parts[0]}
+		parts = []string{gateway, parts[0]}
+	case len(parts) == 1:
+		parts = []string{anyGateway, parts[0]}
 	}
-	if len(parts) != 2 || parts[0] == "" || parts[1] == "" {
-		return "", usage.Errorf("%q is not the name of a session; write it as gateways/GATEWAY/sessions/DIGEST or GATEWAY/DIGEST", name)
+	if len(parts) != 2 || parts[0] == "" {
+		return "", checkDigits(name, "")
 	}
-	if gateway != "" && strings.TrimPrefix(gateway, "gateways/") != parts[0] {
+	if err := checkDigits(name, parts[1]); err != nil {
+		return "", err
+	}
+	if gateway != "" && gateway != parts[0] {
 		return "", usage.Errorf("%q is not a session of --gateway %s", name, gateway)
 	}
 	return "gateways/" + parts[0] + "/sessions/" + parts[1], nil

@@ -75,7 +75,13 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{[]string{"delete", "gateway", "a", "b"}, `got also "b"`},
 		{[]string{"delete", "gateway", "a/b"}, "not the name of a gateway"},
 		{[]string{"terminate", "session", "digest"}, "gateways/GATEWAY/sessions/DIGEST"},
-		{[]string{"get", "sessions", "a/d", "--gateway", "b"}, "not a session of --gateway b"},
+		{[]string{"terminate", "session", "a/1234567"}, "at least 8"},
+		{[]string{"describe", "session", "a/b/12345678"}, "not the name of a session"},
+		{[]string{"describe"}, "gateway, session, worker"},
+		{[]string{"get", "sessions", "a/12345678", "--gateway", "b"}, "not a session of --gateway b"},
+		{[]string{"get", "sessions", "--class", "pined"}, `did you mean "pinned"?`},
+		{[]string{"get", "sessions", "--ended", "--watch"}, "exclude each other"},
+		{[]string{"get", "gateways", "a", "--filter", "labels.a:*"}, "--filter selects among all"},
 		{[]string{"get", "gateways", "--control", "10.0.0.1:7070"}, "not a loopback address"},
 		{[]string{"get", "gateways", "--control", "127.0.0.1"}, "write 127.0.0.1:PORT"},
 		{[]string{"get", "gateways", "--timeout", "0s"}, "--timeout"},
@@ -87,6 +93,13 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{with(worker, "--insecure", "--control", "10.0.0.1:7070"), "--control: 10.0.0.1:7070 is not a loopback address"},
 		{with(worker, "--insecure", "--listen", "0.0.0.0:0"), "--allow-unauthenticated-clients"},
 		{with(worker, "--insecure", "--max-sessions", "0"), "--max-sessions"},
+		{with(worker, "--insecure", "--tls-cert", "x"), "--tls-key: is needed with --tls-cert"},
+		{with(worker, "--insecure", "--tls-key", "x"), "--tls-cert: is needed with --tls-key"},
+		{with(worker, "--insecure", "--trusted-proxies", "10.0.0.0/8,10.0.0.1/33"), `--trusted-proxies: "10.0.0.1/33"`},
+		{with(worker, "--insecure", "--allowed-origins", "app.example.com"), "--allowed-origins"},
+		{with(worker, "--insecure", "--allowed-origins", "*"), "--allowed-origins"},
+		{with(worker, "--insecure", "--allowed-origins", "https://a/"), "--allowed-origins"},
+		{with(worker, "--insecure", "--allowed-hosts", "a:8080"), "--allowed-hosts"},
 		{plane, "--embedded-etcd"},
 		{with(plane, "--embedded-etcd"), "--data-dir"},
 		{with(plane, "--etcd-endpoints", "http://127.0.0.1:2379"), "--root-key"},
@@ -120,6 +133,8 @@ func TestFailuresExitWith1(t *testing.T) {
 	}{
 		{[]string{"apply", "-f", "/does/not/exist"}, "/does/not/exist: no such file or directory"},
 		{[]string{"apply", "-f", "-"}, "-: there is no gateway in it"},
+		{[]string{"worker", "--insecure", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--control", "127.0.0.1:1", "--data-dir", t.TempDir(),
+			"--tls-cert", gateway, "--tls-key", gateway}, "failed to find any PEM data"},
 		{[]string{"apply", "-f", gateway, "--control", "127.0.0.1:1"}, "cannot reach the control plane at 127.0.0.1:1: connection refused"},
 		{[]string{"get", "workers", "--control", "127.0.0.1:1"}, "check that `leasehold dev`"},
 	} {
@@ -143,7 +158,7 @@ func TestAWrongValueInTheEnvironmentNamesIt(t *testing.T) {
 func TestEveryFlagHasATwinAndEveryCommandAnExample(t *testing.T) {
 	values := map[string]string{
 		"bool": "true", "string": "x", "int": "7", "duration": "7s", "stringSlice": "x", "stringArray": "x",
-		"text|json": "json", "table|yaml|json": "json", "trace|debug|info|warn|error|off": "debug",
+		"text|json": "json", "table|yaml|json|name": "json", "resumable|rebuildable|pinned": "pinned", "trace|debug|info|warn|error|off": "debug",
 	}
 	commands := 0
 	walk(newRoot(), func(cmd *cobra.Command) {
@@ -206,14 +221,16 @@ func TestVersionIsOneLine(t *testing.T) {
 }
 
 func TestNamesAreTakenWithAndWithoutPrefix(t *testing.T) {
+	const d = "0123456789abcdef0123456789abcdef"
 	for _, c := range []struct{ name, gateway, want string }{
-		{"gateways/a/sessions/d", "", "gateways/a/sessions/d"},
-		{"a/sessions/d", "", "gateways/a/sessions/d"},
-		{"a/d", "", "gateways/a/sessions/d"},
-		{"gateways/a/d", "", "gateways/a/sessions/d"},
-		{"d", "a", "gateways/a/sessions/d"},
-		{"d", "gateways/a", "gateways/a/sessions/d"},
-		{"a/d", "a", "gateways/a/sessions/d"},
+		{"gateways/a/sessions/" + d, "", "gateways/a/sessions/" + d},
+		{"a/sessions/" + d, "", "gateways/a/sessions/" + d},
+		{"a/" + d, "", "gateways/a/sessions/" + d},
+		{"gateways/a/" + d, "", "gateways/a/sessions/" + d},
+		{d, "a", "gateways/a/sessions/" + d},
+		{d, "gateways/a", "gateways/a/sessions/" + d},
+		{"a/" + d, "a", "gateways/a/sessions/" + d},
+		{d[:8], "", "gateways/-/sessions/" + d[:8]},
 	} {
 		if got, err := sessionName(c.name, c.gateway); err != nil || got != c.want {
 			t.Errorf("sessionName(%q, %q): got %q, %v, want %q", c.name, c.gateway, got, err, c.want)

@@ -15,7 +15,7 @@ func newTerminate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "terminate",
 		Short:   "End a session",
-		Example: "  leasehold terminate session counter/4f1c2d3e4f5061728394a5b6c7d8e9f0",
+		Example: "  leasehold terminate session counter/4f1c2d3e",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    usage.Group,
 	}
@@ -27,10 +27,11 @@ func newTerminate() *cobra.Command {
 		Long: "Ends a session: its owner refuses new requests at once, gives calls in flight up\n" +
 			"to 5 s and ends the upstream session. Names are those that `leasehold get\n" +
 			"sessions` shows. Ending a session that has ended succeeds.",
-		Example: "  leasehold terminate session counter/4f1c2d3e4f5061728394a5b6c7d8e9f0",
-		Args:    usage.Args(1, 1, "the name of a session"),
+		Example:           "  leasehold terminate session counter/4f1c2d3e",
+		Args:              usage.Args(1, 1, "the name of a session"),
+		ValidArgsFunction: completeSessions(&to).only(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := sessionName(args[0], "")
+			name, err := to.findSession(cmd.Context(), args[0], "")
 			if err != nil {
 				return err
 			}

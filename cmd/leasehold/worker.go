@@ -13,6 +13,7 @@ import (
 
 	"github.com/leasehold/leasehold/cmd/internal/address"
 	"github.com/leasehold/leasehold/cmd/internal/admin"
+	"github.com/leasehold/leasehold/cmd/internal/heap"
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 	"github.com/leasehold/leasehold/cmd/internal/version"
 	"github.com/leasehold/leasehold/dataplane"
@@ -21,14 +22,17 @@ import (
 // mostSessions is more than the memory of one machine can hold.
 const mostSessions = 100_000_000
 
+// heapFloor is how much memory a worker may use before it collects garbage.
+const heapFloor = 64 << 20
+
 // worker is the command's flags.
 type worker struct {
 	daemon
 	plaintext
+	clientAccess
 	listen, peerListen, peerAdvertise, adminListen string
 	control                                        []string
 	dataDir, zone                                  string
-	allowedHosts, allowedOrigins                   []string
 	maxSessions                                    int
 	allowUnauthenticated                           bool
 }
@@ -39,9 +43,19 @@ func newWorker() *cobra.Command {
 		Use:   "worker",
 		Short: "Run a worker: serve MCP clients and own their sessions",
 		Long: "Runs a worker. Clients use http://LISTEN/gateways/ID/mcp at any worker; a\n" +
-			"request of a session that another worker owns is passed to that one.",
+			"request of a session that another worker owns is passed to that one.\n\n" +
+			"With --tls-cert and --tls-key clients use https. Both files are looked at each\n" +
+			"second: a new pair is used from the next connection on; files that do not make\n" +
+			"a pair are reported in the log and leave the last good one in use.\n\n" +
+			"A browser says in Origin which page sends a request. Pages of --allowed-origins\n" +
+			"are admitted, and told by CORS that they may read the answer; others get 403, so\n" +
+			"that a page cannot use its visitor's network. For the same reason a worker on a\n" +
+			"loopback address takes requests to loopback names and --allowed-hosts only.\n" +
+			"Behind a proxy that replaces Host, name its network in --trusted-proxies and\n" +
+			"let it send X-Forwarded-Host.",
 		Example: "  leasehold worker --insecure --listen 127.0.0.1:8080 --peer-listen 127.0.0.1:0 \\\n" +
-			"    --control 127.0.0.1:7070 --data-dir /var/lib/leasehold/worker",
+			"    --control 127.0.0.1:7070 --data-dir /var/lib/leasehold/worker\n" +
+			"  leasehold worker … --tls-cert tls.crt --tls-key tls.key --allowed-origins https://app.example.com",
 		Args: usage.Args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := w.check(); err != nil {
@@ -60,10 +74,9 @@ func newWorker() *cobra.Command {
 	flags.StringVar(&w.dataDir, "data-dir", "", "this worker's own directory")
 	flags.StringVar(&w.zone, "zone", "", "zone it runs in, for operators to see")
 	flags.StringVar(&w.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
-	flags.StringSliceVar(&w.allowedHosts, "allowed-hosts", nil, "Host header values, without port, that clients may use")
-	flags.StringSliceVar(&w.allowedOrigins, "allowed-origins", nil, "Origin header values that browsers may send")
 	flags.IntVar(&w.maxSessions, "max-sessions", dataplane.DefaultMaxSessions, "how many sessions it owns at most")
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
+	w.clientAccess.flags(cmd)
 	w.plaintext.flag(cmd)
 	w.daemon.flags(cmd, "info")
 	return cmd
@@ -106,10 +119,17 @@ func (w *worker) check() error {
 		return usage.Errorf("--listen: %s is not a loopback address, and clients are not authenticated yet: whoever reaches it can use every gateway; "+
 			"add --allow-unauthenticated-clients if that is meant", w.listen)
 	}
+	if err := w.clientAccess.check(); err != nil {
+		return err
+	}
 	return w.plaintext.check(pairs...)
 }
 
 func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) error {
+	pair, err := w.load(logger)
+	if err != nil {
+		return err
+	}
 	listener, err := address.Listen(w.listen, "listen")
 	if err != nil {
 		return err
@@ -128,7 +148,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	}
 	var id atomic.Pointer[string]
 	ready := sync.OnceFunc(func() {
-		fmt.Fprintf(stdout, "leasehold worker ready: id=%s http=%s peer=%s admin=%s\n", *id.Load(), bound(listener), bound(peer), orNone(adminAddr))
+		fmt.Fprintf(stdout, "leasehold worker ready: id=%s %s=%s peer=%s admin=%s\n", *id.Load(), w.scheme(), bound(listener), bound(peer), orNone(adminAddr))
 	})
 	part := health.Part("worker")
 	config := dataplane.Config{
@@ -139,8 +159,10 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		Control:        w.control,
 		DataDir:        w.dataDir,
 		Zone:           w.zone,
-		AllowedHosts:   w.allowedHosts,
-		AllowedOrigins: w.allowedOrigins,
+		AllowedHosts:   w.hosts,
+		AllowedOrigins: w.origins,
+		TrustedProxies: w.networks,
+		TLS:            tlsConfig(ctx, group, pair),
 		MaxSessions:    w.maxSessions,
 		Version:        version.Number(),
 		Logger:         logger.Named("worker"),
@@ -153,6 +175,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 			}
 		},
 	}
+	heap.Floor(heapFloor)
 	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
 	return group.Wait()
 }

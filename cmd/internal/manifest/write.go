@@ -28,6 +28,21 @@ func WriteJSON(w io.Writer, message proto.Message) error {
 	return err
 }
 
+// WriteJSONLine is WriteJSON without line breaks inside, for one of many.
+func WriteJSONLine(w io.Writer, message proto.Message) error {
+	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(message)
+	if err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	var out bytes.Buffer
+	if err := json.Compact(&out, data); err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	out.WriteByte('\n')
+	_, err = out.WriteTo(w)
+	return err
+}
+
 // WriteYAML writes messages as YAML documents, with enum values in their short
 // form, in the order of the fields in the proto.
 func WriteYAML[M proto.Message](w io.Writer, messages ...M) error {

@@ -20,74 +20,108 @@ type Column struct {
 	Title string
 	// Least is how narrow the column may become; 0 means that it keeps its width.
 	Least int
+	// Room is how wide the column is where there is room, for rows that come later.
+	Room int
 }
 
-// Write prints rows under the columns' titles. Where they are too wide together,
-// columns that may become narrower do, the last one first; what is left out is
-// shown by an ellipsis. Control characters, which could rewrite a terminal, are
-// shown as question marks.
-func Write(w io.Writer, columns []Column, rows [][]string) error {
-	clean := make([][]string, len(rows))
-	widths := make([]int, len(columns))
+// Table is a table that is printed bit by bit. It is for one goroutine.
+type Table struct {
+	w       io.Writer
+	indent  string
+	columns []Column
+	natural []int // the widest cell of each column so far
+	begun   bool
+}
+
+// New returns a table that is printed to w, each line after indent.
+func New(w io.Writer, indent string, columns []Column) *Table {
+	t := &Table{w: w, indent: indent, columns: columns, natural: make([]int, len(columns))}
 	for i, column := range columns {
-		widths[i] = len(column.Title)
+		t.natural[i] = max(len(column.Title), column.Room)
 	}
+	return t
+}
+
+// Write prints rows under the columns' titles.
+func Write(w io.Writer, columns []Column, rows [][]string) error {
+	return New(w, "", columns).Append(rows)
+}
+
+// Append prints more rows; the first time under the columns' titles. Where they
+// are too wide together, columns that may become narrower do, the last one
+// first; what is left out is shown by an ellipsis. A column that was too narrow
+// for a later row is wider from then on. Control characters, which could rewrite
+// a terminal, are shown as question marks.
+func (t *Table) Append(rows [][]string) error {
+	clean := make([][]string, len(rows))
 	for i, row := range rows {
 		clean[i] = make([]string, len(row))
 		for j, cell := range row {
-			clean[i][j] = printable(cell)
-			widths[j] = max(widths[j], utf8.RuneCountInString(clean[i][j]))
+			clean[i][j] = Printable(cell)
+			t.natural[j] = max(t.natural[j], utf8.RuneCountInString(clean[i][j]))
 		}
 	}
-	fit(columns, widths)
-	titles := make([]string, len(columns))
-	for i, column := range columns {
-		titles[i] = column.Title
-	}
+	widths := t.fit()
 	var out strings.Builder
-	line(&out, titles, widths)
-	for _, row := range clean {
-		line(&out, row, widths)
+	if !t.begun {
+		titles := make([]string, len(t.columns))
+		for i, column := range t.columns {
+			titles[i] = column.Title
+		}
+		t.line(&out, titles, widths)
+		t.begun = true
 	}
-	_, err := io.WriteString(w, out.String())
+	for _, row := range clean {
+		t.line(&out, row, widths)
+	}
+	_, err := io.WriteString(t.w, out.String())
 	return err
 }
 
-// fit narrows widths until they are at most Width together.
-func fit(columns []Column, widths []int) {
-	total := gap * (len(widths) - 1)
+// fit returns widths that are at most Width together.
+func (t *Table) fit() []int {
+	widths := append([]int(nil), t.natural...)
+	total := len(t.indent) + gap*(len(widths)-1)
 	for _, width := range widths {
 		total += width
 	}
-	for i := len(columns) - 1; i >= 0 && total > Width; i-- {
-		if columns[i].Least == 0 || columns[i].Least >= widths[i] {
+	for i := len(t.columns) - 1; i >= 0 && total > Width; i-- {
+		least := t.columns[i].Least
+		if least == 0 || least >= widths[i] {
 			continue
 		}
-		cut := min(total-Width, widths[i]-columns[i].Least)
+		cut := min(total-Width, widths[i]-least)
 		widths[i] -= cut
 		total -= cut
 	}
+	return widths
 }
 
-func line(out *strings.Builder, cells []string, widths []int) {
-	var text strings.Builder
+func (t *Table) line(out *strings.Builder, cells []string, widths []int) {
+	text := t.indent
 	for i, cell := range cells {
-		runes := []rune(cell)
-		if len(runes) > widths[i] {
-			runes = append(runes[:widths[i]-1], '…')
-		}
-		text.WriteString(string(runes))
-		text.WriteString(strings.Repeat(" ", widths[i]-len(runes)+gap))
+		cell = clip(cell, widths[i])
+		text += cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap)
 	}
-	out.WriteString(strings.TrimRight(text.String(), " "))
+	out.WriteString(clip(strings.TrimRight(text, " "), Width))
 	out.WriteByte('\n')
 }
 
-func printable(cell string) string {
+// clip shortens a text to width characters.
+func clip(text string, width int) string {
+	runes := []rune(text)
+	if len(runes) <= width {
+		return text
+	}
+	return string(runes[:width-1]) + "…"
+}
+
+// Printable returns text with a question mark for each control character.
+func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
-	}, cell)
+	}, text)
 }

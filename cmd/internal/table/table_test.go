@@ -33,3 +33,29 @@ func TestColumnsAreAlignedAndCellsCannotRewriteTheTerminal(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }
+
+func TestRowsThatComeLaterGoOnUnderTheSameTitles(t *testing.T) {
+	var out strings.Builder
+	table := New(&out, "  ", []Column{{Title: "A", Least: 3}, {Title: "B"}})
+	for _, row := range [][]string{{"x", "1"}, {"longer", "2"}, {strings.Repeat("y", 100), "3"}} {
+		if err := table.Append([][]string{row}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "  A  B\n  x  1\n  longer  2\n  " + strings.Repeat("y", 74) + "…  3\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestALineIsCutWhereNoColumnMayBecomeNarrower(t *testing.T) {
+	var out strings.Builder
+	if err := Write(&out, []Column{{Title: "A"}, {Title: "B"}}, [][]string{{strings.Repeat("x", 60), strings.Repeat("y", 60)}}); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if got := utf8.RuneCountInString(strings.TrimRight(line, "\n")); got > Width {
+			t.Errorf("line of %d characters, want at most %d: %s", got, Width, line)
+		}
+	}
+}

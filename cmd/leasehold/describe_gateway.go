@@ -1,0 +1,62 @@
+package main
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leasehold/leasehold/cmd/internal/usage"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+func newDescribeGateway(to *client) *cobra.Command {
+	return &cobra.Command{
+		Use:               "gateway NAME",
+		Aliases:           []string{"gateways", "gw"},
+		Short:             "Show all about one gateway",
+		Example:           "  leasehold describe gateway counter",
+		Args:              usage.Args(1, 1, "the name of a gateway"),
+		ValidArgsFunction: completeGateways(to).only(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := gatewayName(args[0])
+			if err != nil {
+				return err
+			}
+			return describe(cmd, to, name, gateways("").one, describeGateway)
+		},
+	}
+}
+
+func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
+	status := gateway.GetStatus()
+	p.line("Name", "%s", gateway.GetName())
+	p.line("Description", "%s", gateway.GetDescription())
+	p.line("Clients use", "/%s/mcp at any worker", gateway.GetName())
+	p.line("Sessions", "%d", status.GetSessions())
+	p.line("Workers", "%d of %d have revision %d", status.GetWorkersApplied(), status.GetWorkersTotal(), status.GetRevision())
+	p.time("Created", gateway.GetCreateTime())
+	p.time("Updated", gateway.GetUpdateTime())
+	p.line("Etag", "%s", gateway.GetEtag())
+	if labels := gateway.GetLabels(); len(labels) > 0 {
+		p.section("Labels")
+		for _, key := range slices.Sorted(maps.Keys(labels)) {
+			p.line("  "+key, "%s", labels[key])
+		}
+	}
+	p.section("Session policy")
+	p.line("  Idle timeout", "%s", durationOr(gateway.GetSession().GetIdleTimeout(), "30m (default)"))
+	p.line("  Lifetime", "%s", durationOr(gateway.GetSession().GetAbsoluteLifetime(), "24h (default)"))
+	for _, upstream := range gateway.GetUpstreams() {
+		p.section("Upstream " + upstream.GetName())
+		p.line("  URL", "%s", upstream.GetUrl())
+		p.line("  Transport", "%s", transport(upstream))
+	}
+}
+
+func transport(upstream *leaseholdv1.Upstream) string {
+	if upstream.GetTransport() == leaseholdv1.Transport_TRANSPORT_UNSPECIFIED {
+		return short(leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP.String(), "TRANSPORT_")
+	}
+	return short(upstream.GetTransport().String(), "TRANSPORT_")
+}
