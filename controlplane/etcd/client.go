@@ -76,7 +76,6 @@ func Open(cfg ClientConfig) (*Store, error) {
 		Endpoints:            cfg.Endpoints,
 		DialKeepAliveTime:    dialKeepAliveTime,
 		DialKeepAliveTimeout: dialKeepAliveTimeout,
-		PermitWithoutStream:  true,
 		MaxUnaryRetries:      maxRetries,
 		MaxCallSendMsgSize:   2 * 1024 * 1024,
 		MaxCallRecvMsgSize:   math.MaxInt32,

@@ -710,7 +710,8 @@ type ListGatewaysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gateways of this page, ordered by name.
 	Gateways []*Gateway `protobuf:"bytes,1,rep,name=gateways,proto3" json:"gateways,omitempty"`
-	// Token of the next page; empty on the last one.
+	// Token of the next page; empty on the last one. With a filter a page may hold
+	// fewer gateways than asked for, or none, and still not be the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
