@@ -31,6 +31,11 @@ func TestSessionsTellTheirEventsAndAreWatched(t *testing.T) {
 			}
 		}
 	}
+	// What is claimed before the first bookmark belongs to the state that a watch
+	// begins with, which has no revision.
+	if first, err := watch.Recv(); err != nil || first.Type != leaseholdv1.ChangeType_CHANGE_TYPE_BOOKMARK {
+		t.Fatalf("the watch of nothing begins with %v, %v; want a bookmark", first, err)
+	}
 	revision := r.claim(t, "g", digest, workerA, a.Incarnation)
 	if got := next(); got.Type != leaseholdv1.ChangeType_CHANGE_TYPE_PUT || got.Revision != revision || got.Session.Events[0].Type != leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_OPENED {
 		t.Errorf("claim is told as %v", got)
