@@ -1430,7 +1430,9 @@ type ResolveRequest struct {
 	// The gateway's id.
 	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	// The session's digest.
-	Session       string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// Also say when the owner last renewed its lease.
+	MeasureOwner  bool `protobuf:"varint,3,opt,name=measure_owner,json=measureOwner,proto3" json:"measure_owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1479,6 +1481,13 @@ func (x *ResolveRequest) GetSession() string {
 	return ""
 }
 
+func (x *ResolveRequest) GetMeasureOwner() bool {
+	if x != nil {
+		return x.MeasureOwner
+	}
+	return false
+}
+
 // ResolveResponse is the response of Resolve.
 type ResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1492,8 +1501,11 @@ type ResolveResponse struct {
 	Owner *Member `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	// The revision of incarnations/{owner}, to pass to Reclaim; 0 if there is none.
 	IncarnationRevision int64 `protobuf:"varint,5,opt,name=incarnation_revision,json=incarnationRevision,proto3" json:"incarnation_revision,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// How long the owner has not renewed its lease, rounded up to whole seconds.
+	// Set if it is alive and measure_owner was.
+	OwnerSilence  *durationpb.Duration `protobuf:"bytes,6,opt,name=owner_silence,json=ownerSilence,proto3" json:"owner_silence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResolveResponse) Reset() {
@@ -1559,6 +1571,13 @@ func (x *ResolveResponse) GetIncarnationRevision() int64 {
 		return x.IncarnationRevision
 	}
 	return 0
+}
+
+func (x *ResolveResponse) GetOwnerSilence() *durationpb.Duration {
+	if x != nil {
+		return x.OwnerSilence
+	}
+	return nil
 }
 
 // ReclaimRequest is the request of Reclaim.
@@ -2064,17 +2083,19 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\tR\asession\x123\n" +
 	"\x06record\x18\x03 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\"+\n" +
 	"\rClaimResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"D\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"i\n" +
 	"\x0eResolveRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
-	"\asession\x18\x02 \x01(\tR\asession\"\xe2\x01\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12#\n" +
+	"\rmeasure_owner\x18\x03 \x01(\bR\fmeasureOwner\"\xa2\x02\n" +
 	"\x0fResolveResponse\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1f\n" +
 	"\vowner_alive\x18\x03 \x01(\bR\n" +
 	"ownerAlive\x12*\n" +
 	"\x05owner\x18\x04 \x01(\v2\x14.leasehold.v1.MemberR\x05owner\x121\n" +
-	"\x14incarnation_revision\x18\x05 \x01(\x03R\x13incarnationRevision\"\xcd\x01\n" +
+	"\x14incarnation_revision\x18\x05 \x01(\x03R\x13incarnationRevision\x12>\n" +
+	"\rowner_silence\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fownerSilence\"\xcd\x01\n" +
 	"\x0eReclaimRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x1a\n" +
@@ -2193,35 +2214,36 @@ var file_leasehold_v1_control_proto_depIdxs = []int32{
 	17, // 22: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
 	17, // 23: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
 	12, // 24: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
-	17, // 25: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
-	17, // 26: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
-	31, // 27: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
-	34, // 28: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 29: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
-	3,  // 30: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
-	5,  // 31: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
-	7,  // 32: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
-	9,  // 33: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
-	19, // 34: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
-	21, // 35: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
-	23, // 36: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
-	25, // 37: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
-	27, // 38: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
-	2,  // 39: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
-	4,  // 40: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
-	6,  // 41: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
-	8,  // 42: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
-	10, // 43: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
-	20, // 44: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
-	22, // 45: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
-	24, // 46: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
-	26, // 47: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
-	28, // 48: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
-	39, // [39:49] is the sub-list for method output_type
-	29, // [29:39] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	29, // 25: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
+	17, // 26: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
+	17, // 27: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
+	31, // 28: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
+	34, // 29: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 30: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
+	3,  // 31: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
+	5,  // 32: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
+	7,  // 33: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
+	9,  // 34: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
+	19, // 35: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
+	21, // 36: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
+	23, // 37: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
+	25, // 38: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
+	27, // 39: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
+	2,  // 40: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
+	4,  // 41: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
+	6,  // 42: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
+	8,  // 43: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
+	10, // 44: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
+	20, // 45: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
+	22, // 46: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
+	24, // 47: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
+	26, // 48: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
+	28, // 49: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
+	40, // [40:50] is the sub-list for method output_type
+	30, // [30:40] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_control_proto_init() }

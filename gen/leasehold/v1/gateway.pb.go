@@ -261,9 +261,18 @@ type Upstream struct {
 	// a client's request is not passed on.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// How to speak to it. Unspecified means streamable HTTP.
-	Transport     Transport `protobuf:"varint,3,opt,name=transport,proto3,enum=leasehold.v1.Transport" json:"transport,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Transport Transport `protobuf:"varint,3,opt,name=transport,proto3,enum=leasehold.v1.Transport" json:"transport,omitempty"`
+	// Tools, by their exact names, that are safe to call twice. A call of one is
+	// made again when the session's owner went away during it; of any other tool
+	// the client is told that the outcome is unknown. What the server itself says
+	// of its tools does not count. At most 256 names of 1 to 128 bytes.
+	RepeatableTools []string `protobuf:"bytes,4,rep,name=repeatable_tools,json=repeatableTools,proto3" json:"repeatable_tools,omitempty"`
+	// How many sessions a second each worker takes up again at this upstream after
+	// their owners died, so that they do not all arrive at once. 1 to 100000; 2000
+	// when 0.
+	ReconnectsPerSecond int32 `protobuf:"varint,5,opt,name=reconnects_per_second,json=reconnectsPerSecond,proto3" json:"reconnects_per_second,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Upstream) Reset() {
@@ -315,6 +324,20 @@ func (x *Upstream) GetTransport() Transport {
 		return x.Transport
 	}
 	return Transport_TRANSPORT_UNSPECIFIED
+}
+
+func (x *Upstream) GetRepeatableTools() []string {
+	if x != nil {
+		return x.RepeatableTools
+	}
+	return nil
+}
+
+func (x *Upstream) GetReconnectsPerSecond() int32 {
+	if x != nil {
+		return x.ReconnectsPerSecond
+	}
+	return 0
 }
 
 // SessionPolicy says how long client sessions live.
@@ -1094,11 +1117,13 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"g\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x01\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
-	"\ttransport\x18\x03 \x01(\x0e2\x17.leasehold.v1.TransportR\ttransport\"\x95\x01\n" +
+	"\ttransport\x18\x03 \x01(\x0e2\x17.leasehold.v1.TransportR\ttransport\x12)\n" +
+	"\x10repeatable_tools\x18\x04 \x03(\tR\x0frepeatableTools\x122\n" +
+	"\x15reconnects_per_second\x18\x05 \x01(\x05R\x13reconnectsPerSecond\"\x95\x01\n" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
 	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\"\x95\x01\n" +

@@ -92,7 +92,9 @@ type ForwardRequest struct {
 	// In the first message of a request only.
 	Start *ForwardStart `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
 	// The next piece of the body, at most 1 MiB.
-	Body          []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	Body []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	// The word to dispatch a request that is held, once it is ready. Comes alone.
+	Go            bool `protobuf:"varint,3,opt,name=go,proto3" json:"go,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -141,6 +143,13 @@ func (x *ForwardRequest) GetBody() []byte {
 	return nil
 }
 
+func (x *ForwardRequest) GetGo() bool {
+	if x != nil {
+		return x.Go
+	}
+	return false
+}
+
 // ForwardStart is a client's request without its body.
 type ForwardStart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -165,7 +174,13 @@ type ForwardStart struct {
 	// canonical form and values in turn.
 	Header []string `protobuf:"bytes,9,rep,name=header,proto3" json:"header,omitempty"`
 	// Length of the whole body in bytes.
-	BodyLength    uint32 `protobuf:"varint,10,opt,name=body_length,json=bodyLength,proto3" json:"body_length,omitempty"`
+	BodyLength uint32 `protobuf:"varint,10,opt,name=body_length,json=bodyLength,proto3" json:"body_length,omitempty"`
+	// The JSON-RPC ids of the requests in the body, as JSON text.
+	Ids [][]byte `protobuf:"bytes,11,rep,name=ids,proto3" json:"ids,omitempty"`
+	// Say `ready` once the request is admitted, and dispatch it only after `go`. A
+	// caller that never said go knows that the request was not and never will be
+	// dispatched, however the stream ends.
+	Hold          bool `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +285,20 @@ func (x *ForwardStart) GetBodyLength() uint32 {
 	return 0
 }
 
+func (x *ForwardStart) GetIds() [][]byte {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *ForwardStart) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
 // ForwardResponse is a piece of the answer.
 type ForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -281,7 +310,9 @@ type ForwardResponse struct {
 	End bool `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
 	// Why the receiver does not serve the request; nothing was dispatched. Comes
 	// alone with end.
-	Refusal       Refusal `protobuf:"varint,4,opt,name=refusal,proto3,enum=leasehold.v1.Refusal" json:"refusal,omitempty"`
+	Refusal Refusal `protobuf:"varint,4,opt,name=refusal,proto3,enum=leasehold.v1.Refusal" json:"refusal,omitempty"`
+	// The request is admitted, and held until the caller says go. Comes alone.
+	Ready         bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +373,13 @@ func (x *ForwardResponse) GetRefusal() Refusal {
 		return x.Refusal
 	}
 	return Refusal_REFUSAL_UNSPECIFIED
+}
+
+func (x *ForwardResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
 }
 
 // ForwardHead is the beginning of an HTTP answer.
@@ -491,14 +529,89 @@ func (x *ObserveSessionsResponse) GetActivities() map[string]*SessionActivity {
 	return nil
 }
 
+// ProbeRequest is the request of Probe.
+type ProbeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeRequest) Reset() {
+	*x = ProbeRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeRequest) ProtoMessage() {}
+
+func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
+func (*ProbeRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{6}
+}
+
+// ProbeResponse is the response of Probe.
+type ProbeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeResponse) Reset() {
+	*x = ProbeResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeResponse) ProtoMessage() {}
+
+func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
+func (*ProbeResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
 var File_leasehold_v1_peer_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\x1a\x1aleasehold/v1/session.proto\"V\n" +
+	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\x1a\x1aleasehold/v1/session.proto\"f\n" +
 	"\x0eForwardRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.leasehold.v1.ForwardStartR\x05start\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\fR\x04body\"\x95\x02\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12\x0e\n" +
+	"\x02go\x18\x03 \x01(\bR\x02go\"\xbb\x02\n" +
 	"\fForwardStart\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -511,12 +624,15 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x06header\x18\t \x03(\tR\x06header\x12\x1f\n" +
 	"\vbody_length\x18\n" +
 	" \x01(\rR\n" +
-	"bodyLength\"\x97\x01\n" +
+	"bodyLength\x12\x10\n" +
+	"\x03ids\x18\v \x03(\fR\x03ids\x12\x12\n" +
+	"\x04hold\x18\f \x01(\bR\x04hold\"\xad\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12/\n" +
-	"\arefusal\x18\x04 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\"=\n" +
+	"\arefusal\x18\x04 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\x12\x14\n" +
+	"\x05ready\x18\x05 \x01(\bR\x05ready\"=\n" +
 	"\vForwardHead\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x16\n" +
 	"\x06header\x18\x02 \x03(\tR\x06header\"4\n" +
@@ -528,17 +644,20 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"activities\x1a\\\n" +
 	"\x0fActivitiesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
-	"\x05value\x18\x02 \x01(\v2\x1d.leasehold.v1.SessionActivityR\x05value:\x028\x01*\x9a\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x1d.leasehold.v1.SessionActivityR\x05value:\x028\x01\"\x0e\n" +
+	"\fProbeRequest\"\x0f\n" +
+	"\rProbeResponse*\x9a\x01\n" +
 	"\aRefusal\x12\x17\n" +
 	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REFUSAL_NOT_OWNER\x10\x01\x12\x17\n" +
 	"\x13REFUSAL_STALE_EPOCH\x10\x02\x12\x1d\n" +
 	"\x19REFUSAL_STALE_INCARNATION\x10\x03\x12\x12\n" +
 	"\x0eREFUSAL_FENCED\x10\x04\x12\x13\n" +
-	"\x0fREFUSAL_CLOSING\x10\x052\xb9\x01\n" +
+	"\x0fREFUSAL_CLOSING\x10\x052\xfb\x01\n" +
 	"\vPeerService\x12J\n" +
 	"\aForward\x12\x1c.leasehold.v1.ForwardRequest\x1a\x1d.leasehold.v1.ForwardResponse(\x010\x01\x12^\n" +
-	"\x0fObserveSessions\x12$.leasehold.v1.ObserveSessionsRequest\x1a%.leasehold.v1.ObserveSessionsResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\x0fObserveSessions\x12$.leasehold.v1.ObserveSessionsRequest\x1a%.leasehold.v1.ObserveSessionsResponse\x12@\n" +
+	"\x05Probe\x12\x1a.leasehold.v1.ProbeRequest\x1a\x1b.leasehold.v1.ProbeResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_peer_proto_rawDescOnce sync.Once
@@ -553,7 +672,7 @@ func file_leasehold_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_leasehold_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_leasehold_v1_peer_proto_goTypes = []any{
 	(Refusal)(0),                    // 0: leasehold.v1.Refusal
 	(*ForwardRequest)(nil),          // 1: leasehold.v1.ForwardRequest
@@ -562,24 +681,28 @@ var file_leasehold_v1_peer_proto_goTypes = []any{
 	(*ForwardHead)(nil),             // 4: leasehold.v1.ForwardHead
 	(*ObserveSessionsRequest)(nil),  // 5: leasehold.v1.ObserveSessionsRequest
 	(*ObserveSessionsResponse)(nil), // 6: leasehold.v1.ObserveSessionsResponse
-	nil,                             // 7: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
-	(*SessionActivity)(nil),         // 8: leasehold.v1.SessionActivity
+	(*ProbeRequest)(nil),            // 7: leasehold.v1.ProbeRequest
+	(*ProbeResponse)(nil),           // 8: leasehold.v1.ProbeResponse
+	nil,                             // 9: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	(*SessionActivity)(nil),         // 10: leasehold.v1.SessionActivity
 }
 var file_leasehold_v1_peer_proto_depIdxs = []int32{
-	2, // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
-	4, // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
-	0, // 2: leasehold.v1.ForwardResponse.refusal:type_name -> leasehold.v1.Refusal
-	7, // 3: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
-	8, // 4: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
-	1, // 5: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
-	5, // 6: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
-	3, // 7: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
-	6, // 8: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	2,  // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
+	4,  // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
+	0,  // 2: leasehold.v1.ForwardResponse.refusal:type_name -> leasehold.v1.Refusal
+	9,  // 3: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	10, // 4: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
+	1,  // 5: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
+	5,  // 6: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
+	7,  // 7: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
+	3,  // 8: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
+	6,  // 9: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
+	8,  // 10: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
+	8,  // [8:11] is the sub-list for method output_type
+	5,  // [5:8] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_peer_proto_init() }
@@ -594,7 +717,7 @@ func file_leasehold_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_peer_proto_rawDesc), len(file_leasehold_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

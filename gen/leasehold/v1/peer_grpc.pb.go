@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	PeerService_Forward_FullMethodName         = "/leasehold.v1.PeerService/Forward"
 	PeerService_ObserveSessions_FullMethodName = "/leasehold.v1.PeerService/ObserveSessions"
+	PeerService_Probe_FullMethodName           = "/leasehold.v1.PeerService/Probe"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -37,12 +38,18 @@ type PeerServiceClient interface {
 	// for another request. Requests that run at the same time use a stream each, so
 	// that none waits for another. Cancelling the call is the client's disconnect.
 	//
-	// A stream that breaks before an answer began does not tell whether the request
-	// was dispatched, unless the request could not be sent at all.
+	// A request that can be carried out only once is held: the receiver says ready,
+	// and dispatches after the caller's go. When the stream breaks before the caller
+	// said go, the request was not dispatched and never will be; after it, until an
+	// answer begins, nobody knows.
 	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ForwardRequest, ForwardResponse], error)
 	// ObserveSessions says how sessions of this worker are used. The control plane
 	// asks it for operators; it is the only call that is not a worker's.
 	ObserveSessions(ctx context.Context, in *ObserveSessionsRequest, opts ...grpc.CallOption) (*ObserveSessionsResponse, error)
+	// Probe answers once the receiver's serving loop has turned. A worker asks
+	// itself, through its own listener: when it gets no answer it stops renewing its
+	// lease, so that others take over what it cannot serve.
+	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 }
 
 type peerServiceClient struct {
@@ -76,6 +83,16 @@ func (c *peerServiceClient) ObserveSessions(ctx context.Context, in *ObserveSess
 	return out, nil
 }
 
+func (c *peerServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProbeResponse)
+	err := c.cc.Invoke(ctx, PeerService_Probe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -90,12 +107,18 @@ type PeerServiceServer interface {
 	// for another request. Requests that run at the same time use a stream each, so
 	// that none waits for another. Cancelling the call is the client's disconnect.
 	//
-	// A stream that breaks before an answer began does not tell whether the request
-	// was dispatched, unless the request could not be sent at all.
+	// A request that can be carried out only once is held: the receiver says ready,
+	// and dispatches after the caller's go. When the stream breaks before the caller
+	// said go, the request was not dispatched and never will be; after it, until an
+	// answer begins, nobody knows.
 	Forward(grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]) error
 	// ObserveSessions says how sessions of this worker are used. The control plane
 	// asks it for operators; it is the only call that is not a worker's.
 	ObserveSessions(context.Context, *ObserveSessionsRequest) (*ObserveSessionsResponse, error)
+	// Probe answers once the receiver's serving loop has turned. A worker asks
+	// itself, through its own listener: when it gets no answer it stops renewing its
+	// lease, so that others take over what it cannot serve.
+	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -111,6 +134,9 @@ func (UnimplementedPeerServiceServer) Forward(grpc.BidiStreamingServer[ForwardRe
 }
 func (UnimplementedPeerServiceServer) ObserveSessions(context.Context, *ObserveSessionsRequest) (*ObserveSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ObserveSessions not implemented")
+}
+func (UnimplementedPeerServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -158,6 +184,24 @@ func _PeerService_ObserveSessions_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProbeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Probe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Probe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Probe(ctx, req.(*ProbeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -168,6 +212,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ObserveSessions",
 			Handler:    _PeerService_ObserveSessions_Handler,
+		},
+		{
+			MethodName: "Probe",
+			Handler:    _PeerService_Probe_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

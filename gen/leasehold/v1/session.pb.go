@@ -159,6 +159,8 @@ const (
 	// Opening failed after the upstream session existed: the client was gone, or
 	// the upstream refused notifications/initialized.
 	EndReason_END_REASON_OPEN_FAILED EndReason = 8
+	// It was pinned to its worker, and the worker died.
+	EndReason_END_REASON_OWNER_LOST EndReason = 9
 )
 
 // Enum value maps for EndReason.
@@ -173,6 +175,7 @@ var (
 		6: "END_REASON_UPSTREAM_CHANGED",
 		7: "END_REASON_UPSTREAM_LOST",
 		8: "END_REASON_OPEN_FAILED",
+		9: "END_REASON_OWNER_LOST",
 	}
 	EndReason_value = map[string]int32{
 		"END_REASON_UNSPECIFIED":      0,
@@ -184,6 +187,7 @@ var (
 		"END_REASON_UPSTREAM_CHANGED": 6,
 		"END_REASON_UPSTREAM_LOST":    7,
 		"END_REASON_OPEN_FAILED":      8,
+		"END_REASON_OWNER_LOST":       9,
 	}
 )
 
@@ -1245,7 +1249,7 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCLASS_RESUMABLE\x10\x01\x12\x15\n" +
 	"\x11CLASS_REBUILDABLE\x10\x02\x12\x10\n" +
-	"\fCLASS_PINNED\x10\x03*\x81\x02\n" +
+	"\fCLASS_PINNED\x10\x03*\x9c\x02\n" +
 	"\tEndReason\x12\x1a\n" +
 	"\x16END_REASON_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11END_REASON_CLIENT\x10\x01\x12\x13\n" +
@@ -1255,7 +1259,8 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\x1aEND_REASON_GATEWAY_DELETED\x10\x05\x12\x1f\n" +
 	"\x1bEND_REASON_UPSTREAM_CHANGED\x10\x06\x12\x1c\n" +
 	"\x18END_REASON_UPSTREAM_LOST\x10\a\x12\x1a\n" +
-	"\x16END_REASON_OPEN_FAILED\x10\b2\xf7\x02\n" +
+	"\x16END_REASON_OPEN_FAILED\x10\b\x12\x19\n" +
+	"\x15END_REASON_OWNER_LOST\x10\t2\xf7\x02\n" +
 	"\x0eSessionService\x12O\n" +
 	"\n" +
 	"GetSession\x12\x1f.leasehold.v1.GetSessionRequest\x1a .leasehold.v1.GetSessionResponse\x12U\n" +
