@@ -15,7 +15,9 @@ const DefaultMaxSessions = 50_000
 // Config says how to run one worker. The zero value of every field but those
 // marked required has a meaning.
 type Config struct {
-	// Listener serves MCP clients over HTTP; Run closes it. Required.
+	// Listener serves MCP clients over HTTP; Run closes it. Required. Run also
+	// connects to this one's and the next one's own address time and again: when
+	// they do not answer, it gives up its lease.
 	Listener net.Listener
 	// PeerListener serves the other workers over gRPC; Run closes it. Required.
 	PeerListener net.Listener
@@ -26,7 +28,11 @@ type Config struct {
 	AdminAddress string
 	// Control are the control plane's replicas, host:port, tried in turn. Required.
 	Control []string
-	// DataDir is the worker's own directory. Required.
+	// DataDir is the worker's own directory. Required. The caller has locked it,
+	// and keeps the lock until Run has returned: a worker takes the lock for
+	// proof that the one which used the directory before, and left there what it
+	// was, is dead if the machine was not started since, and lets others have its
+	// sessions at once.
 	DataDir string
 	// Zone is shown to operators.
 	Zone string

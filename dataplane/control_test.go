@@ -40,6 +40,9 @@ type plane struct {
 	// afterReclaim decides what is answered to a reclaim that was carried out.
 	afterReclaim func() error
 	endings      []*leaseholdv1.Ending
+	leaveErr     error // what Leave is answered with, which is not carried out then
+	leaves       []*leaseholdv1.LeaveRequest
+	renewed      time.Time // when the last renewal came
 }
 
 type stored struct {
@@ -156,6 +159,8 @@ func (p *plane) alive(worker string, incarnation int64) bool {
 func (p *plane) Renew(_ context.Context, r *leaseholdv1.RenewRequest) (*leaseholdv1.RenewResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.calls["Renew"]++
+	p.renewed = time.Now()
 	if p.away {
 		return nil, refusal(codes.Unavailable, "AWAY")
 	}
@@ -170,6 +175,15 @@ func (p *plane) Readopt(context.Context, *leaseholdv1.ReadoptRequest) (*leasehol
 }
 
 func (p *plane) Leave(_ context.Context, r *leaseholdv1.LeaveRequest) (*leaseholdv1.LeaveResponse, error) {
+	p.mu.Lock()
+	err := p.leaveErr
+	if err == nil {
+		p.leaves = append(p.leaves, r)
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	p.kill(r.GetWorker())
 	return &leaseholdv1.LeaveResponse{}, nil
 }

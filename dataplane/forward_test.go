@@ -131,10 +131,10 @@ func TestForwardedCallsRunConcurrentlyAndBodiesOfAnySizePass(t *testing.T) {
 		return false
 	})
 	var slow sync.WaitGroup
-	for range 100 {
+	for i := range 100 {
 		slow.Go(func() {
 			one := *c
-			if resp, body := one.do(other, http.MethodPost, `{"jsonrpc":"2.0","id":1,"method":"slow"}`); resp == nil || resp.StatusCode != 200 {
+			if resp, body := one.do(other, http.MethodPost, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"slow"}`, i+2)); resp == nil || resp.StatusCode != 200 {
 				t.Errorf("slow call: %v %s", resp, body)
 			}
 		})

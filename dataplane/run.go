@@ -70,6 +70,7 @@ type worker struct {
 	ttl       atomic.Int64
 	endings   chan struct{} // capacity 1: the list of endings changed
 	health    *health
+	watchdog  *watchdog
 }
 
 func assemble(cfg Config) (*worker, error) {
@@ -85,10 +86,14 @@ func assemble(cfg Config) (*worker, error) {
 	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{}, upstreams: upstream.NewClient(),
 		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
-	var err error
+	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))
+	err := w.watchdog.register(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	w.control, err = control.New(control.Config{
 		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Lost: w.lost, Registered: w.registered,
-		Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
+		Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -102,12 +107,13 @@ func assemble(cfg Config) (*worker, error) {
 	}
 	w.router, err = route.New(route.Config{
 		Worker: w.id, Table: w.table, Forwarder: w.forwards, Records: w.control, Authority: w.control.Authority(),
-		World: w.world, TTL: func() time.Duration { return time.Duration(w.ttl.Load()) }, Logger: cfg.Logger.Named("route"),
+		World: w.world, TTL: w.leaseTTL, Logger: cfg.Logger.Named("route"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	w.peers = forward.NewServer(w.router, cfg.Logger.Named("forward"))
+	w.peers.Proves(w.table)
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
 			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current,
@@ -127,6 +133,8 @@ func (cfg *Config) validate() error {
 		return errors.New("worker config: PeerListener is required")
 	case len(cfg.Control) == 0:
 		return errors.New("worker config: Control is required")
+	case cfg.DataDir == "":
+		return errors.New("worker config: DataDir is required")
 	case cfg.MaxSessions < 0:
 		return fmt.Errorf("worker config: MaxSessions is %d, want at least 0", cfg.MaxSessions)
 	}
@@ -166,6 +174,8 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
 	group.Go(func() error { return w.watchHealth(running) })
+	group.Go(func() error { return w.watchdog.Run(running) })
+	group.Go(func() error { return w.watchFence(running) })
 	group.Go(func() error { return w.upstreams.Run(running) })
 	group.Go(func() error { return ignoreClosed(w.serveClients()) })
 	group.Go(func() error { return w.peers.Serve(w.cfg.PeerListener) })
@@ -174,6 +184,7 @@ func (w *worker) run(ctx context.Context) error {
 	case <-running.Done():
 	}
 	w.health.close(errors.New("shutting down"))
+	w.watchdog.retire()
 	w.shutdown()
 	stop()
 	err := group.Wait()
@@ -232,6 +243,9 @@ func (w *worker) registered(_ int64, ttl time.Duration) {
 	}
 }
 
+// leaseTTL returns the TTL of the worker's lease, or 0 before it registered.
+func (w *worker) leaseTTL() time.Duration { return time.Duration(w.ttl.Load()) }
+
 // apply makes a new state of the world the one that is served.
 func (w *worker) apply(state *config.State) error {
 	previous := w.world.Load()
@@ -260,13 +274,17 @@ func (w *worker) apply(state *config.State) error {
 }
 
 // watchHealth reports when the worker becomes able to serve and when it stops
-// being so: it needs a configuration and a lease that is certain.
+// being so: it needs a configuration, a lease that is certain, and to answer its
+// own probes.
 func (w *worker) watchHealth(ctx context.Context) error {
 	ticker := time.NewTicker(healthTick)
 	defer ticker.Stop()
 	for {
 		changed := w.world.Changed()
+		stuck := w.watchdog.stuck()
 		switch {
+		case stuck != nil:
+			w.health.set(stuck)
 		case w.world.Load().Ring == nil:
 			w.health.set(errors.New("no configuration yet"))
 		case !w.current():

@@ -36,6 +36,11 @@ func startWorker(tb testing.TB, p *plane) *worker {
 
 func startWorkerWith(tb testing.TB, p *plane, change func(*dataplane.Config)) *worker {
 	tb.Helper()
+	return startWorkerAs(tb, p, change, dataplane.Run)
+}
+
+func startWorkerAs(tb testing.TB, p *plane, change func(*dataplane.Config), run func(context.Context, dataplane.Config) error) *worker {
+	tb.Helper()
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -61,7 +66,7 @@ func startWorkerWith(tb testing.TB, p *plane, change func(*dataplane.Config)) *w
 	w.url = "http://" + cfg.Listener.Addr().String()
 	go func() {
 		defer close(done)
-		if err := dataplane.Run(ctx, cfg); err != nil {
+		if err := run(ctx, cfg); err != nil {
 			tb.Errorf("worker: %v", err)
 		}
 	}()

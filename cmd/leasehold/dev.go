@@ -98,9 +98,19 @@ func stateDir() (string, error) {
 	return filepath.Join(home, ".local", "state", "leasehold", "dev"), nil
 }
 
+// workerDir returns the directory of worker i.
+func (d *dev) workerDir(i int) string { return filepath.Join(d.dataDir, workerPart(i)) }
+
+// workerPart returns what worker i is called.
+func workerPart(i int) string { return fmt.Sprintf("worker-%d", i) }
+
 func (d *dev) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) (err error) {
-	// The second directory is what `leasehold controlplane` would lock.
-	for _, dir := range []string{d.dataDir, filepath.Join(d.dataDir, controlPlaneDir)} {
+	// The others are what `leasehold controlplane` and `leasehold worker` would lock.
+	dirs := []string{d.dataDir, filepath.Join(d.dataDir, controlPlaneDir)}
+	for i := range d.workers {
+		dirs = append(dirs, d.workerDir(i))
+	}
+	for _, dir := range dirs {
 		lock, err := dirlock.Acquire(dir)
 		if err != nil {
 			return err

@@ -170,6 +170,7 @@ func TestSecondDevOnADataDirectoryFailsClearly(t *testing.T) {
 	for _, args := range [][]string{
 		{"dev", "--data-dir", dir, "--listen", "127.0.0.1:0", "--control-listen", "127.0.0.1:0"},
 		{"controlplane", "--insecure", "--embedded-etcd", "--data-dir", filepath.Join(dir, controlPlaneDir), "--listen", "127.0.0.1:0"},
+		{"worker", "--insecure", "--control", dev.control, "--data-dir", filepath.Join(dir, "worker-0"), "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--admin-listen", ""},
 	} {
 		if code, _, stderr := call(t, "", args...); code != exitFailed || !strings.Contains(stderr, "is in use by another leasehold") {
 			t.Errorf("second dev: got exit code %d and %q, want 1 and a word of the directory", code, stderr)

@@ -121,13 +121,13 @@ func (w *world) runControlPlane(ctx context.Context, health func(error)) error {
 }
 
 func (w *world) runWorker(ctx context.Context, i int, health func(error)) error {
-	name := fmt.Sprintf("worker-%d", i)
+	name := workerPart(i)
 	return dataplane.Run(ctx, dataplane.Config{
 		Listener:     w.listeners.clients[i],
 		PeerListener: w.listeners.peers[i],
 		AdminAddress: bound(w.listeners.admin),
 		Control:      []string{bound(w.listeners.control)},
-		DataDir:      filepath.Join(w.flags.dataDir, name),
+		DataDir:      w.flags.workerDir(i),
 		Zone:         "dev",
 		Version:      version.Number(),
 		Logger:       w.logger.Named(name),

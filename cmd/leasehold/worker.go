@@ -13,6 +13,7 @@ import (
 
 	"github.com/leasehold/leasehold/cmd/internal/address"
 	"github.com/leasehold/leasehold/cmd/internal/admin"
+	"github.com/leasehold/leasehold/cmd/internal/dirlock"
 	"github.com/leasehold/leasehold/cmd/internal/heap"
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 	"github.com/leasehold/leasehold/cmd/internal/version"
@@ -71,7 +72,7 @@ func newWorker() *cobra.Command {
 	flags.StringVar(&w.peerListen, "peer-listen", "", "address to serve other workers on (gRPC)")
 	flags.StringVar(&w.peerAdvertise, "peer-advertise", "", "where other workers reach --peer-listen, if not at that address")
 	flags.StringSliceVar(&w.control, "control", nil, "addresses of the control plane's replicas, tried in turn")
-	flags.StringVar(&w.dataDir, "data-dir", "", "this worker's own directory")
+	flags.StringVar(&w.dataDir, "data-dir", "", "this worker's own directory; one that is started there after a crash lets others have the sessions at once")
 	flags.StringVar(&w.zone, "zone", "", "zone it runs in, for operators to see")
 	flags.StringVar(&w.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
 	flags.IntVar(&w.maxSessions, "max-sessions", dataplane.DefaultMaxSessions, "how many sessions it owns at most")
@@ -130,6 +131,11 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	if err != nil {
 		return err
 	}
+	lock, err := dirlock.Acquire(w.dataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
 	listener, err := address.Listen(w.listen, "listen")
 	if err != nil {
 		return err

@@ -16,9 +16,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+	"golang.org/x/time/rate"
 
 	"github.com/leasehold/leasehold/dataplane/sessionid"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 // Defaults of a gateway's session policy.
@@ -26,6 +27,10 @@ const (
 	DefaultIdleTimeout      = 30 * time.Minute
 	DefaultAbsoluteLifetime = 24 * time.Hour
 )
+
+// DefaultReconnects is how many sessions a second a worker takes up again at an
+// upstream, if its definition does not say.
+const DefaultReconnects = 2000
 
 // Gateway is a gateway definition, compiled for serving.
 type Gateway struct {
@@ -43,6 +48,11 @@ type Upstream struct {
 	// Fingerprint is a digest of the connection settings; a session opened under
 	// one fingerprint is never used under another.
 	Fingerprint [16]byte
+	// Repeatable are the tools that are safe to call twice.
+	Repeatable map[string]bool
+	// Reconnects paces the taking over of sessions whose owners died. Safe for
+	// concurrent use.
+	Reconnects *rate.Limiter
 }
 
 // Member is a worker that is alive.
@@ -186,12 +196,19 @@ func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error
 	if err != nil || target.Host == "" || (target.Scheme != "http" && target.Scheme != "https") {
 		return nil, fmt.Errorf("upstreams[0].url: not an absolute http or https URL (%d bytes)", len(upstream.GetUrl()))
 	}
+	perSecond := cmp.Or(int(upstream.GetReconnectsPerSecond()), DefaultReconnects)
 	gateway := &Gateway{
-		ID:               id,
-		Revision:         definition.GetStatus().GetRevision(),
-		Upstream:         &Upstream{Name: upstream.GetName(), URL: target, Fingerprint: fingerprint(upstream)},
+		ID:       id,
+		Revision: definition.GetStatus().GetRevision(),
+		Upstream: &Upstream{
+			Name: upstream.GetName(), URL: target, Fingerprint: fingerprint(upstream), Repeatable: make(map[string]bool),
+			Reconnects: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10)),
+		},
 		IdleTimeout:      DefaultIdleTimeout,
 		AbsoluteLifetime: DefaultAbsoluteLifetime,
+	}
+	for _, tool := range upstream.GetRepeatableTools() {
+		gateway.Upstream.Repeatable[tool] = true
 	}
 	if d := definition.GetSession().GetIdleTimeout(); d != nil {
 		gateway.IdleTimeout = d.AsDuration()

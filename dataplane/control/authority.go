@@ -18,12 +18,15 @@ func (a *Authority) Incarnation() int64 { return a.holder.Load() }
 
 // Holds reports whether incarnation may dispatch now.
 func (a *Authority) Holds(incarnation int64) bool {
-	return incarnation != 0 && a.holder.Load() == incarnation && int64(a.now()) < a.deadline.Load()
+	return incarnation != 0 && a.holder.Load() == incarnation && (noFence || int64(a.now()) < a.deadline.Load())
 }
 
 // extend moves the deadline: sent is when the acknowledged request left, so that
 // the worker's idea of its lease is never longer than the lease.
 func (a *Authority) extend(incarnation int64, sent, ttl time.Duration) {
+	if fenceFromReply {
+		sent = a.now()
+	}
 	a.holder.Store(incarnation)
 	a.deadline.Store(int64(sent + ttl - ttl/4))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -30,8 +31,11 @@ var (
 	errCondemned = errors.New("incarnation condemned")
 )
 
+// errNotServing says that the lease is not to be kept.
+var errNotServing = errors.New("not serving")
+
 // Config says how to reach the control plane and what to do with what it sends.
-// All fields but Metrics are required.
+// All fields but Serving and Metrics are required.
 type Config struct {
 	// Endpoints are the replicas, host:port, tried in turn.
 	Endpoints []string
@@ -47,68 +51,107 @@ type Config struct {
 	Lost func()
 	// Registered is called after each registration.
 	Registered func(incarnation int64, ttl time.Duration)
-	Logger     hclog.Logger
-	Metrics    prometheus.Registerer
+	// Serving reports why this worker does not serve; nil when it does. A lease
+	// that is not served is not renewed, so that it runs out and other workers
+	// take over. Nil means that the worker always serves.
+	Serving func() error
+	// DataDir is where the registration is left for the worker that is started
+	// there next. No other process uses it.
+	DataDir string
+	Logger  hclog.Logger
+	Metrics prometheus.Registerer
 	// now is the clock for the lease; nil means time since boot.
 	now func() time.Duration
+	// boot returns the machine's boot id; nil means the system's.
+	boot func() (string, error)
 }
 
 // Client talks to the control plane. It is safe for concurrent use.
 type Client struct {
-	cfg       Config
-	authority *Authority
-	replicas  []replica
-	current   atomic.Uint32 // index of the replica that answered last
-	calls     *prometheus.CounterVec
-	lease     atomic.Int64
+	cfg        Config
+	authority  *Authority
+	fences     *fences
+	succession succession
+	replicas   []replica
+	current    atomic.Uint32 // index of the replica that answered last
+	calls      *prometheus.CounterVec
+	lease      atomic.Int64
 }
 
 type replica struct {
 	address string
-	conn    *grpc.ClientConn
+	conn    io.Closer
 	api     leaseholdv1.ControlServiceClient
 }
 
 // New returns a client that has not connected yet; Run does.
 func New(cfg Config) (*Client, error) {
+	var replicas []replica
+	for _, address := range cfg.Endpoints {
+		r, err := dial(address)
+		if err != nil {
+			closeAll(replicas)
+			return nil, fmt.Errorf("control endpoint %q: %w", address, err)
+		}
+		replicas = append(replicas, r)
+	}
+	c, err := assemble(cfg, replicas)
+	if err != nil {
+		closeAll(replicas)
+	}
+	return c, err
+}
+
+func dial(address string) (replica, error) {
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(8<<20)),
+	)
+	if err != nil {
+		return replica{}, err
+	}
+	return replica{address, conn, leaseholdv1.NewControlServiceClient(conn)}, nil
+}
+
+// assemble returns a client of these replicas.
+func assemble(cfg Config, replicas []replica) (*Client, error) {
+	if len(replicas) == 0 {
+		return nil, errors.New("control endpoints: none given, at least 1 is needed")
+	}
 	if cfg.now == nil {
 		cfg.now = sinceBoot
 	}
-	c := &Client{cfg: cfg, authority: &Authority{now: cfg.now}}
+	if cfg.boot == nil {
+		cfg.boot = bootID
+	}
+	authority := &Authority{now: cfg.now}
+	c := &Client{
+		cfg: cfg, authority: authority, fences: &fences{authority: authority},
+		succession: succession{dir: cfg.DataDir, boot: cfg.boot}, replicas: replicas,
+	}
 	c.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "leasehold_control_requests_total",
 		Help: "Requests of this worker to the control plane, by method.",
 	}, []string{"method"})
-	if cfg.Metrics != nil {
-		if err := cfg.Metrics.Register(c.calls); err != nil {
-			return nil, fmt.Errorf("register control metrics: %w", err)
-		}
+	if cfg.Metrics == nil {
+		return c, nil
 	}
-	for _, address := range cfg.Endpoints {
-		conn, err := grpc.NewClient(address,
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-				MinConnectTimeout: time.Second,
-			}),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(8<<20)),
-		)
-		if err != nil {
-			c.Close()
-			return nil, fmt.Errorf("control endpoint %q: %w", address, err)
-		}
-		c.replicas = append(c.replicas, replica{address, conn, leaseholdv1.NewControlServiceClient(conn)})
-	}
-	if len(c.replicas) == 0 {
-		return nil, errors.New("control endpoints: none given, at least 1 is needed")
+	if err := errors.Join(cfg.Metrics.Register(c.calls), c.fences.register(cfg.Metrics)); err != nil {
+		return nil, fmt.Errorf("register control metrics: %w", err)
 	}
 	return c, nil
 }
 
 // Close closes the connections. Call it after Run and Leave.
-func (c *Client) Close() {
-	for _, r := range c.replicas {
+func (c *Client) Close() { closeAll(c.replicas) }
+
+func closeAll(replicas []replica) {
+	for _, r := range replicas {
 		r.conn.Close()
 	}
 }

@@ -11,4 +11,9 @@
 //	                           ▼
 //	                         fenced ──▶ lease gone? ── re-adopt ok ──▶ authorised (same incarnation)
 //	                                        └── condemned ──▶ every session dropped, register anew
+//
+// A worker that does not serve leaves its lease to run out, and renews or
+// re-adopts once it serves again. What it registered as is kept in its data
+// directory, so that the worker which is started there after a crash can leave
+// in its stead.
 package control

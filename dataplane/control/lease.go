@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -14,8 +15,13 @@ import (
 const firstAttempt = 2 * time.Second
 
 // Run registers the worker, keeps its lease and follows the world until ctx
-// ends. It does not give the lease back: call Leave once nothing dispatches.
+// ends. First it leaves on behalf of the worker that used the data directory
+// before, if that one has died. It does not give the lease back: call Leave once
+// nothing dispatches.
 func (c *Client) Run(ctx context.Context) error {
+	succeeded := c.succeed(ctx)
+	defer func() { <-succeeded }()
+	await(ctx, succeeded, headStart)
 	for ctx.Err() == nil {
 		held, err := c.register(ctx)
 		if err != nil {
@@ -32,6 +38,17 @@ func (c *Client) Run(ctx context.Context) error {
 		<-watching
 	}
 	return nil
+}
+
+// await returns when done is closed, most has passed or ctx has ended.
+func await(ctx context.Context, done <-chan struct{}, most time.Duration) {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // lease is what the worker holds of its registration.
@@ -54,6 +71,7 @@ func (c *Client) register(ctx context.Context) (lease, error) {
 		return lease{}, err
 	}
 	held := lease{resp.GetIncarnation(), resp.GetLease(), resp.GetTtl().AsDuration()}
+	c.record(held) // before it can own a session
 	c.hold(held, sent)
 	c.cfg.Logger.Info("registered", "incarnation", held.incarnation, "ttl", held.ttl)
 	c.cfg.Registered(held.incarnation, held.ttl)
@@ -62,15 +80,17 @@ func (c *Client) register(ctx context.Context) (lease, error) {
 
 func (c *Client) hold(held lease, sent time.Duration) {
 	c.lease.Store(held.id)
+	c.fences.look() // it may have lapsed before it is extended
 	c.authority.extend(held.incarnation, sent, held.ttl)
 }
 
 // keep renews until the incarnation is over, which it reports to Lost, or ctx
-// ends. A worker never gives up renewing: as long as nobody took its sessions
-// it is still their owner.
+// ends. A worker never gives up renewing, as long as it serves: until somebody
+// took its sessions it is still their owner.
 func (c *Client) keep(ctx context.Context, held lease) {
 	ticker := time.NewTicker(held.ttl / 6)
 	defer ticker.Stop()
+	serving := true
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,8 +102,13 @@ func (c *Client) keep(ctx context.Context, held lease) {
 			c.cfg.Logger.Warn("lease lost, re-adopting", "incarnation", held.incarnation)
 			err = c.readopt(ctx, &held)
 		}
+		if now := !errors.Is(err, errNotServing); now != serving {
+			serving = now
+			c.tellServing(held, err)
+		}
 		if errors.Is(err, errCondemned) {
 			c.cfg.Logger.Warn("incarnation is over, dropping its sessions", "incarnation", held.incarnation)
+			c.fences.look() // it has lapsed, most likely
 			c.authority.revoke()
 			c.cfg.Lost()
 			return
@@ -91,10 +116,22 @@ func (c *Client) keep(ctx context.Context, held lease) {
 	}
 }
 
+// tellServing logs that the lease is not kept any more, and why, or is again.
+func (c *Client) tellServing(held lease, err error) {
+	if errors.Is(err, errNotServing) {
+		c.cfg.Logger.Error("the lease is left to run out", "incarnation", held.incarnation, "error", err)
+		return
+	}
+	c.cfg.Logger.Warn("serving again, the lease is kept", "incarnation", held.incarnation)
+}
+
 func (c *Client) renew(ctx context.Context, held *lease) error {
 	request := &leaseholdv1.RenewRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Lease: held.id}
 	var ttl *durationpb.Duration
 	sent, err := c.insist(ctx, held.ttl*12/100, func(ctx context.Context, api leaseholdv1.ControlServiceClient) error {
+		if err := c.serving(); err != nil {
+			return err
+		}
 		c.calls.WithLabelValues("Renew").Inc()
 		resp, err := api.Renew(ctx, request)
 		ttl = resp.GetTtl()
@@ -112,6 +149,9 @@ func (c *Client) readopt(ctx context.Context, held *lease) error {
 	request := &leaseholdv1.ReadoptRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Info: c.cfg.Info}
 	var resp *leaseholdv1.ReadoptResponse
 	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
+		if err := c.serving(); err != nil {
+			return err
+		}
 		c.calls.WithLabelValues("Readopt").Inc()
 		resp, err = api.Readopt(ctx, request)
 		return err
@@ -125,9 +165,20 @@ func (c *Client) readopt(ctx context.Context, held *lease) error {
 	return nil
 }
 
+// serving returns errNotServing if the lease is not to be kept now.
+func (c *Client) serving() error {
+	if c.cfg.Serving == nil {
+		return nil
+	}
+	if err := c.cfg.Serving(); err != nil {
+		return fmt.Errorf("%w: %w", errNotServing, err)
+	}
+	return nil
+}
+
 // insist repeats an attempt, each with its own timeout and at the next replica,
-// until there is a verdict or ctx ends. It returns when the attempt that
-// succeeded was sent.
+// until there is a verdict, the worker does not serve or ctx ends. It returns
+// when the attempt that succeeded was sent.
 func (c *Client) insist(ctx context.Context, timeout time.Duration,
 	do func(context.Context, leaseholdv1.ControlServiceClient) error) (time.Duration, error) {
 	for attempt := 0; ; attempt++ {
@@ -141,6 +192,9 @@ func (c *Client) insist(ctx context.Context, timeout time.Duration,
 		}
 		if verdict := verdictOf(err); errors.Is(verdict, errLeaseLost) || errors.Is(verdict, errCondemned) {
 			return sent, verdict
+		}
+		if errors.Is(err, errNotServing) {
+			return sent, err
 		}
 		c.next(r)
 		if attempt == 0 || attempt%20 == 0 {
@@ -163,5 +217,11 @@ func (c *Client) Leave(ctx context.Context) error {
 	_, err := call(ctx, c, "Leave", &leaseholdv1.LeaveRequest{
 		Worker: c.cfg.Worker, Incarnation: incarnation, Lease: c.lease.Load(),
 	}, leaseholdv1.ControlServiceClient.Leave)
-	return err
+	if err != nil {
+		return err
+	}
+	if err := c.succession.forget(); err != nil {
+		c.cfg.Logger.Warn("registration not removed; the next worker on the data directory will leave once more", "error", err)
+	}
+	return nil
 }

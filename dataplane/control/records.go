@@ -15,9 +15,10 @@ func (c *Client) Claim(ctx context.Context, gateway, session string, record *lea
 	return resp.GetRevision(), err
 }
 
-// Resolve says who owns a session. session.ErrNoRecord: there is no record.
-func (c *Client) Resolve(ctx context.Context, gateway, session string) (*leaseholdv1.ResolveResponse, error) {
-	return call(ctx, c, "Resolve", &leaseholdv1.ResolveRequest{Gateway: gateway, Session: session},
+// Resolve says who owns a session, and with measure for how long a living owner
+// has not renewed its lease. session.ErrNoRecord: there is no record.
+func (c *Client) Resolve(ctx context.Context, gateway, session string, measure bool) (*leaseholdv1.ResolveResponse, error) {
+	return call(ctx, c, "Resolve", &leaseholdv1.ResolveRequest{Gateway: gateway, Session: session, MeasureOwner: measure},
 		leaseholdv1.ControlServiceClient.Resolve)
 }
 

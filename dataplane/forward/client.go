@@ -63,12 +63,17 @@ func (c *Client) peer(address string) (*peer, error) {
 // Forward sends the request to target and writes its answer to w. An error means
 // that nothing was written; it is route.ErrNotSent, ErrRefused or ErrOutcomeUnknown. A
 // break after the answer began panics with http.ErrAbortHandler.
+//
+// The receiver holds the request until it is told to go, which it is only once it
+// has said that it is there: so a request that ends up at a worker that is dead,
+// stopped or cut off was certainly not dispatched. That costs a round trip, which
+// is spared when the receiver was heard of a moment ago.
 func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target route.Target, r *session.Request) error {
 	p, err := c.peer(target.Address)
 	if err != nil {
 		return fmt.Errorf("%w: %w", route.ErrNotSent, err)
 	}
-	l, err := p.begin(ctx, target, r)
+	l, err := p.admitted(ctx, target, r)
 	if err != nil {
 		return err
 	}
@@ -80,24 +85,70 @@ func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target rout
 	}()
 	stop := context.AfterFunc(ctx, l.cancel)
 	defer stop()
-	if err := l.sendRest(r.Body); err != nil {
-		return fmt.Errorf("%w: %w", route.ErrOutcomeUnknown, err)
+	if err := l.release(); err != nil {
+		return err
 	}
 	if err := l.receive(w); !errors.Is(err, errWhole) {
 		return err
 	}
+	p.hear()
 	if free = stop(); free {
 		p.keep(l)
 	}
 	return nil
 }
 
+var goAhead = &leaseholdv1.ForwardRequest{Go: true}
+
+// release lets the receiver dispatch the request that it holds.
+func (l *lane) release() error {
+	if !l.held {
+		return nil
+	}
+	switch err := l.stream.Send(goAhead); {
+	case err == io.EOF: // the stream has ended and takes nothing in
+		return fmt.Errorf("%w: %w", route.ErrNotSent, err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", route.ErrOutcomeUnknown, err)
+	}
+	return nil
+}
+
+// admitted returns a stream that has taken the request in. Unless the other end
+// was heard of just now, it holds the request, ready to dispatch it.
+func (p *peer) admitted(ctx context.Context, target route.Target, r *session.Request) (*lane, error) {
+	ctx, cancel := context.WithTimeout(ctx, target.Patience)
+	defer cancel()
+	l, err := p.begin(ctx, target, r)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, l.cancel)
+	err = l.sendRest(r.Body) // a request that is not whole is not dispatched
+	if err == nil && l.held {
+		err = l.awaitReady()
+	}
+	if !stop() && err == nil && l.held {
+		err = context.Cause(ctx)
+	}
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, route.ErrRefused):
+		p.keep(l)
+		return nil, err
+	}
+	l.cancel()
+	return nil, fmt.Errorf("%w: %w", route.ErrNotSent, err)
+}
+
 // begin sends the first message of a request, on a stream that takes it.
 func (p *peer) begin(ctx context.Context, target route.Target, r *session.Request) (*lane, error) {
+	held := !p.heardNow()
 	message := &leaseholdv1.ForwardRequest{
 		Start: &leaseholdv1.ForwardStart{
 			Worker: target.Worker, Incarnation: target.Incarnation, Epoch: target.Epoch, Hops: 1,
-			Gateway: r.Gateway, Session: r.Digest[:], Principal: r.Principal,
+			Gateway: r.Gateway, Session: r.Digest[:], Principal: r.Principal, Ids: r.IDs, Hold: held,
 			Method: r.Method, Header: packHeader(r.Header), BodyLength: uint32(len(r.Body)),
 		},
 		Body: r.Body[:min(len(r.Body), bodyPiece)],
@@ -109,18 +160,33 @@ func (p *peer) begin(ctx context.Context, target route.Target, r *session.Reques
 		}
 		err = l.stream.Send(message)
 		if err == nil {
+			l.held = held
 			return l, nil
 		}
 		l.cancel()
-		// A stream that has ended takes nothing in: gRPC says io.EOF then. With a
-		// stream that waited, that means that the connection went meanwhile.
-		if err != io.EOF {
-			return nil, fmt.Errorf("%w: %w", route.ErrOutcomeUnknown, err)
-		}
-		if l.since.IsZero() {
+		// With a stream that waited, this means that the connection went meanwhile.
+		if err != io.EOF || l.since.IsZero() {
 			return nil, fmt.Errorf("%w: %w", route.ErrNotSent, err)
 		}
 	}
+}
+
+// awaitReady waits until the receiver holds the request. ErrRefused: it will not.
+func (l *lane) awaitReady() error {
+	message, err := l.stream.Recv()
+	switch {
+	case err != nil:
+		return err
+	case message.GetRefusal() != leaseholdv1.Refusal_REFUSAL_UNSPECIFIED:
+		return refused(message)
+	case !message.GetReady():
+		return errors.New("the receiver answered before it was told to go")
+	}
+	return nil
+}
+
+func refused(message *leaseholdv1.ForwardResponse) error {
+	return fmt.Errorf("%w: %w", route.ErrRefused, route.Refusal(message.GetRefusal()))
 }
 
 // sendRest sends what of the body the first message had no room for.
@@ -152,7 +218,7 @@ func (l *lane) receive(w http.ResponseWriter) error {
 		case err != nil:
 			return fmt.Errorf("%w: %w", route.ErrOutcomeUnknown, err)
 		case message.GetRefusal() != leaseholdv1.Refusal_REFUSAL_UNSPECIFIED:
-			return fmt.Errorf("%w: %v", route.ErrRefused, message.GetRefusal())
+			return refused(message)
 		}
 		if head := message.GetHead(); head != nil {
 			unpackHeader(w.Header(), head.GetHeader())

@@ -29,7 +29,14 @@ const (
 	idleLanes = 64
 	// idleTime is how long a stream waits for a request.
 	idleTime = time.Minute
+	// justNow is how long ago another worker was heard of for it to be taken as
+	// there. Between busy workers nothing is held, then; and a worker that stops
+	// leaves the outcome of so much of their traffic unknown.
+	justNow = 10 * time.Millisecond
 )
+
+// started is what times of peers count from.
+var started = time.Now()
 
 // lane is a stream to another worker that carries one request at a time. Making
 // a stream costs more than a short call over one that is there.
@@ -37,12 +44,14 @@ type lane struct {
 	stream leaseholdv1.PeerService_ForwardClient
 	cancel context.CancelFunc
 	since  time.Time
+	held   bool // the receiver holds the request until it is told to go
 }
 
 // peer is another worker.
 type peer struct {
 	conn   *grpc.ClientConn
 	socket atomic.Pointer[syscall.RawConn] // of the newest connection; nil if it has none
+	heard  atomic.Int64                    // when the last answer came, since started
 
 	mu     sync.Mutex // guards what follows
 	idle   []*lane    // the last used one last
@@ -85,6 +94,15 @@ func (p *peer) connect(ctx context.Context, address string) (net.Conn, error) {
 		}
 	}
 	return conn, nil
+}
+
+// hear notes that an answer came.
+func (p *peer) hear() { p.heard.Store(int64(time.Since(started))) }
+
+// heardNow reports whether an answer came a moment ago.
+func (p *peer) heardNow() bool {
+	heard := p.heard.Load()
+	return heard != 0 && time.Since(started)-time.Duration(heard) < justNow
 }
 
 // hungUp reports whether the other worker has closed its end of the connection,

@@ -40,6 +40,7 @@ type Server struct {
 	owner Owner
 	log   hclog.Logger
 	grpc  *grpc.Server
+	loop  Loop // what Probe asks
 
 	mu      sync.Mutex // guards what follows
 	serving int
@@ -119,14 +120,19 @@ func (s *Server) Forward(stream leaseholdv1.PeerService_ForwardServer) error {
 }
 
 // serve serves one request. An error ends the stream.
-func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target route.Target, request *session.Request) (err error) {
+func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target route.Target, request received) (err error) {
 	if !s.begin() {
 		return refuse(stream, route.Closing)
 	}
 	defer s.end()
-	owned, err := s.owner.Admit(stream.Context(), target, request)
+	owned, err := s.owner.Admit(stream.Context(), target, request.Request)
 	if err != nil {
 		return refuse(stream, err)
+	}
+	if request.hold {
+		if err := hold(stream); err != nil {
+			return err
+		}
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -139,8 +145,27 @@ func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target rout
 		}
 	}()
 	w := responseWriter{stream: stream}
-	owned.Serve(stream.Context(), &w, request)
+	switch err := owned.Serve(stream.Context(), &w, request.Request); {
+	case errors.Is(err, session.ErrFenced):
+		return refuse(stream, route.Fenced)
+	case err != nil:
+		return refuse(stream, route.NotOwner)
+	}
 	return w.finish()
+}
+
+var ready = &leaseholdv1.ForwardResponse{Ready: true}
+
+// hold says that the request is ready and waits until it may go.
+func hold(stream leaseholdv1.PeerService_ForwardServer) error {
+	if err := stream.Send(ready); err != nil {
+		return err
+	}
+	message, err := stream.Recv()
+	if err == nil && !message.GetGo() {
+		err = status.Error(codes.InvalidArgument, "the message after ready is not go")
+	}
+	return err
 }
 
 // ObserveSessions implements leaseholdv1.PeerServiceServer.
@@ -167,35 +192,41 @@ func refuse(stream leaseholdv1.PeerService_ForwardServer, err error) error {
 	return stream.Send(&leaseholdv1.ForwardResponse{Refusal: leaseholdv1.Refusal(refusal), End: true})
 }
 
-func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (route.Target, *session.Request, error) {
+// received is a forwarded request.
+type received struct {
+	*session.Request
+	hold bool // until the caller says go
+}
+
+func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (route.Target, received, error) {
 	first, err := stream.Recv()
 	if err != nil {
-		return route.Target{}, nil, err
+		return route.Target{}, received{}, err
 	}
 	start := first.GetStart()
 	switch {
 	case start == nil:
-		return route.Target{}, nil, status.Error(codes.InvalidArgument, "the first message has no start")
+		return route.Target{}, received{}, status.Error(codes.InvalidArgument, "the first message has no start")
 	case start.GetHops() != 1:
-		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "hops: %d, want 1", start.GetHops())
+		return route.Target{}, received{}, status.Errorf(codes.InvalidArgument, "hops: %d, want 1", start.GetHops())
 	case len(start.GetSession()) != len(sessionid.Digest{}):
-		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "session: %d bytes, want %d", len(start.GetSession()), len(sessionid.Digest{}))
+		return route.Target{}, received{}, status.Errorf(codes.InvalidArgument, "session: %d bytes, want %d", len(start.GetSession()), len(sessionid.Digest{}))
 	case len(start.GetHeader())%2 != 0:
-		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "header: %d strings, want names and values in turn", len(start.GetHeader()))
+		return route.Target{}, received{}, status.Errorf(codes.InvalidArgument, "header: %d strings, want names and values in turn", len(start.GetHeader()))
 	case start.GetBodyLength() > session.MaxBody:
-		return route.Target{}, nil, status.Errorf(codes.InvalidArgument, "body_length: %d, at most %d", start.GetBodyLength(), session.MaxBody)
+		return route.Target{}, received{}, status.Errorf(codes.InvalidArgument, "body_length: %d, at most %d", start.GetBodyLength(), session.MaxBody)
 	}
 	body, err := receiveBody(stream, first.GetBody(), int(start.GetBodyLength()))
 	if err != nil {
-		return route.Target{}, nil, err
+		return route.Target{}, received{}, err
 	}
 	header := make(http.Header, len(start.GetHeader())/2+1)
 	unpackHeader(header, start.GetHeader())
 	return route.Target{Worker: start.GetWorker(), Incarnation: start.GetIncarnation(), Epoch: start.GetEpoch()},
-		&session.Request{
+		received{&session.Request{
 			Gateway: start.GetGateway(), Digest: sessionid.Digest(start.GetSession()), Principal: start.GetPrincipal(),
-			Method: start.GetMethod(), Header: header, Body: body,
-		}, nil
+			Method: start.GetMethod(), Header: header, Body: body, IDs: start.GetIds(),
+		}, start.GetHold()}, nil
 }
 
 func receiveBody(stream leaseholdv1.PeerService_ForwardServer, first []byte, length int) ([]byte, error) {

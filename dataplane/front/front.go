@@ -164,7 +164,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, w
 	if !h.checkVersion(w, r, &envelope) {
 		return
 	}
-	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body}
+	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body, IDs: requestIDs(&envelope)}
 	first := envelope.First()
 	id := r.Header[mcp.HeaderSessionID]
 	if first.Method == mcp.MethodInitialize && first.Kind == mcp.KindRequest {
@@ -180,6 +180,17 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, w
 		rpcID = first.ID
 	}
 	h.route(w, r, request, id, rpcID, world)
+}
+
+// requestIDs are the ids of the requests in a body.
+func requestIDs(e *mcp.Envelope) [][]byte {
+	var ids [][]byte
+	for _, m := range e.Messages() {
+		if m.Kind == mcp.KindRequest {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
 }
 
 func (h *Handler) getOrDelete(w http.ResponseWriter, r *http.Request, gateway string, world *config.Snapshot) {

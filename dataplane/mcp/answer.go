@@ -35,11 +35,17 @@ var (
 	retryAfter = []string{"1"}
 )
 
+// IsBatch reports whether body, which Parse accepted, is a batch.
+func IsBatch(body []byte) bool {
+	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	return len(trimmed) > 0 && trimmed[0] == '['
+}
+
 // BatchAllowed reports whether body may be sent in a session that negotiated
 // version: a batch is part of 2025-03-26 and older versions only. The request's
 // own version header, if it has one, decides instead of the session's.
 func BatchAllowed(body []byte, version string, header http.Header) bool {
-	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '[' {
+	if !IsBatch(body) {
 		return true
 	}
 	if v := header[HeaderProtocolVersion]; len(v) > 0 {

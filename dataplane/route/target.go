@@ -2,6 +2,7 @@ package route
 
 import (
 	"errors"
+	"time"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -14,6 +15,8 @@ type Target struct {
 	// session over if its owner is dead.
 	Epoch   uint64
 	Address string
+	// Patience is how long the receiver may take to admit the request.
+	Patience time.Duration
 }
 
 // What a forward can come to when the owner gave no answer.

@@ -30,7 +30,8 @@ func (t *Table) Release() { t.unreserve() }
 
 // Adopt continues a session that this worker has reclaimed, in a place taken with
 // Reserve: with the upstream session that the record names, without initialize.
-// ErrOver: its gateway is gone or reaches another upstream now.
+// ErrOver: its gateway is gone or reaches another upstream now, or it was pinned
+// to the worker that died.
 func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord) (*Session, error) {
 	s, reason, err := t.fromRecord(gateway, d, record)
 	switch {
@@ -78,6 +79,9 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 	definition := world.Gateways[gateway]
 	if seen := part.GetGatewayRevision(); seen > world.Revision {
 		return nil, 0, fmt.Errorf("the session was opened under revision %d, this worker knows %d", seen, world.Revision)
+	}
+	if record.GetClass() == leaseholdv1.Class_CLASS_PINNED {
+		return s, leaseholdv1.EndReason_END_REASON_OWNER_LOST, nil
 	}
 	if definition == nil {
 		return s, leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED, nil

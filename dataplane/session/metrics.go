@@ -10,8 +10,9 @@ import (
 )
 
 type metrics struct {
-	opened *prometheus.CounterVec
-	ended  *prometheus.CounterVec
+	opened  *prometheus.CounterVec
+	ended   *prometheus.CounterVec
+	unknown prometheus.Counter
 }
 
 func (m *metrics) register(t *Table, to prometheus.Registerer) error {
@@ -23,6 +24,10 @@ func (m *metrics) register(t *Table, to prometheus.Registerer) error {
 		Name: "leasehold_sessions_ended_total",
 		Help: "Sessions this worker ended, by reason.",
 	}, []string{"reason"})
+	m.unknown = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "leasehold_outcomes_unknown_total",
+		Help: "Requests that this worker answered with an unknown outcome.",
+	})
 	if to == nil {
 		return nil
 	}
@@ -30,8 +35,11 @@ func (m *metrics) register(t *Table, to prometheus.Registerer) error {
 		Name: "leasehold_sessions_owned",
 		Help: "Sessions this worker owns now.",
 	}, func() float64 { return float64(t.Len()) })
-	return errors.Join(to.Register(m.opened), to.Register(m.ended), to.Register(owned))
+	return errors.Join(to.Register(m.opened), to.Register(m.ended), to.Register(m.unknown), to.Register(owned))
 }
+
+// CountUnknown counts a request that was answered with an unknown outcome.
+func (t *Table) CountUnknown() { t.metrics.unknown.Inc() }
 
 // reasonLabel is an end reason as a metric label and in the log.
 func reasonLabel(r leaseholdv1.EndReason) string {

@@ -15,11 +15,29 @@ type Upstream interface {
 	// closes. It honours the httptrace.ClientTrace of ctx as far as GotConn.
 	// ErrNotSent: the request certainly was not sent; any other error: nobody
 	// knows.
-	Do(ctx context.Context, target *url.URL, method string, header http.Header, body []byte) (*http.Response, error)
+	Do(ctx context.Context, d *Dispatch) (*http.Response, error)
+}
+
+// Dispatch is one request to an upstream.
+type Dispatch struct {
+	URL    *url.URL
+	Method string
+	Header http.Header
+	Body   []byte
+	// Gate is asked once the connection is there, which may take a while, just
+	// before the first byte goes out; nil lets everything through.
+	Gate Gate
+}
+
+// Gate decides at the last moment whether a request may go out.
+type Gate interface {
+	// Pass returns nil, or why the request must not go out; Do then returns that
+	// error together with ErrNotSent.
+	Pass() error
 }
 
 // ErrNotSent says that a request certainly did not reach the upstream: no
-// connection could be made.
+// connection could be made, or its gate was closed.
 var ErrNotSent = errors.New("upstream not reached")
 
 // Records is where session records are kept. It is safe for concurrent use. Its

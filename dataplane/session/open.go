@@ -92,7 +92,8 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 	defer cancel(nil)
 	budget := time.AfterFunc(openBudget, func() { cancel(errBudget) })
 	defer budget.Stop()
-	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), o.gateway.Upstream.URL, http.MethodPost, o.request.Header, o.request.Body)
+	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), &Dispatch{
+		URL: o.gateway.Upstream.URL, Method: http.MethodPost, Header: o.request.Header, Body: o.request.Body, Gate: o})
 	if err != nil {
 		o.answerFailure(upCtx, w, err)
 		return false
@@ -117,6 +118,14 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 		return false
 	}
 	return o.establish(ctx, w, answer, head)
+}
+
+// Pass implements Gate: only a worker with a lease opens upstream sessions.
+func (o *opening) Pass() error {
+	if !o.table.cfg.Authority.Holds(o.incarnation) {
+		return ErrFenced
+	}
+	return nil
 }
 
 // withAddress returns a context under which a request notes the network address
@@ -295,6 +304,10 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
+	if errors.Is(err, ErrFenced) {
+		mcp.WriteUnavailable(w, o.id, "this worker cannot open sessions now: its lease is uncertain")
+		return
+	}
 	o.table.cfg.Logger.Warn("upstream session not opened", "gateway", o.gateway.ID, "upstream", o.gateway.Upstream.Name, "error", err)
 	what := "did not answer initialize as the protocol has it"
 	switch {
@@ -310,12 +323,13 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 // abandon ends the upstream session that will not be used. Nobody else can have
 // it: its client never learned of the session.
 func (o *opening) abandon(ctx context.Context) {
-	o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, o.upstreamID, o.version)
+	o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, o.upstreamID, o.version, nil)
 }
 
 // endUpstream ends an upstream session with DELETE, if there is one. It is
-// bounded, and what it cannot end the upstream's own idle timeout has to.
-func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, id, version string) {
+// bounded, and what it cannot end the upstream's own idle timeout has to. gate
+// may be nil: nobody else can have the session then.
+func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, id, version string, gate Gate) {
 	if id == "" {
 		return
 	}
@@ -325,7 +339,7 @@ func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, id, version
 	if version != "" {
 		header[mcp.HeaderProtocolVersion] = []string{version}
 	}
-	answer, err := t.cfg.Upstream.Do(ctx, u.URL, http.MethodDelete, header, nil)
+	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{URL: u.URL, Method: http.MethodDelete, Header: header, Gate: gate})
 	if err != nil {
 		t.cfg.Logger.Warn("upstream session not ended", "upstream", u.Name, "error", err)
 		return

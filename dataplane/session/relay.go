@@ -31,23 +31,26 @@ const (
 // The upstream's session id and its challenges are not among them.
 var relayed = [...]string{"Content-Type", "Cache-Control", "Allow", "Retry-After"}
 
-// relay passes the upstream's answer on as it comes.
-func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
+// relay passes the upstream's answer on as it comes. It fails as Serve does.
+func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) error {
+	if err := s.Pass(); err != nil {
+		return s.unknown(w, r, err)
+	}
 	switch code := answer.StatusCode; {
 	case code == http.StatusNotFound && r.Method == http.MethodGet:
 		// It may only mean that there is no such route: the next POST tells.
 		w.Header().Set("Allow", "POST, DELETE")
 		mcp.WriteError(w, http.StatusMethodNotAllowed, &mcp.Error{Code: mcp.CodeUpstream,
 			Message: fmt.Sprintf("upstream %q has no stream to listen on", s.upstream.Name)})
-		return
+		return nil
 	case code == http.StatusNotFound && s.upstreamID != "":
 		s.lostUpstream(w, r)
-		return
+		return nil
 	case code == http.StatusUnauthorized || code == http.StatusForbidden || code >= 300 && code < 400:
 		// A challenge or a redirect is for us, not for the client: it names an
 		// address or wants a credential that the client does not have.
 		s.upstreamError(w, r, fmt.Sprintf("upstream %q answered HTTP %d", s.upstream.Name, code))
-		return
+		return nil
 	}
 	if r.Method == http.MethodPost && answer.StatusCode >= 400 && isInitialized(r.Body) && s.close(leaseholdv1.EndReason_END_REASON_OPEN_FAILED) {
 		// Without it the upstream session is of no use to anybody.
@@ -56,9 +59,9 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 	copyRelayed(w.Header(), answer.Header)
 	if isEventStream(answer.Header) {
 		s.relayEvents(ctx, w, r, answer)
-		return
+		return nil
 	}
-	s.relayBody(ctx, w, r, answer)
+	return s.relayBody(ctx, w, r, answer)
 }
 
 func copyRelayed(to, from http.Header) {
@@ -112,34 +115,37 @@ func release(b *[]byte) {
 // relayBody passes on an answer that is not a stream. A client can do nothing
 // with a part of a JSON text, so an answer of unknown length is read whole and
 // can still be refused with an error that says why.
-func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
+func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) error {
 	length := answer.ContentLength
 	if length > MaxResponse {
 		s.upstreamError(w, r, s.tooLarge(strconv.FormatInt(length, 10)))
-		return
+		return nil
 	}
 	buffer := buffers.Get().(*[]byte)
 	defer release(buffer)
 	if length > wholeAnswer {
 		s.relayLong(w, answer, buffer)
-		return
+		return nil
 	}
 	body, err := readAll((*buffer)[:0], answer.Body, length)
 	*buffer = body
 	switch {
 	case errors.Is(err, errTooLarge):
 		s.upstreamError(w, r, s.tooLarge("more than "+strconv.Itoa(MaxResponse)))
-		return
+		return nil
 	case err != nil:
 		clear(w.Header())
-		s.answerFailure(ctx, w, r, err)
-		return
+		return s.answerFailure(ctx, w, r, err)
+	}
+	if err := s.Pass(); err != nil {
+		return s.unknown(w, r, err)
 	}
 	if len(body) > 0 || length >= 0 {
 		w.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
 	}
 	w.WriteHeader(answer.StatusCode)
 	w.Write(body) // a client that is gone shows in ctx
+	return nil
 }
 
 func (s *Session) tooLarge(size string) string {
@@ -225,6 +231,9 @@ func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Req
 	progress := streamProgress{}
 	for {
 		event, err := events.Next()
+		if err == nil {
+			err = s.Pass()
+		}
 		if err != nil {
 			if tail := s.streamTail(ctx, r, progress, err); tail != nil {
 				w.Write(tail)
@@ -274,18 +283,25 @@ func (s *Session) streamTail(ctx context.Context, r *Request, progress streamPro
 	if err == io.EOF || r.Method != http.MethodPost || progress.answered {
 		return nil
 	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ErrLost) && !errors.Is(cause, errEnded) {
+	if moves := moving(ctx, err); moves != nil {
+		err = moves
+	} else if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errEnded) {
 		return nil
 	}
 	id := r.ID()
 	if id == nil {
 		return nil
 	}
-	e := s.outcomeUnknown(id)
-	if tooLarge := (*mcp.EventTooLargeError)(nil); errors.As(err, &tooLarge) {
+	var e *mcp.Error
+	tooLarge := (*mcp.EventTooLargeError)(nil)
+	switch {
+	case errors.As(err, &tooLarge):
 		e = &mcp.Error{Code: mcp.CodeLimit, ID: id, Message: fmt.Sprintf("upstream %q: %v", s.upstream.Name, err)}
-	} else if progress.resumable {
+	case progress.resumable:
 		return nil
+	default:
+		e = r.unknown(s.upstream.Name, s.epoch, s.whyUnknown(err))
+		s.table.CountUnknown()
 	}
 	s.table.cfg.Logger.Warn("upstream stream broke off", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 	return mcp.AppendEvent(nil, mcp.AppendError(nil, e))

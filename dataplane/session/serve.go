@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -15,46 +14,51 @@ import (
 // for concurrently. The end of ctx is the client's disconnect, and reaches the
 // upstream. It panics with http.ErrAbortHandler when an answer breaks off after
 // it began.
-func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) {
+//
+// ErrFenced or ErrLost: nothing was written, and the request was not dispatched or
+// is Repeatable. Whoever owns the session once that is certain may serve it.
+func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) error {
 	if r.Method == http.MethodDelete {
-		s.serveDelete(ctx, w, r)
-		return
+		return s.serveDelete(ctx, w)
 	}
-	x := &exchange{stream: r.Method == http.MethodGet}
+	x := &exchange{stream: r.Method == http.MethodGet, ids: r.IDs}
 	ctx, x.cancel = context.WithCancelCause(ctx)
 	defer x.cancel(nil)
-	if verdict := s.begin(x); verdict != admitted {
+	switch verdict := s.begin(x); verdict {
+	case admitted:
+	case refusedLost:
+		return ErrLost
+	default:
 		s.refuse(w, r, verdict)
-		return
+		return nil
 	}
 	defer s.finish(x)
-	if !s.table.cfg.Authority.Holds(s.incarnation) {
-		mcp.WriteUnavailable(w, r.ID(), "this worker's lease is uncertain; the session continues shortly")
-		return
+	if err := s.Pass(); err != nil {
+		return err
 	}
 	if !mcp.BatchAllowed(r.Body, s.version, r.Header) {
 		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeInvalidRequest,
 			Message: "batches are part of protocol version " + mcp.V20250326 + " only; this session speaks " + s.version})
-		return
+		return nil
 	}
 	if s.upstreamID != "" {
 		r.Header[mcp.HeaderSessionID] = []string{s.upstreamID}
 	}
-	answer, err := s.table.cfg.Upstream.Do(ctx, s.upstream.URL, r.Method, r.Header, r.Body)
+	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{URL: s.upstream.URL, Method: r.Method, Header: r.Header, Body: r.Body, Gate: s})
 	if err != nil {
-		s.answerFailure(ctx, w, r, err)
-		return
+		return s.answerFailure(ctx, w, r, err)
 	}
 	defer answer.Body.Close()
-	s.relay(ctx, w, r, answer)
+	return s.relay(ctx, w, r, answer)
 }
 
 func (s *Session) refuse(w http.ResponseWriter, r *Request, verdict refusal) {
 	switch verdict {
 	case refusedEnded:
 		mcp.WriteSessionNotFound(w, r.ID())
-	case refusedLost:
-		mcp.WriteUnavailable(w, r.ID(), "the session moves to another worker")
+	case refusedDuplicate:
+		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeInvalidRequest, ID: r.ID(),
+			Message: "id: a request of this session with the same id is in flight"})
 	case refusedCalls, refusedStreams:
 		bound, what := MaxCalls, "requests in flight"
 		if verdict == refusedStreams {
@@ -66,54 +70,79 @@ func (s *Session) refuse(w http.ResponseWriter, r *Request, verdict refusal) {
 	}
 }
 
-// answerFailure answers a request for which the upstream gave no answer.
-func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *Request, err error) {
-	id := r.ID()
-	switch cause := context.Cause(ctx); {
+// moving returns ErrFenced or ErrLost if that is why a request failed.
+func moving(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	for _, why := range [...]error{ErrLost, ErrFenced} {
+		if errors.Is(err, why) || errors.Is(cause, why) {
+			return why
+		}
+	}
+	return nil
+}
+
+// answerFailure answers a request for which the upstream gave no answer, or
+// returns why somebody else is to answer it.
+func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *Request, err error) error {
+	cause, moves := context.Cause(ctx), moving(ctx, err)
+	switch {
 	case errors.Is(cause, errEnded):
-		mcp.WriteSessionNotFound(w, id)
-	case errors.Is(err, ErrNotSent) && errors.Is(cause, ErrLost):
-		mcp.WriteUnavailable(w, id, "the session moves to another worker")
-	case cause != nil && !errors.Is(cause, ErrLost):
+		mcp.WriteSessionNotFound(w, r.ID())
+	case errors.Is(err, ErrNotSent) && moves != nil:
+		return moves
+	case cause != nil && moves == nil:
 		// The client is gone; nobody reads an answer.
 	case errors.Is(err, ErrNotSent):
 		s.table.cfg.Logger.Warn("upstream not reached", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
-		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: id,
+		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(),
 			Message: fmt.Sprintf("upstream %q could not be reached; the request was not sent", s.upstream.Name)})
+	case moves != nil:
+		return s.unknown(w, r, moves)
 	default:
-		s.table.cfg.Logger.Warn("upstream broke off", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
-		e := s.outcomeUnknown(id)
-		if id == nil {
-			mcp.WriteError(w, http.StatusBadGateway, e)
-			return
-		}
-		mcp.WriteError(w, http.StatusOK, e)
+		return s.unknown(w, r, err)
 	}
+	return nil
 }
 
-// outcomeUnknown is the answer to a request that reached the upstream, or may
-// have, without an answer coming back. It is never sent again.
-func (s *Session) outcomeUnknown(id []byte) *mcp.Error {
-	return &mcp.Error{Code: mcp.CodeOutcomeUnknown, ID: id,
-		Message: fmt.Sprintf("outcome unknown: upstream %q did not answer; the request may have been carried out", s.upstream.Name),
-		Data:    fmt.Appendf(nil, `{"executed":"unknown","upstream":%s,"epoch":%d}`, strconv.Quote(s.upstream.Name), s.epoch)}
+// unknown answers a request that reached the upstream, or may have, and whose
+// answer did not come or is not ours to pass on any more. If that is since this
+// worker may not own the session any more and the request is repeatable, it
+// returns why, and writes nothing.
+func (s *Session) unknown(w http.ResponseWriter, r *Request, err error) error {
+	if moves := moving(context.Background(), err); moves != nil && r.Repeatable(s.upstream) {
+		return moves
+	}
+	s.table.cfg.Logger.Warn("outcome unknown", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+	s.table.CountUnknown()
+	clear(w.Header())
+	r.OutcomeUnknown(w, s.upstream.Name, s.epoch, s.whyUnknown(err))
+	return nil
+}
+
+func (s *Session) whyUnknown(err error) string {
+	if errors.Is(err, ErrFenced) || errors.Is(err, ErrLost) {
+		return "the session's owner lost its lease"
+	}
+	return fmt.Sprintf("upstream %q did not answer", s.upstream.Name)
 }
 
 // serveDelete ends the session for its client. The answer means that the
-// upstream's session is over too.
-func (s *Session) serveDelete(ctx context.Context, w http.ResponseWriter, r *Request) {
-	if !s.table.cfg.Authority.Holds(s.incarnation) {
-		mcp.WriteUnavailable(w, nil, "this worker's lease is uncertain; the session continues shortly")
-		return
+// upstream's session is over too, and that the end is recorded.
+func (s *Session) serveDelete(ctx context.Context, w http.ResponseWriter) error {
+	if err := s.Pass(); err != nil {
+		return err
 	}
 	if !s.close(leaseholdv1.EndReason_END_REASON_CLIENT) {
 		if s.isDropped() {
-			s.refuse(w, r, refusedLost)
-			return
+			return ErrLost
 		}
 		mcp.WriteSessionNotFound(w, nil)
-		return
+		return nil
 	}
-	s.table.complete(context.WithoutCancel(ctx), s)
+	if !s.table.complete(context.WithoutCancel(ctx), s) {
+		mcp.WriteUnavailable(w, nil, "the session ends once this worker's lease is certain again")
+		return nil
+	}
 	w.WriteHeader(http.StatusNoContent)
+	return nil
 }

@@ -1,16 +1,16 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leasehold/leasehold/dataplane/config"
-	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -31,34 +31,15 @@ var (
 	errEnded = errors.New("session ended")
 	// ErrLost says that this worker is no longer the session's owner.
 	ErrLost = errors.New("session ownership lost")
+	// ErrFenced says that this worker's lease is uncertain: it may be the owner no
+	// longer, and does not act until it knows.
+	ErrFenced = errors.New("the owner's lease is uncertain")
 )
-
-// Request is one HTTP request of a client for a session, after the front that
-// it arrived at checked it.
-type Request struct {
-	Gateway   string
-	Digest    sessionid.Digest
-	Principal string
-	// Method is POST, GET or DELETE.
-	Method string
-	// Header has the header fields that concern the owner, and belongs to it.
-	Header http.Header
-	// Body is a checked JSON-RPC message, or a batch; empty unless Method is POST.
-	Body []byte
-}
-
-// ID returns the JSON-RPC id to echo in an error, or nil.
-func (r *Request) ID() []byte {
-	e, err := mcp.Parse(r.Body, mcp.Limits{})
-	if err != nil || e.Batch || e.First().Kind != mcp.KindRequest {
-		return nil
-	}
-	return e.First().ID
-}
 
 // Session is a client session that this worker owns, with its upstream session.
 //
 //	live ──close(reason)──▶ closing ── calls done or 5 s ──▶ upstream DELETE ──▶ tombstone ──▶ gone
+//	  ├── fence (the lease is uncertain): what is in flight is cut, the session stays
 //	  └── drop (ownership lost): everything is cut at once, nothing is sent upstream
 //
 // A session that is not live refuses every request. Safe for concurrent use.
@@ -98,6 +79,17 @@ type exchange struct {
 	prev, next *exchange
 	cancel     context.CancelCauseFunc
 	stream     bool
+	ids        [][]byte // of its requests
+}
+
+// shares reports whether a request of other has the id of one of x.
+func (x *exchange) shares(other *exchange) bool {
+	for _, id := range other.ids {
+		if slices.ContainsFunc(x.ids, func(own []byte) bool { return bytes.Equal(own, id) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Epoch returns which owner of the session this worker is.
@@ -115,6 +107,7 @@ const (
 	refusedLost
 	refusedCalls
 	refusedStreams
+	refusedDuplicate
 )
 
 // begin admits a request and notes how to cut it.
@@ -130,6 +123,8 @@ func (s *Session) begin(x *exchange) refusal {
 		return refusedStreams
 	case !x.stream && s.calls >= MaxCalls:
 		return refusedCalls
+	case s.inFlight(x):
+		return refusedDuplicate
 	}
 	s.served++
 	if x.stream {
@@ -145,6 +140,20 @@ func (s *Session) begin(x *exchange) refusal {
 	head.next.prev = x
 	head.next = x
 	return admitted
+}
+
+// inFlight reports whether a request with an id of x's is in flight: its answer
+// could not be told from x's.
+func (s *Session) inFlight(x *exchange) bool {
+	if len(x.ids) == 0 {
+		return false
+	}
+	for other := s.exchanges.next; other != nil && other != &s.exchanges; other = other.next {
+		if other.shares(x) {
+			return true
+		}
+	}
+	return false
 }
 
 // finish ends what begin admitted; the idle time counts from here.
@@ -204,6 +213,18 @@ func (s *Session) drop() {
 	defer s.mu.Unlock()
 	s.dropped = true
 	s.cutLocked(ErrLost, func(*exchange) bool { return true })
+}
+
+// Pass implements Gate: it lets requests out while this worker certainly owns the
+// session.
+func (s *Session) Pass() error {
+	switch {
+	case s.table.cfg.Authority.Holds(s.incarnation):
+		return nil
+	case s.incarnation != s.table.cfg.Authority.Incarnation():
+		return ErrLost
+	}
+	return ErrFenced
 }
 
 // cut ends the requests in flight.

@@ -57,6 +57,7 @@ type Table struct {
 	cfg     Config
 	now     func() time.Time
 	metrics metrics
+	turns   turns // of Run
 
 	mu       sync.RWMutex // guards what follows
 	sessions map[sessionid.Digest]*Session
@@ -182,6 +183,17 @@ func (t *Table) DropAll() {
 	clear(t.ending)
 }
 
+// Fence cuts every request in flight, since this worker's lease is uncertain and
+// others may soon own the sessions. Nothing is sent to the upstreams, and the
+// sessions stay: they go on here if nobody took them.
+func (t *Table) Fence() {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, s := range t.sessions {
+		s.cut(ErrFenced)
+	}
+}
+
 // Reconcile brings the sessions in line with a new snapshot: those whose gateway
 // is gone or whose upstream is now reached differently end, the others take on
 // the new policy.
@@ -244,6 +256,7 @@ func (t *Table) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		complete := t.turns.begin()
 		next := t.expire()
 		for s := t.takeEnding(); s != nil; s = t.takeEnding() {
 			if !group.TryGo(func() error { defer t.doneEnding(s); t.complete(work, s); return nil }) {
@@ -252,6 +265,7 @@ func (t *Table) Run(ctx context.Context) error {
 				break
 			}
 		}
+		complete()
 		timer.Reset(next)
 		select {
 		case <-ctx.Done():
@@ -328,7 +342,9 @@ func (t *Table) expire() time.Duration {
 // grace, the upstream session ends with DELETE, the record becomes a tombstone.
 // In this order: when the worker dies in between, the session has a live record
 // still and the next owner finds out, so that nothing is left over upstream.
-func (t *Table) complete(ctx context.Context, s *Session) {
+//
+// It reports whether the end is recorded; if not, it is completed later.
+func (t *Table) complete(ctx context.Context, s *Session) bool {
 	s.mu.Lock()
 	quiet := s.quiet
 	s.mu.Unlock()
@@ -336,23 +352,23 @@ func (t *Table) complete(ctx context.Context, s *Session) {
 		select {
 		case <-quiet: // at the latest when the grace is over and the calls are cut
 		case <-ctx.Done():
-			return // the worker stops; the session goes on elsewhere
+			return false // the worker stops; the session goes on elsewhere
 		}
 	}
 	if !s.told {
 		if !t.cfg.Authority.Holds(s.incarnation) {
 			t.completeLater(s) // the upstream session may be somebody else's by now
-			return
+			return false
 		}
-		t.endUpstream(ctx, s.upstream, s.upstreamID, s.version)
+		t.endUpstream(ctx, s.upstream, s.upstreamID, s.version, s)
 		s.told = true
 	}
-	t.bury(ctx, s)
+	return t.bury(ctx, s)
 }
 
 // bury writes the tombstone and then forgets the session. While the control
 // plane cannot be reached the session stays, refusing every request.
-func (t *Table) bury(ctx context.Context, s *Session) {
+func (t *Table) bury(ctx context.Context, s *Session) bool {
 	ctx, cancel := context.WithTimeout(ctx, retryEnd)
 	defer cancel()
 	err := t.cfg.Records.End(ctx, &leaseholdv1.EndRequest{
@@ -362,14 +378,19 @@ func (t *Table) bury(ctx context.Context, s *Session) {
 	if errors.Is(err, ErrUnavailable) {
 		t.cfg.Logger.Warn("session end not recorded yet", "session", s.digest, "error", err)
 		t.completeLater(s)
-		return
+		return false
 	}
 	if err != nil { // another worker owns it, or has ended it
 		t.cfg.Logger.Warn("session end refused", "session", s.digest, "error", err)
 	}
 	t.remove(s)
 	t.metrics.ended.WithLabelValues(reasonLabel(s.reason)).Inc()
-	t.cfg.Logger.Debug("session ended", "gateway", s.gateway, "session", s.digest, "reason", reasonLabel(s.reason))
+	level := hclog.Info
+	if s.reason == leaseholdv1.EndReason_END_REASON_CLIENT {
+		level = hclog.Debug // nothing that an operator would look for
+	}
+	t.cfg.Logger.Log(level, "session ended", "gateway", s.gateway, "session", s.digest, "epoch", s.epoch, "reason", reasonLabel(s.reason))
+	return true
 }
 
 // completeLater puts a closed session back among the deadlines.

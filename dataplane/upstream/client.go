@@ -42,7 +42,9 @@ const (
 // worker share: a connection carries no session, a header does. Safe for
 // concurrent use.
 type Client struct {
-	dialer net.Dialer
+	now     func() time.Time
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
+	breaker *breaker
 
 	mu   sync.Mutex         // guards idle
 	idle map[string][]*conn // by scheme and host, the last used one last
@@ -50,17 +52,15 @@ type Client struct {
 
 // NewClient returns a client without connections.
 func NewClient() *Client {
-	return &Client{
-		dialer: net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second},
-		idle:   make(map[string][]*conn),
-	}
+	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}
+	return &Client{now: time.Now, connect: dialer.DialContext, breaker: newBreaker(time.Now), idle: make(map[string][]*conn)}
 }
 
 // Do sends one request and returns the answer, whose body the caller closes. It
 // never follows a redirect and never sends a request twice. The end of ctx
 // closes the connection. The error is session.ErrNotSent, or the outcome is unknown.
-func (c *Client) Do(ctx context.Context, target *url.URL, method string, header http.Header, body []byte) (*http.Response, error) {
-	cn, err := c.take(ctx, target)
+func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
+	cn, err := c.take(ctx, d.URL)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
 	}
@@ -68,7 +68,14 @@ func (c *Client) Do(ctx context.Context, target *url.URL, method string, header 
 		trace.GotConn(httptrace.GotConnInfo{Conn: cn.raw})
 	}
 	stop := context.AfterFunc(ctx, cn.interrupt)
-	response, err := cn.exchange(target, method, header, body)
+	if d.Gate != nil {
+		if err := d.Gate.Pass(); err != nil {
+			stop()
+			cn.net.Close()
+			return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
+		}
+	}
+	response, err := cn.exchange(d.URL, d.Method, d.Header, d.Body)
 	if err != nil {
 		stop()
 		cn.net.Close()
@@ -88,7 +95,7 @@ func (c *Client) take(ctx context.Context, target *url.URL) (*conn, error) {
 	for {
 		cn := c.pop(key)
 		if cn == nil {
-			return c.dial(ctx, target, key)
+			return c.open(ctx, target, key)
 		}
 		if time.Since(cn.since) < idleTimeout && cn.alive() {
 			return cn, nil
@@ -162,12 +169,31 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
+// open makes a connection, unless too many in a row have failed.
+func (c *Client) open(ctx context.Context, target *url.URL, key string) (*conn, error) {
+	try, err := c.breaker.enter(key)
+	if err != nil {
+		return nil, err
+	}
+	began := c.now()
+	cn, err := c.dial(ctx, target, key)
+	switch {
+	case err == nil:
+		c.breaker.succeeded(key)
+	case ctx.Err() != nil && c.now().Sub(began) < connectTimeout:
+		c.breaker.gaveUp(key, try)
+	default:
+		c.breaker.failed(key, try, err)
+	}
+	return cn, err
+}
+
 func (c *Client) dial(ctx context.Context, target *url.URL, key string) (*conn, error) {
 	port := target.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[target.Scheme]
 	}
-	raw, err := c.dialer.DialContext(ctx, "tcp", net.JoinHostPort(target.Hostname(), port))
+	raw, err := c.connect(ctx, "tcp", net.JoinHostPort(target.Hostname(), port))
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,15 @@
+//go:build mutant
+
+package control
+
+import "os"
+
+// A binary built with the tag mutant breaks the one guard that LEASEHOLD_MUTANT
+// names. Tests of the rules of ownership are run against it, to see that they
+// notice.
+var (
+	noFence        = mutant("no-fence")
+	fenceFromReply = mutant("fence-from-reply")
+)
+
+func mutant(name string) bool { return os.Getenv("LEASEHOLD_MUTANT") == name }

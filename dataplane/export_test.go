@@ -1,0 +1,22 @@
+package dataplane
+
+import "context"
+
+// RunWithTurn is Run, but a probe of the worker's loop is answered by turn, which
+// is given the loop's own answer.
+func RunWithTurn(ctx context.Context, cfg Config, turn func(ctx context.Context, loop func(context.Context) error) error) error {
+	w, err := assemble(cfg)
+	if err != nil {
+		return err
+	}
+	w.peers.Proves(turner{turn, w.table.Turn})
+	return w.run(ctx)
+}
+
+type turner struct {
+	turn func(context.Context, func(context.Context) error) error
+	loop func(context.Context) error
+}
+
+// Turn implements forward.Loop.
+func (t turner) Turn(ctx context.Context) error { return t.turn(ctx, t.loop) }

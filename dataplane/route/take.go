@@ -1,0 +1,101 @@
+package route
+
+import (
+	"context"
+	"errors"
+
+	"github.com/leasehold/leasehold/dataplane/session"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+var errOwnerAlive = errors.New("the session has a living owner")
+
+// take makes this worker the owner of a session whose owner is dead. However
+// many ask at the same time, it happens once; that one of them gives up does not
+// stop it for the others.
+func (rt *Router) take(ctx context.Context, gateway string, d sessionid.Digest) (*session.Session, error) {
+	result := rt.taking.DoChan(string(d[:]), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rt.cfg.TTL())
+		defer cancel()
+		return rt.takeOnce(ctx, gateway, d)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*session.Session), nil
+	}
+}
+
+func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Digest) (*session.Session, error) {
+	if s, ok := rt.cfg.Table.Find(d); ok {
+		return s, nil
+	}
+	resolved, err := rt.cfg.Records.Resolve(ctx, gateway, d.String(), false)
+	switch {
+	case err != nil:
+		return nil, err
+	case resolved.GetRecord().GetEnd() != nil:
+		return nil, session.ErrOver
+	}
+	incarnation := rt.cfg.Authority.Incarnation()
+	record := resolved.GetRecord()
+	mine := record.GetWorker() == rt.cfg.Worker && record.GetIncarnation() == incarnation
+	switch {
+	case !rt.cfg.Authority.Holds(incarnation):
+		return nil, Fenced
+	case resolved.GetOwnerAlive() && !mine:
+		return nil, errOwnerAlive
+	}
+	if !mine {
+		if err := rt.pace(ctx, gateway); err != nil {
+			return nil, err
+		}
+	}
+	if err := rt.cfg.Table.Reserve(); err != nil {
+		return nil, err
+	}
+	if mine {
+		// A reclaim of this worker's that was granted, and whose answer was lost.
+		return rt.cfg.Table.Adopt(gateway, d, record)
+	}
+	reclaimed, err := rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
+	if err != nil {
+		rt.cfg.Table.Release()
+		return nil, err
+	}
+	s, err := rt.cfg.Table.Adopt(gateway, d, reclaimed.GetRecord())
+	if err != nil {
+		return nil, err
+	}
+	rt.cfg.Logger.Info("session reclaimed", "gateway", gateway, "session", d, "epoch", s.Epoch(), "from", resolved.GetRecord().GetWorker())
+	return s, nil
+}
+
+// pace waits until another orphan may come back to the gateway's upstream, so that
+// an upstream is not overrun by all sessions of a dead worker at once.
+func (rt *Router) pace(ctx context.Context, gateway string) error {
+	definition := rt.cfg.World.Load().Gateways[gateway]
+	if definition == nil {
+		return nil // the session ends, and nobody is told
+	}
+	return definition.Upstream.Reconnects.Wait(ctx)
+}
+
+// EndOrphan takes over a session that an operator wants ended and whose owner is
+// dead, if this worker is the one to do it, so that its upstream is told.
+func (rt *Router) EndOrphan(ctx context.Context, gateway string, d sessionid.Digest, reason leaseholdv1.EndReason) error {
+	if winner, ok := rt.cfg.World.Load().Winner(d); !ok || winner.Worker != rt.cfg.Worker {
+		return nil
+	}
+	_, err := rt.take(ctx, gateway, d)
+	if errors.Is(err, errOwnerAlive) || errors.Is(err, session.ErrOver) {
+		return nil
+	}
+	rt.cfg.Table.End(d, reason)
+	return err
+}
