@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -32,6 +33,12 @@ func TestValidate(t *testing.T) {
 	idle := func(d *durationpb.Duration) func(*leaseholdv1.Gateway) {
 		return func(g *leaseholdv1.Gateway) { g.Session.IdleTimeout = d }
 	}
+	tools := func(names ...string) func(*leaseholdv1.Gateway) {
+		return func(g *leaseholdv1.Gateway) { g.Upstreams[0].RepeatableTools = names }
+	}
+	rate := func(n int32) func(*leaseholdv1.Gateway) {
+		return func(g *leaseholdv1.Gateway) { g.Upstreams[0].ReconnectsPerSecond = n }
+	}
 	tests := []struct {
 		name   string
 		change func(*leaseholdv1.Gateway)
@@ -56,6 +63,20 @@ func TestValidate(t *testing.T) {
 		{"no upstream name", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Name = "" }, "gateway.upstreams[0].name", "has 0 bytes"},
 		{"nil upstream", func(g *leaseholdv1.Gateway) { g.Upstreams[0] = nil }, "gateway.upstreams[0].url", "has 0"},
 		{"unknown transport", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Transport = 9 }, "gateway.upstreams[0].transport", "is 9"},
+		{"most tools", tools(manyTools(256)...), "", ""},
+		{"too many tools", tools(manyTools(257)...), "gateway.upstreams[0].repeatable_tools", "at most 256 entries; has 257"},
+		{"longest tool", tools(strings.Repeat("x", 128)), "", ""},
+		{"tool too long", tools(strings.Repeat("x", 129)), "gateway.upstreams[0].repeatable_tools[0]", "1 to 128 bytes; has 129"},
+		{"tool without a name", tools("a", ""), "gateway.upstreams[0].repeatable_tools[1]", "1 to 128 bytes; has 0"},
+		{"tool twice", tools("a", "b", "a"), "gateway.upstreams[0].repeatable_tools[2]", "repeatable_tools[0] is the same"},
+		{"tools that differ in case", tools("a", "A"), "", ""},
+		{"tool of several words", tools("get a thing/v1"), "", ""},
+		{"tool with a line break", tools("secret\n"), "gateway.upstreams[0].repeatable_tools[0]", "control characters; has 7 bytes"},
+		{"tool with a NUL", tools("a\x00"), "gateway.upstreams[0].repeatable_tools[0]", "control characters"},
+		{"lowest rate", rate(1), "", ""},
+		{"highest rate", rate(100_000), "", ""},
+		{"rate too high", rate(100_001), "gateway.upstreams[0].reconnects_per_second", "1 to 100000; is 100001"},
+		{"negative rate", rate(-1), "gateway.upstreams[0].reconnects_per_second", "is -1"},
 		{"no url", url(""), "gateway.upstreams[0].url", "1 to 2048 bytes; has 0"},
 		{"longest url", url("http://h/" + strings.Repeat("x", 2048-9)), "", ""},
 		{"url too long", url("http://h/" + strings.Repeat("x", 2048-8)), "gateway.upstreams[0].url", "1 to 2048 bytes; has 2049"},
@@ -109,6 +130,14 @@ func manyLabels(n int) map[string]string {
 		labels[strings.Repeat("x", i+1)] = ""
 	}
 	return labels
+}
+
+func manyTools(n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("tool-%d", i)
+	}
+	return names
 }
 
 func TestAllViolationsAtOnce(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -22,6 +23,9 @@ const (
 	MaxLabelValueBytes  = 255
 	MaxUpstreams        = 1
 	MaxURLBytes         = 2048
+	MaxRepeatableTools  = 256
+	MaxToolNameBytes    = 128
+	MaxReconnectRate    = 100_000
 	MinSessionTime      = time.Second
 	MaxSessionTime      = 30 * 24 * time.Hour
 )
@@ -120,6 +124,34 @@ func (v *Violations) upstream(field string, u *leaseholdv1.Upstream) {
 	case leaseholdv1.Transport_TRANSPORT_UNSPECIFIED, leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP:
 	default:
 		v.add(field+".transport", "must be TRANSPORT_STREAMABLE_HTTP; is %d", u.GetTransport())
+	}
+	v.tools(field+".repeatable_tools", u.GetRepeatableTools())
+	if rate := u.GetReconnectsPerSecond(); rate < 0 || rate > MaxReconnectRate {
+		v.add(field+".reconnects_per_second", "must be 0, for the default, or 1 to %d; is %d", MaxReconnectRate, rate)
+	}
+}
+
+// tools checks names of tools. What MCP says of their form is advice: whatever a
+// server may call a tool is taken, but for what cannot be meant.
+func (v *Violations) tools(field string, names []string) {
+	if len(names) > MaxRepeatableTools {
+		v.add(field, "must have at most %d entries; has %d", MaxRepeatableTools, len(names))
+		return
+	}
+	seen := make(map[string]int, len(names))
+	for i, name := range names {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if name == "" || len(name) > MaxToolNameBytes {
+			v.add(at, "must be 1 to %d bytes; has %d", MaxToolNameBytes, len(name))
+		}
+		if strings.ContainsFunc(name, unicode.IsControl) {
+			v.add(at, "must not have control characters; has %d bytes", len(name))
+		}
+		if first, ok := seen[name]; ok {
+			v.add(at, "must be unique; repeatable_tools[%d] is the same", first)
+			continue
+		}
+		seen[name] = i
 	}
 }
 
