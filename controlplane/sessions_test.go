@@ -29,6 +29,13 @@ func TestASessionFromClaimToReclaimToEnd(t *testing.T) {
 	if err != nil || !res.OwnerAlive || res.Owner.GetInfo().GetCapacity() != 7 {
 		t.Fatalf("resolve: %v, %v", res, err)
 	}
+	if res.OwnerSilence != nil {
+		t.Errorf("resolve says the owner's silence, %v, which nobody asked for", res.OwnerSilence)
+	}
+	measured, err := r.control.Resolve(ctx, &leaseholdv1.ResolveRequest{Gateway: "g", Session: digest, MeasureOwner: true})
+	if err != nil || measured.OwnerSilence.AsDuration() < time.Second {
+		t.Errorf("resolve: %v, %v; want the owner's silence, of 1 s at least", measured, err)
+	}
 	take := &leaseholdv1.ReclaimRequest{
 		Gateway: "g", Session: digest, Revision: res.Revision, IncarnationRevision: res.IncarnationRevision,
 		Worker: workerB, Incarnation: b.Incarnation,

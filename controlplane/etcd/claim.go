@@ -64,13 +64,17 @@ func (s *Store) Save(ctx context.Context, key session.Key, revision int64, rec *
 			if err != nil {
 				return step{}, true, 0, err
 			}
-			done, err := session.Save(stored, modRevision(kv) == revision, rec)
+			done, err := session.Save(stored, modRevision(kv) == revision || noCompareAndSwap, rec)
 			if done || err != nil {
 				return step{}, true, modRevision(kv), err
 			}
 			value, err := encodeProto(session.Saved(stored, rec))
+			guards := []clientv3.Cmp{present(memberKey(rec.Worker, rec.Incarnation))}
+			if !noCompareAndSwap {
+				guards = append(guards, unchanged(name, revision))
+			}
 			return step{
-				when:      []clientv3.Cmp{unchanged(name, revision), present(memberKey(rec.Worker, rec.Incarnation))},
+				when:      guards,
 				then:      []clientv3.Op{clientv3.OpPut(name, value)},
 				otherwise: []clientv3.Op{clientv3.OpGet(name)},
 			}, false, 0, err
@@ -134,14 +138,15 @@ func planEnd(key session.Key, kv *mvccpb.KeyValue, end session.End) (step, bool,
 	if err != nil {
 		return step{}, true, 0, err
 	}
-	return step{
-		when: []clientv3.Cmp{unchanged(sessionKey(key), modRevision(kv))},
-		then: []clientv3.Op{
-			clientv3.OpPut(sessionKey(key), value),
-			clientv3.OpPut(endedKey(key), unixText(tomb.ExpireTime.AsTime().Add(tombstoneGrace))),
-			clientv3.OpDelete(endingKey(key)),
-		},
-	}, false, 0, nil
+	then := []clientv3.Op{
+		clientv3.OpPut(sessionKey(key), value),
+		clientv3.OpPut(endedKey(key), unixText(tomb.ExpireTime.AsTime().Add(tombstoneGrace))),
+		clientv3.OpDelete(endingKey(key)),
+	}
+	if endDeletes {
+		then = []clientv3.Op{clientv3.OpDelete(sessionKey(key)), clientv3.OpDelete(endingKey(key))}
+	}
+	return step{when: []clientv3.Cmp{unchanged(sessionKey(key), modRevision(kv))}, then: then}, false, 0, nil
 }
 
 // tombstoneGrace is how long a tombstone outlives its session's expire time: a

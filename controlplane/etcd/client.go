@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -60,6 +62,14 @@ type Store struct {
 	bookmark time.Duration // how often a watch is told how far it has come
 	counts   *counts
 	writes   *batcher
+	// endpoints is how many members of etcd can be asked.
+	endpoints int
+	// followed is the newest state that Follow published.
+	followed atomic.Pointer[store.Snapshot]
+	now      func() time.Time
+	// ownersRead is when Collect last read all sessions to find out whose they
+	// are, in Unix seconds.
+	ownersRead atomic.Int64
 }
 
 // Open returns a store that connects to etcd when it is first used. An error
@@ -82,6 +92,8 @@ func Open(cfg ClientConfig) (*Store, error) {
 		Logger:               zapLogger(cfg.Logger.Named("client")),
 		DialOptions: []grpc.DialOption{
 			grpc.WithConnectParams(reconnect),
+			grpc.WithDisableServiceConfig(), // or the etcd client's own balancer is taken
+			grpc.WithDefaultServiceConfig(balancerConfig),
 			grpc.WithChainUnaryInterceptor(count.unary),
 			grpc.WithChainStreamInterceptor(count.stream),
 		},
@@ -89,20 +101,19 @@ func Open(cfg ClientConfig) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
-	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, patience: patience, bookmark: bookmarkEvery, counts: count}
+	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, patience: patience, bookmark: bookmarkEvery, counts: count, endpoints: len(cfg.Endpoints), now: time.Now}
 	s.writes = newBatcher(s)
 	return s, nil
 }
 
-// Run serves claims, saves and ends, and collects garbage, until ctx ends.
+// Run serves claims, saves and ends, collects garbage, and sees to orphans while
+// Follow runs, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.collect(ctx)
-	}()
+	var group sync.WaitGroup
+	group.Go(func() { s.collect(ctx) })
+	group.Go(func() { s.keepOrphans(ctx) })
 	s.writes.run(ctx)
-	<-done
+	group.Wait()
 	return nil
 }
 
@@ -111,13 +122,42 @@ func (s *Store) Close() error { return s.client.Close() }
 
 // get reads one key, linearizably.
 func (s *Store) get(ctx context.Context, op, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	resp, err := s.client.Get(withOp(ctx, op), key, opts...)
+	return s.read(ctx, op, attemptTimeout, key, opts...)
+}
+
+// scan reads many keys, linearizably.
+func (s *Store) scan(ctx context.Context, op, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	return s.read(ctx, op, scanTimeout, key, opts...)
+}
+
+func (s *Store) read(ctx context.Context, op string, limit time.Duration, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	resp, err := attempt(withOp(ctx, op), s, limit, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return s.client.Get(ctx, key, opts...)
+	})
 	return resp, s.wrap(ctx, op, err)
 }
 
-// txn sends one transaction.
+// txn sends one transaction, more than once if no member answers in time: if its
+// then is granted the first time, its otherwise must tell so the second time.
 func (s *Store) txn(ctx context.Context, op string, when []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
-	resp, err := s.client.Txn(withOp(ctx, op)).If(when...).Then(then...).Else(otherwise...).Commit()
+	resp, err := attempt(withOp(ctx, op), s, attemptTimeout, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.client.Txn(ctx).If(when...).Then(then...).Else(otherwise...).Commit()
+	})
+	return resp, s.wrap(ctx, op, err)
+}
+
+// txnOnce sends one transaction that cannot tell, sent again, what became of it
+// the first time.
+func (s *Store) txnOnce(ctx context.Context, op string, when []clientv3.Cmp, then []clientv3.Op) (*clientv3.TxnResponse, error) {
+	resp, err := s.client.Txn(withOp(ctx, op)).If(when...).Then(then...).Commit()
+	return resp, s.wrap(ctx, op, err)
+}
+
+// readAll reads many keys of several kinds, at one revision.
+func (s *Store) readAll(ctx context.Context, op string, gets []clientv3.Op) (*clientv3.TxnResponse, error) {
+	resp, err := attempt(withOp(ctx, op), s, scanTimeout, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.client.Txn(ctx).Then(gets...).Commit()
+	})
 	return resp, s.wrap(ctx, op, err)
 }
 

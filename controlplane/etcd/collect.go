@@ -68,6 +68,7 @@ func (s *Store) Collect(ctx context.Context, now time.Time) error {
 		s.page(ctx, endedPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectTombstones(ctx, kvs, now) }),
 		s.page(ctx, condemnedPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectCondemned(ctx, kvs, now) }),
 		s.page(ctx, incarnationsPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectLeft(ctx, kvs, now) }),
+		s.collectDead(ctx, now),
 	)
 }
 
@@ -75,7 +76,7 @@ func (s *Store) Collect(ctx context.Context, now time.Time) error {
 func (s *Store) page(ctx context.Context, prefix string, visit func([]*mvccpb.KeyValue) error) error {
 	from := prefix
 	for {
-		resp, err := s.get(ctx, "collect", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(collectPage))
+		resp, err := s.scan(ctx, "collect", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(collectPage))
 		if err != nil || len(resp.Kvs) == 0 {
 			return err
 		}
@@ -147,8 +148,8 @@ func (s *Store) collectCondemned(ctx context.Context, kvs []*mvccpb.KeyValue, no
 	return nil
 }
 
-// collectLeft deletes incarnations/w of workers that left. One that merely died
-// stays: it may come back.
+// collectLeft deletes incarnations/w of workers that left. Those that died are
+// collectDead's.
 func (s *Store) collectLeft(ctx context.Context, kvs []*mvccpb.KeyValue, now time.Time) error {
 	for _, kv := range kvs {
 		worker := strings.TrimPrefix(string(kv.Key), incarnationsPrefix)

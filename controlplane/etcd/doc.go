@@ -8,12 +8,15 @@
 //	incarnations/{worker}            {registered, left}; its first revision is the incarnation E
 //	members/{worker}/{E}             what the worker says of itself; the one key on the worker's lease
 //	condemned/{worker}/{E}           a session was reclaimed from E: E never comes back
+//	dead/{worker}/{E}                when the incarnation was first seen to be dead
 //	sessions/{gateway}/{digest}      the record, or the tombstone that took its place
 //	ended/{gateway}/{digest}         beside each tombstone: when it may be collected
-//	endings/{gateway}/{digest}       an operator wants the session ended
+//	endings/{gateway}/{digest}       the session is to be ended: an operator wants it, or it is an
+//	                                 orphan that nobody asks for
 //	gateways/{id}                    the definition
 //	keys/ring                        the key ring, sealed
 //	collector                        the replica that collects garbage, on a lease of its own
+//	orphans                          the replica that sees to orphans, likewise
 //
 // A worker is alive while members/{worker}/{E} exists. In comparisons that is
 // its create-revision and never its value: comparing the value of a key that is

@@ -46,7 +46,7 @@ func (s *Store) Follow(ctx context.Context, f Follower) {
 		snap, err := s.Snapshot(ctx, known)
 		if err == nil {
 			known, pause, failing = snap, firstPause, time.Time{}
-			f.Publish(known)
+			s.publish(known, f)
 			known, err = s.watch(ctx, known, f)
 		}
 		if err == nil || ctx.Err() != nil {
@@ -81,12 +81,12 @@ func wait(ctx context.Context, d time.Duration) {
 func (s *Store) Snapshot(ctx context.Context, before *store.Snapshot) (*store.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	resp, err := s.txn(ctx, "snapshot", nil, []clientv3.Op{
+	resp, err := s.readAll(ctx, "snapshot", []clientv3.Op{
 		clientv3.OpGet(gatewaysPrefix, clientv3.WithPrefix()),
 		clientv3.OpGet(membersPrefix, clientv3.WithPrefix()),
 		clientv3.OpGet(endingsPrefix, clientv3.WithPrefix()),
 		clientv3.OpGet(RingKey),
-	}, nil)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -131,9 +131,14 @@ func (s *Store) watch(ctx context.Context, known *store.Snapshot, f Follower) (*
 				continue
 			}
 			known = s.apply(known, resp.Events)
-			f.Publish(known)
+			s.publish(known, f)
 		}
 	}
+}
+
+func (s *Store) publish(snap *store.Snapshot, f Follower) {
+	s.followed.Store(snap)
+	f.Publish(snap)
 }
 
 // apply returns the state after events. Its revision is the last event's: the

@@ -41,7 +41,7 @@ func (s *Store) CreateGateway(ctx context.Context, def *leaseholdv1.Gateway) (*l
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.txn(ctx, "create_gateway", []clientv3.Cmp{absent(key)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil)
+	resp, err := s.txnOnce(ctx, "create_gateway", []clientv3.Cmp{absent(key)}, []clientv3.Op{clientv3.OpPut(key, value)})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (s *Store) ListGateways(ctx context.Context, q gateway.Query) (page []*leas
 	}
 	limit := scanSize(q.Size, !q.Filter.All())
 	for scans := 0; scans < maxScans; scans++ {
-		resp, err := s.get(ctx, "list_gateways", from, clientv3.WithRange(end), clientv3.WithLimit(limit))
+		resp, err := s.scan(ctx, "list_gateways", from, clientv3.WithRange(end), clientv3.WithLimit(limit))
 		if err != nil {
 			return nil, "", false, err
 		}
@@ -159,7 +159,7 @@ func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(
 		if err != nil {
 			return nil, err
 		}
-		resp, err := s.txn(ctx, "update_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil)
+		resp, err := s.txnOnce(ctx, "update_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpPut(key, value)})
 		if err != nil {
 			return nil, err
 		}
@@ -181,7 +181,7 @@ func (s *Store) DeleteGateway(ctx context.Context, id, etag string) error {
 			return fmt.Errorf("delete %s: %w", gateway.Name(id), gateway.ErrETagMismatch)
 		}
 		key := gatewayKey(id)
-		resp, err := s.txn(ctx, "delete_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpDelete(key)}, nil)
+		resp, err := s.txnOnce(ctx, "delete_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpDelete(key)})
 		if err != nil || resp.Succeeded {
 			return err
 		}
@@ -208,7 +208,7 @@ func (s *Store) fillSome(ctx context.Context, gateways []*leaseholdv1.Gateway) e
 		id, _ := gateway.ParseName(g.Name)
 		ops = append(ops, countKeys(sessionsPrefix+id+"/"), countKeys(endedPrefix+id+"/"))
 	}
-	resp, err := s.txn(ctx, "status", nil, ops, nil)
+	resp, err := s.readAll(ctx, "status", ops)
 	if err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func newestMembers(op *etcdserverpb.ResponseOp) ([]store.Member, error) {
 
 // Members returns the workers that are alive, ordered by id.
 func (s *Store) Members(ctx context.Context) ([]store.Member, error) {
-	resp, err := s.txn(ctx, "list_workers", nil, []clientv3.Op{clientv3.OpGet(membersPrefix, clientv3.WithPrefix())}, nil)
+	resp, err := s.readAll(ctx, "list_workers", []clientv3.Op{clientv3.OpGet(membersPrefix, clientv3.WithPrefix())})
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func (s *Store) at(ctx context.Context, prefix, after string, revision, limit in
 	if after != "" {
 		from = after + "\x00"
 	}
-	resp, err := s.get(ctx, "watch_state", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithRev(revision), clientv3.WithLimit(limit))
+	resp, err := s.scan(ctx, "watch_state", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithRev(revision), clientv3.WithLimit(limit))
 	switch {
 	case errors.Is(err, rpctypes.ErrCompacted):
 		return nil, fmt.Errorf("etcd watch: %w", store.ErrCompacted)

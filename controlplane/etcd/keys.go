@@ -15,19 +15,21 @@ const (
 	incarnationsPrefix = root + "incarnations/"
 	membersPrefix      = root + "members/"
 	condemnedPrefix    = root + "condemned/"
+	deadPrefix         = root + "dead/"
 	sessionsPrefix     = root + "sessions/"
 	endedPrefix        = root + "ended/"
 	endingsPrefix      = root + "endings/"
 	gatewaysPrefix     = root + "gateways/"
 	keysPrefix         = root + "keys/"
 	collectorKey       = root + "collector"
+	orphansKey         = root + "orphans"
 	// RingKey is where the key ring is; the ring is sealed for this name.
 	RingKey = keysPrefix + "ring"
 )
 
 // watchFrom and watchEnd bound the one range that is watched: endings, gateways,
 // keys and members lie between them, and incarnations, which change rarely.
-// Sessions, tombstones and condemned incarnations do not.
+// Sessions, tombstones and incarnations that are over do not.
 const watchFrom = endingsPrefix
 
 var watchEnd = clientv3.GetPrefixRangeEnd(membersPrefix)
@@ -40,6 +42,10 @@ func memberKey(worker string, incarnation int64) string {
 
 func condemnedKey(worker string, incarnation int64) string {
 	return condemnedPrefix + worker + "/" + strconv.FormatInt(incarnation, 10)
+}
+
+func deadKey(worker string, incarnation int64) string {
+	return deadPrefix + worker + "/" + strconv.FormatInt(incarnation, 10)
 }
 
 func sessionKey(k session.Key) string { return sessionsPrefix + k.Gateway + "/" + k.Digest }
@@ -57,7 +63,7 @@ func parseSession(prefix, key string) (session.Key, bool) {
 	return k, ok && strings.HasPrefix(key, prefix) && k.Valid()
 }
 
-// parseMember takes apart a key of members/ or condemned/.
+// parseMember takes apart a key of members/, condemned/ or dead/.
 func parseMember(prefix, key string) (store.MemberKey, bool) {
 	worker, text, ok := strings.Cut(strings.TrimPrefix(key, prefix), "/")
 	incarnation, err := strconv.ParseInt(text, 10, 64)

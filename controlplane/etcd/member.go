@@ -29,12 +29,36 @@ func (s *Store) Register(ctx context.Context, worker string, info *leaseholdv1.W
 	if err != nil {
 		return 0, store.Lease{}, err
 	}
-	put, err := s.client.Put(withOp(ctx, "register"), incarnationKey(worker), encode(incarnationValue{Registered: now}))
+	incarnation, err = s.begin(ctx, worker, encode(incarnationValue{Registered: now}))
 	if err != nil {
-		return 0, store.Lease{}, s.wrap(ctx, "register", err)
+		return 0, store.Lease{}, err
 	}
-	incarnation = put.Header.Revision
 	return incarnation, lease, s.join(ctx, worker, incarnation, lease, newMemberValue(info, now))
+}
+
+// begin puts incarnations/{worker} in the place of what is read there, so that a
+// put that comes late does not end an incarnation that began after it. It returns
+// the put's revision.
+func (s *Store) begin(ctx context.Context, worker, value string) (incarnation int64, err error) {
+	key := incarnationKey(worker)
+	read, err := s.get(ctx, "register", key, clientv3.WithKeysOnly())
+	if err != nil {
+		return 0, err
+	}
+	resp, err := s.txn(ctx, "register",
+		[]clientv3.Cmp{unchanged(key, modRevision(first(read.Kvs)))},
+		[]clientv3.Op{clientv3.OpPut(key, value)},
+		[]clientv3.Op{clientv3.OpGet(key)})
+	if err != nil {
+		return 0, err
+	}
+	if resp.Succeeded {
+		return resp.Header.Revision, nil
+	}
+	if there := first(resp.Responses[0].GetResponseRange().Kvs); there != nil && string(there.Value) == value {
+		return there.ModRevision, nil // an attempt before this one put it
+	}
+	return 0, fmt.Errorf("register %s: %w", worker, store.ErrUnavailable) // it registered again meanwhile
 }
 
 // join puts the member key of an incarnation, if it is still the worker's newest.
@@ -52,8 +76,11 @@ func (s *Store) join(ctx context.Context, worker string, incarnation int64, leas
 	return nil
 }
 
+// grant returns a new lease. One that was granted without an answer ends by itself.
 func (s *Store) grant(ctx context.Context, op string) (store.Lease, error) {
-	resp, err := s.client.Grant(withOp(ctx, op), int64(math.Ceil(s.ttl.Seconds())))
+	resp, err := attempt(withOp(ctx, op), s, attemptTimeout, func(ctx context.Context) (*clientv3.LeaseGrantResponse, error) {
+		return s.client.Grant(ctx, int64(math.Ceil(s.ttl.Seconds())))
+	})
 	if err != nil {
 		return store.Lease{}, s.wrap(ctx, op, err)
 	}
@@ -64,17 +91,19 @@ func (s *Store) grant(ctx context.Context, op string) (store.Lease, error) {
 // the lease is gone, or is no longer the one that the member key hangs on: then
 // extending it keeps nobody alive.
 //
-// It makes one attempt and leaves repeating to the worker, which knows how much
-// time is left and asks another replica.
+// It asks other members of etcd while the worker waits, which is not for long: it
+// knows how much time is left and asks another replica.
 func (s *Store) Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error) {
-	ttl, err := s.keepAlive(withOp(ctx, "renew"), lease)
+	ttl, err := attempt(withOp(ctx, "renew"), s, renewTimeout, func(ctx context.Context) (time.Duration, error) {
+		return s.keepAlive(ctx, lease)
+	})
 	if err != nil {
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return 0, fmt.Errorf("renew %s: %w", worker, session.ErrLeaseLost)
 		}
 		return 0, s.wrap(ctx, "renew", err)
 	}
-	resp, err := s.get(ctx, "renew", memberKey(worker, incarnation))
+	resp, err := s.read(ctx, "renew", renewTimeout, memberKey(worker, incarnation))
 	if err != nil {
 		return 0, err
 	}
@@ -118,7 +147,7 @@ func (s *Store) Readopt(ctx context.Context, worker string, incarnation int64, i
 	if err != nil {
 		return store.Lease{}, err
 	}
-	if read.condemned || read.over(incarnation) {
+	if read.condemned && !readoptIgnoresCondemned || read.over(incarnation) {
 		return store.Lease{}, fmt.Errorf("re-adopt %s: %w", worker, session.ErrCondemned)
 	}
 	return s.readopt(ctx, worker, incarnation, info, read)
@@ -133,22 +162,31 @@ func (s *Store) readopt(ctx context.Context, worker string, incarnation int64, i
 	value := newMemberValue(info, read.incarnation.Registered)
 	value.AppliedRevision = read.applied()
 	key := memberKey(worker, incarnation)
-	resp, err := s.txn(ctx, "readopt",
-		[]clientv3.Cmp{
-			unchanged(incarnationKey(worker), read.revision),
-			absent(condemnedKey(worker, incarnation)),
-			clientv3.Compare(clientv3.LeaseValue(key), "=", read.lease()),
+	guards := []clientv3.Cmp{
+		unchanged(incarnationKey(worker), read.revision),
+		clientv3.Compare(clientv3.LeaseValue(key), "=", read.lease()),
+	}
+	if !readoptIgnoresCondemned {
+		guards = append(guards, absent(condemnedKey(worker, incarnation)))
+	}
+	resp, err := s.txn(ctx, "readopt", guards,
+		[]clientv3.Op{
+			clientv3.OpPut(key, encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID))),
+			clientv3.OpDelete(deadKey(worker, incarnation)),
 		},
-		[]clientv3.Op{clientv3.OpPut(key, encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID)))},
 		[]clientv3.Op{
 			clientv3.OpGet(condemnedKey(worker, incarnation), clientv3.WithCountOnly()),
 			clientv3.OpGet(incarnationKey(worker)),
+			clientv3.OpGet(key, clientv3.WithKeysOnly()),
 		})
 	if err != nil {
 		return store.Lease{}, again(err)
 	}
 	if resp.Succeeded {
 		return lease, nil
+	}
+	if there := first(resp.Responses[2].GetResponseRange().Kvs); there != nil && there.Lease == lease.ID {
+		return lease, nil // an attempt before this one did it
 	}
 	return store.Lease{}, fmt.Errorf("re-adopt %s: %w", worker, readoptRefusal(resp, incarnation))
 }
@@ -199,7 +237,9 @@ func (s *Store) revoke(ctx context.Context, read membership, lease int64) error 
 	if lease == 0 || read.lease() != lease {
 		return nil
 	}
-	_, err := s.client.Revoke(withOp(ctx, "leave"), clientv3.LeaseID(lease))
+	_, err := attempt(withOp(ctx, "leave"), s, attemptTimeout, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) {
+		return s.client.Revoke(ctx, clientv3.LeaseID(lease))
+	})
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return nil
 	}

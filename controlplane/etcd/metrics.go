@@ -17,6 +17,7 @@ import (
 type counts struct {
 	requests *prometheus.CounterVec
 	refused  prometheus.Counter
+	repeated prometheus.Counter
 }
 
 func newCounts(reg prometheus.Registerer) (*counts, error) {
@@ -29,6 +30,10 @@ func newCounts(reg prometheus.Registerer) (*counts, error) {
 			Name: "leasehold_etcd_writes_refused_total",
 			Help: "Claims, saves and ends that were refused because too many waited.",
 		}),
+		repeated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "leasehold_etcd_repeats_total",
+			Help: "Requests that were sent to another etcd member because one did not answer.",
+		}),
 	}
 	if reg == nil {
 		return c, nil
@@ -37,7 +42,10 @@ func newCounts(reg prometheus.Registerer) (*counts, error) {
 	if c.requests, err = registered(reg, c.requests); err != nil {
 		return nil, err
 	}
-	c.refused, err = registered(reg, c.refused)
+	if c.refused, err = registered(reg, c.refused); err != nil {
+		return nil, err
+	}
+	c.repeated, err = registered(reg, c.repeated)
 	return c, err
 }
 

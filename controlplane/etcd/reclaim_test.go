@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/leasehold/leasehold/controlplane/session"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 func TestReclaim(t *testing.T) {
@@ -149,6 +152,56 @@ func TestResolveSaysWhetherTheOwnerIsAlive(t *testing.T) {
 
 // Between the read of the record and that of its owner the session may move: the
 // answer is then the new owner's, and never the old record with another's life.
+// The time that an owner was silent is asked of etcd only when somebody wants to
+// know, is whole seconds rounded up, and is not said of the dead.
+func TestResolveMeasuresAnOwnersSilenceWhenAsked(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := openStore(t, ownServer(t), reg)
+	w, key := register(t, s), newSession()
+	w.claim(t, s, key)
+	requestsOf := func(call func()) int {
+		before := requests(t, reg, "resolve")
+		call()
+		return requests(t, reg, "resolve") - before
+	}
+	measured := func() (res *leaseholdv1.ResolveResponse) {
+		var err error
+		if res, err = s.ResolveAndMeasure(testContext(t), key); err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	plain := requestsOf(func() {
+		if res := resolve(t, s, key); res.OwnerSilence != nil {
+			t.Errorf("silence %v although nobody asked", res.OwnerSilence)
+		}
+	})
+	asked := requestsOf(func() {
+		if got := measured().OwnerSilence.AsDuration(); got != time.Second {
+			t.Errorf("silence of an owner that has just registered is %s, want 1s", got)
+		}
+	})
+	if asked != plain+1 {
+		t.Errorf("asked for the silence, resolving took %d requests, want one more than %d", asked, plain)
+	}
+	waitFor(t, func() bool { return measured().OwnerSilence.AsDuration() == 3*time.Second })
+	if _, err := s.Renew(testContext(t), w.id, w.incarnation, w.lease); err != nil {
+		t.Fatal(err)
+	}
+	if got := measured().OwnerSilence.AsDuration(); got != time.Second {
+		t.Errorf("silence of an owner that has just renewed is %s, want 1s", got)
+	}
+	w.kill(t, s)
+	dead := requestsOf(func() {
+		if res := measured(); res.OwnerAlive || res.OwnerSilence != nil {
+			t.Errorf("a dead owner is alive: %v, silence %v", res.OwnerAlive, res.OwnerSilence)
+		}
+	})
+	if dead != plain {
+		t.Errorf("resolving with a dead owner took %d requests, want %d", dead, plain)
+	}
+}
+
 func TestResolveIsOneStateOfTheStore(t *testing.T) {
 	s := newStore(t)
 	owner, taker, key := register(t, s), register(t, s), newSession()
@@ -161,7 +214,7 @@ func TestResolveIsOneStateOfTheStore(t *testing.T) {
 	if _, _, err := s.Reclaim(testContext(t), key, taker.taker(resolve(t, s, key))); err != nil {
 		t.Fatal(err)
 	}
-	res, err := s.resolve(testContext(t), key, read.Kvs[0])
+	res, _, err := s.resolve(testContext(t), key, read.Kvs[0])
 	if err != nil || res.Record.Worker != taker.id || !res.OwnerAlive || res.IncarnationRevision != taker.incarnation {
 		t.Errorf("resolved %v, %v; want the taker, alive", res, err)
 	}

@@ -52,7 +52,7 @@ func (s *Store) ListSessions(ctx context.Context, q session.Query) (page []*leas
 	limit := scanSize(q.Size, q.Filter.Owner != "" || q.Filter.Class != 0)
 	more = true
 	for scans := 0; more && scans < maxScans && len(page) < q.Size; scans++ {
-		resp, err := s.get(ctx, "list_sessions", from, clientv3.WithRange(end), clientv3.WithLimit(limit))
+		resp, err := s.scan(ctx, "list_sessions", from, clientv3.WithRange(end), clientv3.WithLimit(limit))
 		if err != nil {
 			return nil, last, false, err
 		}

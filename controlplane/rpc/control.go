@@ -114,6 +114,9 @@ func (s *control) Resolve(ctx context.Context, req *leaseholdv1.ResolveRequest) 
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	if req.GetMeasureOwner() {
+		return s.store.ResolveAndMeasure(ctx, key)
+	}
 	return s.store.Resolve(ctx, key)
 }
 

@@ -52,6 +52,7 @@ type Store interface {
 	Leave(ctx context.Context, worker string, incarnation, lease int64) error
 	Claim(ctx context.Context, key session.Key, rec *session.Record) (int64, error)
 	Resolve(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error)
+	ResolveAndMeasure(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error)
 	Reclaim(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error)
 	Save(ctx context.Context, key session.Key, revision int64, rec *session.Record) (int64, error)
 	End(ctx context.Context, key session.Key, end session.End) (int64, error)

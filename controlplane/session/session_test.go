@@ -153,6 +153,31 @@ func TestSave(t *testing.T) {
 	}
 }
 
+// A session that is pinned to a dead worker is taken like any other, by whoever
+// ends it, and everybody sees what it was.
+func TestPinnedSessionIsTakenAndShown(t *testing.T) {
+	key := session.Key{Gateway: "g", Digest: "00000000000000000000000000000001"}
+	stored := owned(theirs, 1, 1)
+	stored.Class, stored.Upstreams[0].Class = leaseholdv1.Class_CLASS_PINNED, leaseholdv1.Class_CLASS_PINNED
+	next, granted, err := session.Reclaim(stored, mine, 2, time.Unix(1, 0))
+	if err != nil || granted || next.Class != leaseholdv1.Class_CLASS_PINNED || next.Epoch != 2 {
+		t.Fatalf("reclaim: %v, %v, %v; want it pinned, with epoch 2", next, granted, err)
+	}
+	end := session.End{Worker: mine, Incarnation: 2, Reason: leaseholdv1.EndReason_END_REASON_OWNER_LOST, Time: time.Unix(2, 0)}
+	tomb, err := end.Tombstone(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter, violations := session.ParseFilter("class = pinned")
+	if violations.Err() != nil || !filter.Matches(key, tomb) {
+		t.Errorf("class = pinned does not match its tombstone: %v", violations)
+	}
+	shown := session.Session(key, tomb)
+	if shown.Class != leaseholdv1.Class_CLASS_PINNED || shown.Upstreams[0].Class != leaseholdv1.Class_CLASS_PINNED || shown.End.Reason != end.Reason {
+		t.Errorf("shown as %v, want it pinned and its owner lost", shown)
+	}
+}
+
 func TestSessionShowsNoSecrets(t *testing.T) {
 	key := session.Key{Gateway: "g", Digest: "00000000000000000000000000000001"}
 	s := session.Session(key, owned(mine, 7, 3))

@@ -1,0 +1,33 @@
+//go:build mutant
+
+package etcd
+
+import (
+	"context"
+	"os"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// A binary built with the tag mutant breaks the one guard that LEASEHOLD_MUTANT
+// names. Tests of the rules of ownership are run against it, to see that they
+// notice.
+var (
+	noDeadOwnerGuard        = mutant("no-dead-owner-guard")
+	noCompareAndSwap        = mutant("no-compare-and-swap")
+	readoptIgnoresCondemned = mutant("readopt-ignores-condemned")
+	condemnedLater          = mutant("condemned-later")
+	endDeletes              = mutant("end-deletes")
+)
+
+func mutant(name string) bool { return os.Getenv("LEASEHOLD_MUTANT") == name }
+
+// condemnLater puts a condemned key where it no longer protects anybody.
+func (s *Store) condemnLater(key string) {
+	time.AfterFunc(time.Second, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+		defer cancel()
+		_, _ = s.txn(ctx, "reclaim", nil, []clientv3.Op{clientv3.OpPut(key, unixText(time.Now()))}, nil)
+	})
+}
