@@ -20,7 +20,6 @@ import (
 	"github.com/leasehold/leasehold/dataplane/front"
 	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
-	"github.com/leasehold/leasehold/dataplane/sessionid"
 	"github.com/leasehold/leasehold/dataplane/upstream"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -34,9 +33,6 @@ const (
 const (
 	// healthTick is how often the lease is looked at for readiness.
 	healthTick = 250 * time.Millisecond
-	// endAgain is how soon an operator's wish that could not be carried out is
-	// tried again.
-	endAgain = 2 * time.Second
 )
 
 // Times of a client's connection. Answers have no bound in time.
@@ -305,28 +301,4 @@ func (w *worker) watchHealth(ctx context.Context) error {
 func (w *worker) lost() {
 	w.table.DropAll()
 	w.upstreams.CloseIdle(0)
-}
-
-// endOrphans carries out what operators want ended: sessions of this worker, and
-// those whose owner is dead and that fall to this worker.
-func (w *worker) endOrphans(ctx context.Context) error {
-	again := time.NewTicker(endAgain)
-	defer again.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-w.endings:
-		case <-again.C:
-		}
-		for _, ending := range w.world.Load().Endings {
-			digest, err := sessionid.ParseDigest(ending.GetSession())
-			if err != nil || w.table.End(digest, ending.GetReason()) {
-				continue
-			}
-			if err := w.router.EndOrphan(ctx, ending.GetGateway(), digest, ending.GetReason()); err != nil && ctx.Err() == nil {
-				w.cfg.Logger.Warn("session not ended yet", "session", digest, "error", err)
-			}
-		}
-	}
 }
