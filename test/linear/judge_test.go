@@ -1,0 +1,179 @@
+package linear
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/leasehold/leasehold/test/internal/ledger"
+)
+
+// searchLimit bounds porcupine's search for an order for one session.
+const searchLimit = 30 * time.Second
+
+// verdict is what the judges say of a run.
+type verdict struct {
+	progress
+	violations []violation
+	operations []operation
+	changes    []change
+	dispatches int
+	// strangers are requests at the upstream whose process could not be told.
+	strangers int
+	illegal   []porcupine.LinearizationInfo
+}
+
+// judge ends what is under way and judges all that was written down.
+func (w *world) judge(t *testing.T) verdict {
+	t.Helper()
+	w.finish()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	changes, err := history(ctx, w.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := verdict{operations: w.all(), changes: changes}
+	tried, err := try(changes, v.operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.progress, v.violations = tried.progress, tried.violations
+	entries := w.ledger.Report(true).Entries
+	v.dispatched(w, entries)
+	v.once(entries)
+	v.linearize()
+	v.save(t, w)
+	return v
+}
+
+// dispatched adds what the upstream saw to the operations.
+func (v *verdict) dispatched(w *world, entries []ledger.Entry) {
+	sessions := w.byUpstream(entries)
+	for _, e := range entries {
+		s := sessions[e.Session]
+		if s == nil || e.Method == "initialize" || e.HTTP == "GET" {
+			continue // of a session that its client never learned of
+		}
+		from, id := w.dispatcher(e.PID)
+		if from == nil {
+			v.strangers++
+			continue
+		}
+		sent, ok := s.sentAt(e)
+		if !ok {
+			continue
+		}
+		v.dispatches++
+		v.operations = append(v.operations, operation{
+			Method: dispatch, Session: s.key, Process: from.name, Worker: id, Outcome: done,
+			Request: strings.TrimSpace(e.HTTP + " " + e.Method + " " + string(e.ID)), Call: sent, Return: w.at(e.Time),
+		})
+	}
+}
+
+// once judges whether any call reached the upstream twice.
+func (v *verdict) once(entries []ledger.Entry) {
+	times := map[string]int{}
+	for _, e := range entries {
+		if e.Method == "tools/call" {
+			times[string(e.ID)]++
+		}
+	}
+	for id, n := range times {
+		if n > 1 {
+			v.violations = append(v.violations, violation{"ledger", deliveredOnce, fmt.Sprintf("%s arrived %d times", id, n)})
+		}
+	}
+}
+
+// linearize has porcupine judge each session by itself.
+func (v *verdict) linearize() {
+	sessions := map[string][]porcupine.Operation{}
+	for _, op := range v.operations {
+		if op.Session != "" {
+			sessions[op.Session] = append(sessions[op.Session], porcupine.Operation{Input: op, Call: op.Call, Return: op.Return})
+		}
+	}
+	for key, operations := range sessions {
+		result, info := porcupine.CheckOperationsVerbose(model, operations, searchLimit)
+		switch result {
+		case porcupine.Unknown:
+			v.violations = append(v.violations, violation{byPorcupine, "an order is found in time", key})
+		case porcupine.Illegal:
+			culprit := unexplained(operations, info)
+			v.illegal = append(v.illegal, info)
+			v.violations = append(v.violations, violation{byPorcupine, linearizable + culprit.Method, key + ": " + culprit.String()})
+		}
+	}
+}
+
+// unexplained returns the first operation for which no order was found.
+func unexplained(operations []porcupine.Operation, info porcupine.LinearizationInfo) operation {
+	var longest []porcupine.Operation
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	explained := map[operation]bool{}
+	for _, o := range longest {
+		explained[o.Input.(operation)] = true
+	}
+	sort.Slice(operations, func(i, j int) bool { return operations[i].Return < operations[j].Return })
+	for _, o := range operations {
+		if op := o.Input.(operation); !explained[op] {
+			return op
+		}
+	}
+	return operations[0].Input.(operation)
+}
+
+// found returns the distinct judges and properties of the violations.
+func (v *verdict) found() []string {
+	var all []string
+	for _, found := range v.violations {
+		all = append(all, found.Judge+": "+found.Property)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// save keeps the histories if something is wrong, or if asked to.
+func (v *verdict) save(t *testing.T, w *world) {
+	if *keep == "" && (len(v.violations) == 0 || w.mutant != *without) {
+		return
+	}
+	dir, err := os.MkdirTemp(*keep, strings.ReplaceAll(t.Name(), "/", "-")+"-")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	sort.Slice(v.operations, func(i, j int) bool { return v.operations[i].Call < v.operations[j].Call })
+	var errs []error
+	errs = append(errs, writeLines(filepath.Join(dir, "operations.jsonl"), v.operations),
+		writeLines(filepath.Join(dir, "revisions.jsonl"), v.changes),
+		writeLines(filepath.Join(dir, "violations.jsonl"), v.violations))
+	for i, info := range v.illegal {
+		errs = append(errs, porcupine.VisualizePath(model, info, filepath.Join(dir, fmt.Sprintf("session%d.html", i))))
+	}
+	for _, p := range w.processes() {
+		errs = append(errs, os.WriteFile(filepath.Join(dir, p.Name+".log"), []byte(p.Output()), 0o644))
+	}
+	for _, err := range errs {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("histories and logs are kept in %s", dir)
+}

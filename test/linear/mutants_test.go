@@ -1,0 +1,111 @@
+package linear
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// guards are what the product is built without, one at a time, a scenario in
+// which that matters, and what the judges must find.
+var guards = []struct {
+	without  string
+	scenario func(*stage)
+	want     []string
+}{
+	{"no-dead-owner-guard", reclaimOfTheLiving, []string{byHistory + ": " + wasDead, byPorcupine + ": " + linearizable + dispatch}},
+	{"no-compare-and-swap", reclaimOfThePast, []string{byHistory + ": " + wasAskedFor, byPorcupine + ": " + linearizable + reclaim}},
+	{"no-fence", requestToTheFenced, []string{byPorcupine + ": " + linearizable + dispatch}},
+	{"no-fence", requestToTheStopped, []string{byPorcupine + ": " + linearizable + dispatch}},
+	{"fence-from-reply", answerOfThePast, []string{byPorcupine + ": " + linearizable + dispatch}},
+	{"readopt-ignores-condemned", returnOfTheCondemned, []string{byHistory + ": " + staysOver, byPorcupine + ": " + linearizable + dispatch}},
+	{"condemned-later", requestToTheFenced, []string{byHistory + ": " + isCondemned}},
+	{"end-deletes", claimOfTheEnded, []string{byHistory + ": " + endsAreFinal, byPorcupine + ": " + linearizable + claim}},
+}
+
+// twoWorkers is the world of a scenario.
+var twoWorkers = size{etcd: 1, controls: 1, workers: 2, ttl: 2 * time.Second, race: true}
+
+func TestProductWithoutOneOfItsGuardsIsFoundOut(t *testing.T) {
+	for _, g := range guards {
+		t.Run(g.without, func(t *testing.T) {
+			t.Parallel()
+			mutant := twoWorkers
+			mutant.mutant = g.without
+			st := newStage(t, mutant)
+			g.scenario(st)
+			st.asked.Wait()
+			v := st.judge(t)
+			for _, found := range v.violations {
+				t.Log(found)
+			}
+			for _, want := range g.want {
+				if got := v.found(); !slices.Contains(got, want) {
+					t.Errorf("got %q, want %q among them", got, want)
+				}
+			}
+		})
+	}
+	t.Run("with all of them it is not", func(t *testing.T) {
+		t.Parallel()
+		st := newStage(t, twoWorkers)
+		for _, g := range guards {
+			g.scenario(st)
+			st.asked.Wait()
+			st.winner.use(nil)
+			st.back()
+		}
+		v := st.judge(t)
+		for _, found := range v.violations {
+			t.Error(found)
+		}
+		if got, want := v.progress, (progress{reclaims: 6, readoptions: 3}); got.reclaims < want.reclaims || got.readoptions < want.readoptions {
+			t.Errorf("in the store: %+v; want at least %+v", got, want)
+		}
+		if late := refusedLate(v.operations); !slices.Equal(late, []string{"Claim ENDED", "Reclaim OWNER_ALIVE", "Reclaim STALE"}) {
+			t.Errorf("messages that came too late met %q, want a refusal of each kind", late)
+		}
+	})
+}
+
+// newStage starts a world of two workers.
+func newStage(t *testing.T, s size) *stage {
+	t.Helper()
+	w := newWorld(t, s)
+	st := &stage{T: t, world: w, loser: w.workers[0], winner: w.workers[1]}
+	st.ownership = owners{all: map[string]ownership{}}
+	w.tell(st.ownership.saw)
+	return st
+}
+
+// refusedLate returns how the messages fared that scenarios bring too late.
+func refusedLate(operations []operation) []string {
+	var all []string
+	for _, op := range operations {
+		if op.Outcome != done && op.Outcome != unknown && (op.Method == reclaim || op.Method == claim) && op.Outcome != "NOT_ALIVE" {
+			all = append(all, op.Method+" "+op.Outcome)
+		}
+	}
+	slices.SortFunc(all, strings.Compare)
+	return slices.Compact(all)
+}
+
+func TestOnlyMutantsReadTheirName(t *testing.T) {
+	const name = "LEASEHOLD_MUTANT"
+	for mutant, want := range map[string]bool{"": false, guards[0].without: true} {
+		w := &world{size: size{race: true, mutant: mutant}}
+		if err := w.build(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		binary, err := os.ReadFile(w.binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Contains(binary, []byte(name)); got != want {
+			t.Errorf("%q: the binary contains %s: %v, want %v", mutant, name, got, want)
+		}
+	}
+}
