@@ -65,7 +65,10 @@ func (s *Store) begin(ctx context.Context, worker, value string) (incarnation in
 func (s *Store) join(ctx context.Context, worker string, incarnation int64, lease store.Lease, value memberValue) error {
 	resp, err := s.txn(ctx, "register",
 		[]clientv3.Cmp{unchanged(incarnationKey(worker), incarnation)},
-		[]clientv3.Op{clientv3.OpPut(memberKey(worker, incarnation), encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID)))},
+		[]clientv3.Op{
+			clientv3.OpPut(memberKey(worker, incarnation), encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID))),
+			clientv3.OpDelete(deadKey(worker, incarnation)), // it may have looked dead in between
+		},
 		nil)
 	if err != nil {
 		return again(err)
@@ -177,7 +180,7 @@ func (s *Store) readopt(ctx context.Context, worker string, incarnation int64, i
 		[]clientv3.Op{
 			clientv3.OpGet(condemnedKey(worker, incarnation), clientv3.WithCountOnly()),
 			clientv3.OpGet(incarnationKey(worker)),
-			clientv3.OpGet(key, clientv3.WithKeysOnly()),
+			clientv3.OpGet(key), // with its value: etcd leaves the lease out of keys-only reads
 		})
 	if err != nil {
 		return store.Lease{}, again(err)

@@ -1,0 +1,301 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/leasehold/leasehold/controlplane/session"
+	"github.com/leasehold/leasehold/controlplane/store"
+)
+
+// world is what the store holds of workers and sessions, or what a test's model
+// says that it must hold.
+type world struct {
+	incarnations map[string]incarnationState
+	members      map[store.MemberKey]int64 // the lease
+	condemned    map[store.MemberKey]bool
+	sessions     map[session.Key]recordState
+	ended        map[session.Key]dueState
+	wishes       map[session.Key]int64 // the revision
+	// dead are the collector's marks. No model has them: when it looks is its own
+	// affair.
+	dead map[store.MemberKey]bool
+}
+
+type incarnationState struct {
+	number   int64
+	left     bool
+	revision int64
+	// forgettable says of a model's that the collector may have deleted it.
+	forgettable bool
+}
+
+// recordState is a record without the times of its events, and never changed in
+// place.
+type recordState struct {
+	record   *session.Record
+	revision int64
+}
+
+type dueState struct{ unix, revision int64 }
+
+func newWorld() *world {
+	return &world{
+		incarnations: map[string]incarnationState{},
+		members:      map[store.MemberKey]int64{},
+		condemned:    map[store.MemberKey]bool{},
+		sessions:     map[session.Key]recordState{},
+		ended:        map[session.Key]dueState{},
+		wishes:       map[session.Key]int64{},
+		dead:         map[store.MemberKey]bool{},
+	}
+}
+
+func (w *world) clone() *world {
+	return &world{
+		incarnations: maps.Clone(w.incarnations),
+		members:      maps.Clone(w.members),
+		condemned:    maps.Clone(w.condemned),
+		sessions:     maps.Clone(w.sessions),
+		ended:        maps.Clone(w.ended),
+		wishes:       maps.Clone(w.wishes),
+	}
+}
+
+// readWorld reads everything at one revision.
+func readWorld(ctx context.Context, s *Store) (*world, error) {
+	resp, err := s.client.Get(ctx, root, clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	w := newWorld()
+	for _, kv := range resp.Kvs {
+		if err := w.add(kv); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (w *world) add(kv *mvccpb.KeyValue) error {
+	key := string(kv.Key)
+	member := func(prefix string) store.MemberKey {
+		k, _ := parseMember(prefix, key)
+		return k
+	}
+	of := func(prefix string) session.Key {
+		k, _ := parseSession(prefix, key)
+		return k
+	}
+	switch {
+	case strings.HasPrefix(key, incarnationsPrefix):
+		v, err := decodeIncarnation(kv)
+		w.incarnations[strings.TrimPrefix(key, incarnationsPrefix)] = incarnationState{number: v.Incarnation, left: v.Left, revision: kv.ModRevision}
+		return err
+	case strings.HasPrefix(key, membersPrefix):
+		w.members[member(membersPrefix)] = kv.Lease
+	case strings.HasPrefix(key, condemnedPrefix):
+		w.condemned[member(condemnedPrefix)] = true
+	case strings.HasPrefix(key, deadPrefix):
+		w.dead[member(deadPrefix)] = true
+	case strings.HasPrefix(key, sessionsPrefix):
+		rec, err := decodeRecord(kv)
+		w.sessions[of(sessionsPrefix)] = recordState{timeless(rec), kv.ModRevision}
+		return err
+	case strings.HasPrefix(key, endedPrefix):
+		at, err := parseUnix(kv.Value)
+		w.ended[of(endedPrefix)] = dueState{at.Unix(), kv.ModRevision}
+		return err
+	case strings.HasPrefix(key, endingsPrefix):
+		w.wishes[of(endingsPrefix)] = kv.ModRevision
+	default:
+		return fmt.Errorf("nobody should write %q", key)
+	}
+	return nil
+}
+
+// timeless forgets when events happened, which no model knows.
+func timeless(rec *session.Record) *session.Record {
+	for _, e := range rec.GetEvents() {
+		e.Time = nil
+	}
+	return rec
+}
+
+// lines says everything, each thing by its key.
+func (w *world) lines() map[string]string {
+	lines := map[string]string{}
+	for k, v := range w.incarnations {
+		lines[incarnationKey(k)] = fmt.Sprintf("%+v", v)
+	}
+	for k, v := range w.members {
+		lines[memberKey(k.Worker, k.Incarnation)] = fmt.Sprintf("on lease %x", v)
+	}
+	for k := range w.condemned {
+		lines[condemnedKey(k.Worker, k.Incarnation)] = "yes"
+	}
+	for k, v := range w.sessions {
+		lines[sessionKey(k)] = fmt.Sprintf("at %d: %v", v.revision, v.record)
+	}
+	for k, v := range w.ended {
+		lines[endedKey(k)] = fmt.Sprintf("%+v", v)
+	}
+	for k, v := range w.wishes {
+		lines[endingKey(k)] = fmt.Sprintf("at %d", v)
+	}
+	return lines
+}
+
+// learn takes from what was read what w cannot know.
+func (w *world) learn(read *world) {
+	for worker, v := range w.incarnations {
+		if v.revision == unknown {
+			v.revision = read.incarnations[worker].revision
+			w.incarnations[worker] = v
+		}
+		if v.forgettable {
+			w.learnForgotten(worker, v, read)
+		}
+	}
+	for k, lease := range w.members {
+		if lease == unknown && read.alive(k) {
+			w.members[k] = read.members[k]
+		}
+	}
+	for k, v := range w.sessions {
+		if v.revision == unknown {
+			w.sessions[k] = recordState{v.record, read.sessions[k].revision}
+		}
+	}
+	for k, v := range w.ended {
+		if v.revision == unknown {
+			w.ended[k] = dueState{v.unix, read.ended[k].revision}
+		}
+	}
+	for k, revision := range w.wishes {
+		if revision == unknown {
+			w.wishes[k] = read.wishes[k]
+		}
+	}
+}
+
+// learnForgotten takes from what was read whether an incarnation was deleted.
+func (w *world) learnForgotten(worker string, v incarnationState, read *world) {
+	if _, there := read.incarnations[worker]; !there {
+		delete(w.incarnations, worker)
+		return
+	}
+	v.forgettable = false
+	w.incarnations[worker] = v
+}
+
+// compare returns an error that says where got is not what w says.
+func (w *world) compare(got *world) error {
+	want, have := w.lines(), got.lines()
+	var errs []error
+	keys := maps.Clone(want)
+	maps.Copy(keys, have)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if want[key] != have[key] {
+			errs = append(errs, fmt.Errorf("%s\n\t got %q\n\twant %q", key, have[key], want[key]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func owner(rec *session.Record) store.MemberKey {
+	return store.MemberKey{Worker: rec.Worker, Incarnation: rec.Incarnation}
+}
+
+func (w *world) alive(k store.MemberKey) bool { return w.members[k] != 0 }
+
+// over reports whether nobody may continue the incarnation.
+func (w *world) over(k store.MemberKey) bool {
+	now, ok := w.incarnations[k.Worker]
+	return !ok || now.left || now.number != k.Incarnation || w.condemned[k]
+}
+
+// witness sees the store between any two changes, and knows nothing of requests
+// and models: it holds what must be true whatever is asked.
+type witness struct {
+	seen *world
+	// gone are the incarnations that left or were condemned, for ever.
+	gone map[store.MemberKey]bool
+}
+
+func (v *witness) see(now *world) error {
+	before := v.seen
+	v.seen = now
+	var errs []error
+	refuse := func(violated bool, format string, args ...any) {
+		if violated {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	for worker, state := range now.incarnations {
+		if state.left {
+			v.gone[store.MemberKey{Worker: worker, Incarnation: state.number}] = true
+		}
+		refuse(before.incarnations[worker].revision > state.revision, "%s: its incarnation went back in time", worker)
+	}
+	for k := range now.condemned {
+		v.gone[k] = true
+	}
+	for k, lease := range now.members {
+		refuse(v.gone[k], "%v is alive after it left or was condemned", k)
+		refuse(before.members[k] != lease && now.over(k), "%v came back although it is over", k)
+	}
+	for k := range before.condemned {
+		refuse(!now.condemned[k] && now.incarnations[k.Worker].number == k.Incarnation, "%v is no longer condemned, and could come back", k)
+	}
+	for k, is := range now.sessions {
+		if was, ok := before.sessions[k]; ok {
+			errs = append(errs, changed(now, was, is))
+			continue
+		}
+		refuse(!session.Ended(is.record) && (is.record.Epoch != 1 || !now.alive(owner(is.record))), "%v began as %v", k, is.record)
+	}
+	for k, was := range before.sessions {
+		_, ok := now.sessions[k]
+		refuse(!ok && !session.Ended(was.record), "%v was lost", k)
+	}
+	for k := range now.dead {
+		refuse(now.alive(k), "%v is alive and marked as dead", k)
+	}
+	for k := range now.wishes {
+		refuse(now.sessions[k].record == nil || session.Ended(now.sessions[k].record), "the wish to end %v outlived it", k)
+	}
+	for k, is := range now.sessions {
+		refuse(session.Ended(is.record) != (now.ended[k].revision == is.revision), "%v is a tombstone without the key beside it, or the other way round", k)
+	}
+	return errors.Join(errs...)
+}
+
+// changed judges what became of one record.
+func changed(now *world, was, is recordState) error {
+	from, to := owner(was.record), owner(is.record)
+	switch {
+	case session.Ended(was.record) && was.revision != is.revision:
+		return fmt.Errorf("an end was not final: %v became %v", was.record, is.record)
+	case from == to && was.record.Epoch != is.record.Epoch:
+		return fmt.Errorf("epoch changed without the owner: %v became %v", was.record, is.record)
+	case from == to:
+		return nil
+	case is.record.Epoch != was.record.Epoch+1:
+		return fmt.Errorf("epoch %d became %d with a new owner", was.record.Epoch, is.record.Epoch)
+	case now.alive(from):
+		return fmt.Errorf("taken from %v, which is alive", from)
+	case !now.alive(to):
+		return fmt.Errorf("taken by %v, which is not alive", to)
+	case !now.condemned[from]:
+		return fmt.Errorf("taken from %v, which was not condemned", from)
+	}
+	return nil
+}
