@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leasehold/leasehold/dataplane/upstream"
 )
 
 // DefaultMaxSessions is how many sessions a worker owns at most by default.
@@ -61,4 +63,6 @@ type Config struct {
 	Health func(error)
 	// Registered is told the worker's id each time it registers. May be nil.
 	Registered func(worker string)
+
+	lookup upstream.Lookup // of upstreams' addresses; nil asks the system
 }

@@ -1,6 +1,13 @@
 package dataplane
 
-import "context"
+import (
+	"context"
+
+	"github.com/leasehold/leasehold/dataplane/upstream"
+)
+
+// SetLookup makes lookup find the addresses of upstreams.
+func (cfg *Config) SetLookup(lookup upstream.Lookup) { cfg.lookup = lookup }
 
 // RunWithTurn is Run, but a probe of the worker's loop is answered by turn, which
 // is given the loop's own answer.

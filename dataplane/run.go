@@ -79,7 +79,7 @@ func assemble(cfg Config) (*worker, error) {
 	if cfg.MaxSessions == 0 {
 		cfg.MaxSessions = DefaultMaxSessions
 	}
-	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{}, upstreams: upstream.NewClient(),
+	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{}, upstreams: upstream.NewClient(cfg.lookup),
 		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
 	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))

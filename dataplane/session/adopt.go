@@ -74,7 +74,7 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 		if err != nil {
 			return nil, 0, fmt.Errorf("unseal upstream session id: %w", err)
 		}
-		s.upstreamID = string(id)
+		s.upstreamID, s.address = string(id), part.GetAddress()
 	}
 	definition := world.Gateways[gateway]
 	if seen := part.GetGatewayRevision(); seen > world.Revision {

@@ -24,6 +24,9 @@ type Dispatch struct {
 	Method string
 	Header http.Header
 	Body   []byte
+	// Address is where the replica is that has the upstream session, host:port.
+	// Empty lets Do choose among the addresses of the URL's host.
+	Address string
 	// Gate is asked once the connection is there, which may take a while, just
 	// before the first byte goes out; nil lets everything through.
 	Gate Gate
@@ -39,6 +42,11 @@ type Gate interface {
 // ErrNotSent says that a request certainly did not reach the upstream: no
 // connection could be made, or its gate was closed.
 var ErrNotSent = errors.New("upstream not reached")
+
+// ErrReplicaGone says that the upstream's name no longer has the address that a
+// request was for, which is not there either: what the replica knew is lost. It
+// comes with ErrNotSent.
+var ErrReplicaGone = errors.New("the replica that has the session is gone")
 
 // Records is where session records are kept. It is safe for concurrent use. Its
 // errors are the verdicts below.

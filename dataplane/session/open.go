@@ -153,6 +153,9 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 		principal: sha256.Sum256([]byte(o.request.Principal)), upstream: o.gateway.Upstream, upstreamID: o.upstreamID,
 		version: o.version, expires: created.Add(o.gateway.AbsoluteLifetime), slot: -1,
 	}
+	if o.upstreamID != "" {
+		s.address = o.address
+	}
 	record, err := o.record(s, created)
 	if err == nil {
 		err = o.claim(ctx, s, record)
@@ -323,23 +326,26 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 // abandon ends the upstream session that will not be used. Nobody else can have
 // it: its client never learned of the session.
 func (o *opening) abandon(ctx context.Context) {
-	o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, o.upstreamID, o.version, nil)
+	o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, upstreamSession{o.upstreamID, o.version, o.address}, nil)
 }
+
+// upstreamSession is what names a session at its upstream.
+type upstreamSession struct{ id, version, address string }
 
 // endUpstream ends an upstream session with DELETE, if there is one. It is
 // bounded, and what it cannot end the upstream's own idle timeout has to. gate
 // may be nil: nobody else can have the session then.
-func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, id, version string, gate Gate) {
-	if id == "" {
+func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up upstreamSession, gate Gate) {
+	if up.id == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	header := http.Header{mcp.HeaderSessionID: {id}, "User-Agent": {"leasehold"}}
-	if version != "" {
-		header[mcp.HeaderProtocolVersion] = []string{version}
+	header := http.Header{mcp.HeaderSessionID: {up.id}, "User-Agent": {"leasehold"}}
+	if up.version != "" {
+		header[mcp.HeaderProtocolVersion] = []string{up.version}
 	}
-	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{URL: u.URL, Method: http.MethodDelete, Header: header, Gate: gate})
+	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{URL: u.URL, Method: http.MethodDelete, Header: header, Address: up.address, Gate: gate})
 	if err != nil {
 		t.cfg.Logger.Warn("upstream session not ended", "upstream", u.Name, "error", err)
 		return

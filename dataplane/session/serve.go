@@ -44,7 +44,7 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 	if s.upstreamID != "" {
 		r.Header[mcp.HeaderSessionID] = []string{s.upstreamID}
 	}
-	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{URL: s.upstream.URL, Method: r.Method, Header: r.Header, Body: r.Body, Gate: s})
+	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{URL: s.upstream.URL, Method: r.Method, Header: r.Header, Body: r.Body, Address: s.address, Gate: s})
 	if err != nil {
 		return s.answerFailure(ctx, w, r, err)
 	}
@@ -92,6 +92,9 @@ func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *R
 		return moves
 	case cause != nil && moves == nil:
 		// The client is gone; nobody reads an answer.
+	case errors.Is(err, ErrReplicaGone):
+		s.table.cfg.Logger.Warn("upstream replica gone", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+		s.lostUpstream(w, r)
 	case errors.Is(err, ErrNotSent):
 		s.table.cfg.Logger.Warn("upstream not reached", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(),

@@ -52,6 +52,7 @@ type Session struct {
 	principal   [32]byte
 	upstream    *config.Upstream
 	upstreamID  string // the upstream's session id; empty if it gave none
+	address     string // of the replica that has the upstream session; empty if it gave no id
 	version     string // negotiated protocol version
 	expires     time.Time
 

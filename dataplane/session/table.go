@@ -360,7 +360,7 @@ func (t *Table) complete(ctx context.Context, s *Session) bool {
 			t.completeLater(s) // the upstream session may be somebody else's by now
 			return false
 		}
-		t.endUpstream(ctx, s.upstream, s.upstreamID, s.version, s)
+		t.endUpstream(ctx, s.upstream, upstreamSession{s.upstreamID, s.version, s.address}, s)
 		s.told = true
 	}
 	return t.bury(ctx, s)

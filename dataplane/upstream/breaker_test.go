@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -75,6 +76,9 @@ func newBubbleClient(t *testing.T) (*Client, *network) {
 	n := &network{err: errNoRoute, answer: "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"}
 	c := newTestClient(t)
 	c.connect = n.connect
+	c.replicas.lookup = func(context.Context, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+	}
 	return c, n
 }
 
@@ -104,7 +108,7 @@ func TestRequestsFailAtOnceAfterFiveFailedConnections(t *testing.T) {
 		began := time.Now()
 		for range 20 {
 			err := try(t.Context(), c, "a:1")
-			if !errors.Is(err, session.ErrNotSent) || !strings.Contains(err.Error(), "http://a:1 failed 5 times in a row (no route to host); next try in ") {
+			if !errors.Is(err, session.ErrNotSent) || !strings.Contains(err.Error(), "http://a:1 at 192.0.2.1:1 failed 5 times in a row (no route to host); next try in ") {
 				t.Fatalf("got %v, want ErrNotSent with how often it failed and when the next try is", err)
 			}
 		}
@@ -234,7 +238,7 @@ func TestFailuresOfABoundedNumberOfUpstreamsAreRemembered(t *testing.T) {
 			try(t.Context(), c, fmt.Sprintf("h%d:1", i))
 			time.Sleep(time.Millisecond)
 		}
-		if n := len(c.breaker.circuits); n != maxCircuits || c.breaker.circuits["http://h0:1"] != nil {
+		if n := len(c.breaker.circuits); n != maxCircuits || c.breaker.circuits["http://h0:1 at 192.0.2.1:1"] != nil {
 			t.Errorf("circuits: got %d, want %d without the oldest", n, maxCircuits)
 		}
 	})

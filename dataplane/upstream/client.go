@@ -45,22 +45,36 @@ type Client struct {
 	now     func() time.Time
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
 	breaker *breaker
+	// replicas finds the addresses of upstreams.
+	replicas *replicas
 
 	mu   sync.Mutex         // guards idle
-	idle map[string][]*conn // by scheme and host, the last used one last
+	idle map[string][]*conn // by place, the last used one last
 }
 
-// NewClient returns a client without connections.
-func NewClient() *Client {
+// place is one address of an upstream.
+type place struct {
+	target  *url.URL
+	address string // host:port
+	timeout time.Duration
+}
+
+// key names the place. Connections of one upstream to an address are not another
+// one's, whose certificates may differ.
+func (p place) key() string { return p.target.Scheme + "://" + p.target.Host + " at " + p.address }
+
+// NewClient returns a client without connections. lookup finds the addresses of
+// upstreams; nil asks the system.
+func NewClient(lookup Lookup) *Client {
 	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}
-	return &Client{now: time.Now, connect: dialer.DialContext, breaker: newBreaker(time.Now), idle: make(map[string][]*conn)}
+	return &Client{now: time.Now, connect: dialer.DialContext, breaker: newBreaker(time.Now), replicas: newReplicas(time.Now, lookup), idle: make(map[string][]*conn)}
 }
 
 // Do sends one request and returns the answer, whose body the caller closes. It
 // never follows a redirect and never sends a request twice. The end of ctx
 // closes the connection. The error is session.ErrNotSent, or the outcome is unknown.
 func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
-	cn, err := c.take(ctx, d.URL)
+	cn, err := c.reach(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
 	}
@@ -88,14 +102,41 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 	return response, nil
 }
 
-// take returns a connection to target: the one that was used last, since it is
+// reach returns a connection to the address that d names, or to any of its
+// upstream's that can be connected to.
+func (c *Client) reach(ctx context.Context, d *session.Dispatch) (*conn, error) {
+	if d.Address != "" {
+		cn, err := c.take(ctx, place{d.URL, d.Address, connectTimeout})
+		if err != nil && c.replicas.gone(ctx, d.URL, d.Address) {
+			return nil, fmt.Errorf("%w: %w", session.ErrReplicaGone, err)
+		}
+		return cn, err
+	}
+	addresses, err := c.replicas.of(ctx, d.URL)
+	if err != nil {
+		return nil, err
+	}
+	for i, address := range addresses {
+		timeout := connectTimeout
+		if i < len(addresses)-1 {
+			timeout = connectTimeout / 3
+		}
+		var cn *conn
+		if cn, err = c.take(ctx, place{d.URL, address, timeout}); err == nil || ctx.Err() != nil {
+			return cn, err
+		}
+	}
+	return nil, err
+}
+
+// take returns a connection to a place: the one that was used last, since it is
 // the least likely to be closed, or a new one.
-func (c *Client) take(ctx context.Context, target *url.URL) (*conn, error) {
-	key := target.Scheme + "://" + target.Host
+func (c *Client) take(ctx context.Context, p place) (*conn, error) {
+	key := p.key()
 	for {
 		cn := c.pop(key)
 		if cn == nil {
-			return c.open(ctx, target, key)
+			return c.open(ctx, p, key)
 		}
 		if time.Since(cn.since) < idleTimeout && cn.alive() {
 			return cn, nil
@@ -170,17 +211,17 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 // open makes a connection, unless too many in a row have failed.
-func (c *Client) open(ctx context.Context, target *url.URL, key string) (*conn, error) {
+func (c *Client) open(ctx context.Context, p place, key string) (*conn, error) {
 	try, err := c.breaker.enter(key)
 	if err != nil {
 		return nil, err
 	}
 	began := c.now()
-	cn, err := c.dial(ctx, target, key)
+	cn, err := c.dial(ctx, p, key)
 	switch {
 	case err == nil:
 		c.breaker.succeeded(key)
-	case ctx.Err() != nil && c.now().Sub(began) < connectTimeout:
+	case ctx.Err() != nil && c.now().Sub(began) < p.timeout:
 		c.breaker.gaveUp(key, try)
 	default:
 		c.breaker.failed(key, try, err)
@@ -188,18 +229,14 @@ func (c *Client) open(ctx context.Context, target *url.URL, key string) (*conn, 
 	return cn, err
 }
 
-func (c *Client) dial(ctx context.Context, target *url.URL, key string) (*conn, error) {
-	port := target.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[target.Scheme]
-	}
-	raw, err := c.connect(ctx, "tcp", net.JoinHostPort(target.Hostname(), port))
+func (c *Client) dial(ctx context.Context, p place, key string) (*conn, error) {
+	raw, err := c.connectTo(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	cn := &conn{net: raw, raw: raw, key: key, limit: unlimited}
-	if target.Scheme == "https" {
-		secure := tls.Client(raw, &tls.Config{ServerName: target.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	if p.target.Scheme == "https" {
+		secure := tls.Client(raw, &tls.Config{ServerName: p.target.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 		ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
 		defer cancel()
 		if err := secure.HandshakeContext(ctx); err != nil {
@@ -210,4 +247,10 @@ func (c *Client) dial(ctx context.Context, target *url.URL, key string) (*conn, 
 	}
 	cn.reader = bufio.NewReaderSize(source{cn}, readBuffer)
 	return cn, nil
+}
+
+func (c *Client) connectTo(ctx context.Context, p place) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	return c.connect(ctx, "tcp", p.address)
 }

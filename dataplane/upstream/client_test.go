@@ -46,7 +46,7 @@ func startServer(t *testing.T, handler http.HandlerFunc) *server {
 }
 
 func newTestClient(t *testing.T) *Client {
-	c := NewClient()
+	c := NewClient(nil)
 	t.Cleanup(func() { c.CloseIdle(0) })
 	return c
 }
@@ -124,7 +124,7 @@ func TestConnectionThatTheUpstreamClosedIsNotWrittenTo(t *testing.T) {
 	for i := range 20 {
 		post(t, c, s.url, "x")
 		s.CloseClientConnections() // the upstream's idle timeout, or its restart
-		for c.idle[s.url.Scheme+"://"+s.url.Host][0].alive() {
+		for c.idle[place{s.url, s.url.Host, 0}.key()][0].alive() {
 			<-time.After(time.Millisecond) // until the close has arrived
 		}
 		if got := requests.Load(); got != int32(i+1) {
