@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,5 +65,6 @@ type Config struct {
 	// Registered is told the worker's id each time it registers. May be nil.
 	Registered func(worker string)
 
-	lookup upstream.Lookup // of upstreams' addresses; nil asks the system
+	lookup    upstream.Lookup // of upstreams' addresses; nil asks the system
+	keepAlive time.Duration   // silence of a stream to a client; 0 means the default
 }

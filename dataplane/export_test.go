@@ -2,12 +2,16 @@ package dataplane
 
 import (
 	"context"
+	"time"
 
 	"github.com/leasehold/leasehold/dataplane/upstream"
 )
 
 // SetLookup makes lookup find the addresses of upstreams.
 func (cfg *Config) SetLookup(lookup upstream.Lookup) { cfg.lookup = lookup }
+
+// SetKeepAlive bounds the silence of streams to clients.
+func (cfg *Config) SetKeepAlive(d time.Duration) { cfg.keepAlive = d }
 
 // RunWithTurn is Run, but a probe of the worker's loop is answered by turn, which
 // is given the loop's own answer.

@@ -96,7 +96,7 @@ func assemble(cfg Config) (*worker, error) {
 	}
 	w.table, err = session.NewTable(session.Config{
 		Worker: w.id, Max: cfg.MaxSessions, Upstream: w.upstreams, Records: w.control, Authority: w.control.Authority(),
-		World: w.world.Load, Logger: cfg.Logger.Named("session"), Metrics: cfg.Metrics,
+		World: w.world.Load, Logger: cfg.Logger.Named("session"), Metrics: cfg.Metrics, KeepAlive: cfg.keepAlive,
 	})
 	if err != nil {
 		return nil, err

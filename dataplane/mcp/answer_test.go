@@ -90,3 +90,20 @@ func TestUnsupportedVersionNamesTheStatefulOnes(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
+
+func TestAnAnswerThatTheSessionIsLostIsTold(t *testing.T) {
+	for body, want := range map[string]bool{
+		`{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}`:        true,
+		`{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: Server not initialized"}}`:    true,
+		`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no such session in the arguments"}}`:          false,
+		`{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"Bad Request: Unsupported protocol version"}}`: false,
+		`{"jsonrpc":"2.0","id":1,"error":{"code":-32000}}`:                                                       false,
+		`{"jsonrpc":"2.0","id":1,"result":{"error":{"code":-32000,"message":"session"}}}`:                        false,
+		`no session`: false,
+		``:           false,
+	} {
+		if got := IsSessionLost([]byte(body)); got != want {
+			t.Errorf("%s: got %v, want %v", body, got, want)
+		}
+	}
+}

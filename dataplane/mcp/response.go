@@ -1,5 +1,7 @@
 package mcp
 
+import "bytes"
+
 // IsResponse reports whether data, a message that an upstream sent, is an answer
 // rather than a request or a notification. It reads no further than the member
 // that tells, and says false of what is not JSON. A batch is an answer if its
@@ -49,4 +51,19 @@ func UnsupportedVersion(id []byte, requested string) *Error {
 	data = append(data, `],"requested":`...)
 	data = append(AppendQuoted(data, requested), '}')
 	return &Error{Code: CodeUnsupportedVersion, Message: "Unsupported protocol version", ID: id, Data: data}
+}
+
+// IsSessionLost reports whether the body of an HTTP 400 says that the server does
+// not know the session. The protocol has 404 for that, but several servers
+// answer 400 with the code -32000 and a text that names the session or its
+// initialization.
+func IsSessionLost(body []byte) bool {
+	failure, ok := Lookup(body, "error")
+	if !ok {
+		return false
+	}
+	code, _ := Lookup(failure, "code")
+	message, _ := Lookup(failure, "message")
+	text := bytes.ToLower(message)
+	return string(code) == "-32000" && (bytes.Contains(text, []byte("session")) || bytes.Contains(text, []byte("not initialized")))
 }

@@ -76,6 +76,7 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 		}
 		s.upstreamID, s.address = string(id), part.GetAddress()
 	}
+	s.proven.Store(true) // by its earlier owner, as far as anybody knows
 	definition := world.Gateways[gateway]
 	if seen := part.GetGatewayRevision(); seen > world.Revision {
 		return nil, 0, fmt.Errorf("the session was opened under revision %d, this worker knows %d", seen, world.Revision)

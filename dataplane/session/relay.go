@@ -56,6 +56,9 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 		// Without it the upstream session is of no use to anybody.
 		defer s.table.queue(s)
 	}
+	if r.Method == http.MethodPost && answer.StatusCode == http.StatusOK {
+		s.proven.Store(true)
+	}
 	copyRelayed(w.Header(), answer.Header)
 	if isEventStream(answer.Header) {
 		s.relayEvents(ctx, w, r, answer)
@@ -130,6 +133,9 @@ func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Reque
 	body, err := readAll((*buffer)[:0], answer.Body, length)
 	*buffer = body
 	switch {
+	case err == nil && answer.StatusCode == http.StatusBadRequest && s.upstreamID != "" && s.proven.Load() && mcp.IsSessionLost(body):
+		s.lostUpstream(w, r)
+		return nil
 	case errors.Is(err, errTooLarge):
 		s.upstreamError(w, r, s.tooLarge("more than "+strconv.Itoa(MaxResponse)))
 		return nil
@@ -214,13 +220,15 @@ func ignoreEOF(err error) error {
 
 var eventReaders = sync.Pool{New: func() any { return mcp.NewEventReader(nil, MaxEvent) }}
 
-// relayEvents passes events on one by one, each as soon as it is whole.
+// relayEvents passes events on one by one, each as soon as it is whole, and a
+// comment when the upstream is silent for long.
 func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
 	w.Header()["X-Accel-Buffering"] = []string{"no"}
 	w.WriteHeader(answer.StatusCode)
-	flusher, _ := w.(http.Flusher)
+	out := startStream(w, s.table.cfg.KeepAlive)
+	defer out.stop()
 	if !hasMore(answer.Body) {
-		flusher.Flush() // the client learns at once that its request has begun
+		out.flush() // the client learns at once that its request has begun
 	}
 	events := eventReaders.Get().(*mcp.EventReader)
 	events.Reset(answer.Body)
@@ -236,8 +244,7 @@ func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Req
 		}
 		if err != nil {
 			if tail := s.streamTail(ctx, r, progress, err); tail != nil {
-				w.Write(tail)
-				flusher.Flush()
+				out.write(tail, true)
 			}
 			return
 		}
@@ -245,11 +252,8 @@ func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Req
 			continue // the upstream broke off within an event; the error follows
 		}
 		progress.note(event)
-		if _, err := w.Write(event.Raw); err != nil {
+		if out.write(event.Raw, !events.Buffered()) != nil {
 			return
-		}
-		if !events.Buffered() {
-			flusher.Flush()
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -55,6 +56,7 @@ type Session struct {
 	address     string // of the replica that has the upstream session; empty if it gave no id
 	version     string // negotiated protocol version
 	expires     time.Time
+	proven      atomic.Bool // the upstream has answered a request of the session
 
 	mu        sync.Mutex // guards what follows
 	reason    leaseholdv1.EndReason

@@ -7,6 +7,7 @@
 package session
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
@@ -40,7 +41,7 @@ const (
 	lastWords = 500 * time.Millisecond
 )
 
-// Config is what a table needs; all fields but Metrics are required.
+// Config is what a table needs; all fields but Metrics and KeepAlive are required.
 type Config struct {
 	Worker    string
 	Max       int // bound on sessions
@@ -50,6 +51,9 @@ type Config struct {
 	World     func() *config.Snapshot
 	Logger    hclog.Logger
 	Metrics   prometheus.Registerer
+	// KeepAlive is how long a stream to a client is silent at most; 0 means
+	// DefaultKeepAlive.
+	KeepAlive time.Duration
 }
 
 // Table is the sessions of one worker. Safe for concurrent use.
@@ -70,6 +74,7 @@ type Table struct {
 
 // NewTable returns an empty table; its Run ends sessions whose time has come.
 func NewTable(cfg Config) (*Table, error) {
+	cfg.KeepAlive = cmp.Or(cfg.KeepAlive, DefaultKeepAlive)
 	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session),
 		ending: make(map[string][]*Session), busy: make(map[string]int), wake: make(chan struct{}, 1)}
 	return t, t.metrics.register(t, cfg.Metrics)
