@@ -189,7 +189,10 @@ func (p *plane) Publish(snap *store.Snapshot) {
 }
 
 // Lost implements etcd.Follower.
-func (p *plane) Lost(err error) { p.setReady(err) }
+func (p *plane) Lost(err error) {
+	p.hub.Lost()
+	p.setReady(err)
+}
 
 func (p *plane) setReady(err error) {
 	ready := err == nil

@@ -67,4 +67,5 @@ type Config struct {
 
 	lookup    upstream.Lookup // of upstreams' addresses; nil asks the system
 	keepAlive time.Duration   // silence of a stream to a client; 0 means the default
+	stall     time.Duration   // of a client that does not read; 0 means the default
 }

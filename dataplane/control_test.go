@@ -196,6 +196,7 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 	changed := make(chan struct{}, 1)
 	changed <- struct{}{}
 	p.mu.Lock()
+	p.calls["Watch"]++
 	p.watchers[changed] = true
 	p.mu.Unlock()
 	for {

@@ -13,6 +13,9 @@ func (cfg *Config) SetLookup(lookup upstream.Lookup) { cfg.lookup = lookup }
 // SetKeepAlive bounds the silence of streams to clients.
 func (cfg *Config) SetKeepAlive(d time.Duration) { cfg.keepAlive = d }
 
+// SetStall bounds how long clients may take nothing of an answer.
+func (cfg *Config) SetStall(d time.Duration) { cfg.stall = d }
+
 // RunWithTurn is Run, but a probe of the worker's loop is answered by turn, which
 // is given the loop's own answer.
 func RunWithTurn(ctx context.Context, cfg Config, turn func(ctx context.Context, loop func(context.Context) error) error) error {

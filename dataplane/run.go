@@ -112,7 +112,7 @@ func assemble(cfg Config) (*worker, error) {
 	w.peers.Proves(w.table)
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
-			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current,
+			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current, Stall: cfg.stall,
 			Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
 		}),
 		TLSConfig: cfg.TLS, ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: front.MaxHeaderBytes,
@@ -173,6 +173,8 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.watchdog.Run(running) })
 	group.Go(func() error { return w.watchFence(running) })
 	group.Go(func() error { return w.upstreams.Run(running) })
+	group.Go(func() error { return w.forwards.Run(running) })
+	group.Go(func() error { return w.router.Run(running) })
 	group.Go(func() error { return ignoreClosed(w.serveClients()) })
 	group.Go(func() error { return w.peers.Serve(w.cfg.PeerListener) })
 	select {

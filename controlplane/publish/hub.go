@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/proto"
@@ -14,6 +15,14 @@ import (
 
 // ErrStopped says that the control plane is stopping.
 var ErrStopped = errors.New("control plane replica is stopping")
+
+// ErrBehind says that the replica has been without etcd for so long that what it
+// knows is no longer worth telling; ask another one.
+var ErrBehind = errors.New("control plane replica has lost etcd")
+
+// behindAfter is how long after Lost the state is still told. A hiccup, such as
+// an election, is no reason to send all workers to other replicas.
+const behindAfter = 5 * time.Second
 
 // OpenRing unwraps the stored key ring.
 type OpenRing func(sealed []byte) (*leaseholdv1.KeyRing, error)
@@ -28,11 +37,13 @@ type Hub struct {
 	mu      sync.Mutex
 	now     *state        // guarded by mu; nil until the first Publish
 	changed chan struct{} // guarded by mu; closed and replaced by Publish
+	lost    *time.Timer   // guarded by mu; runs between Lost and Publish
+	behind  chan struct{} // guarded by mu; closed while the state is too old
 }
 
 // NewHub returns a Hub that knows no state yet.
 func NewHub(open OpenRing, log hclog.Logger) *Hub {
-	return &Hub{open: open, log: log, stopped: make(chan struct{}), changed: make(chan struct{})}
+	return &Hub{open: open, log: log, stopped: make(chan struct{}), changed: make(chan struct{}), behind: make(chan struct{})}
 }
 
 // Publish makes snap the newest state. Snapshots come in the order of their
@@ -45,6 +56,28 @@ func (h *Hub) Publish(snap *store.Snapshot) {
 	h.now = next
 	close(h.changed)
 	h.changed = make(chan struct{})
+	if h.lost != nil && !h.lost.Stop() {
+		h.behind = make(chan struct{})
+	}
+	h.lost = nil
+}
+
+// Lost says that etcd is not followed any more, until the next Publish. Streams
+// end with ErrBehind if that takes long.
+func (h *Hub) Lost() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lost == nil {
+		behind := h.behind
+		h.lost = time.AfterFunc(behindAfter, func() { close(behind) })
+	}
+}
+
+// tooOld returns a channel that is closed once the state is too old to be told.
+func (h *Hub) tooOld() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.behind
 }
 
 // newest returns the newest state, which is nil before the first, and a channel
@@ -86,10 +119,17 @@ func (h *Hub) Await(ctx context.Context, until func(*store.Snapshot) bool) error
 }
 
 // Stream sends the state, and then each difference to what was sent last, until
-// ctx ends, send fails, or the hub stops. It is the only caller of send.
+// ctx ends, send fails, the hub stops, or what it knows is too old. It is the only
+// caller of send.
 func (h *Hub) Stream(ctx context.Context, send func(*leaseholdv1.WatchResponse) error) error {
 	var sent *state
 	for {
+		behind := h.tooOld()
+		select {
+		case <-behind:
+			return ErrBehind
+		default:
+		}
 		now, changed := h.newest()
 		if now != nil && now != sent {
 			for _, part := range parts(sent, now) {
@@ -101,6 +141,8 @@ func (h *Hub) Stream(ctx context.Context, send func(*leaseholdv1.WatchResponse) 
 		}
 		select {
 		case <-changed:
+		case <-behind:
+			return ErrBehind
 		case <-h.stopped:
 			return ErrStopped
 		case <-ctx.Done():

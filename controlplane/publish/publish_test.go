@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -228,6 +229,46 @@ func TestStopEndsStreamsAndWaits(t *testing.T) {
 			t.Errorf("ended with %v, want ErrStopped", err)
 		}
 	}
+}
+
+func TestStreamsEndWhenTheirReplicaHasLostEtcdForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		h.Publish(snapshotAt(1))
+		stream := func() <-chan error {
+			done := make(chan error, 1)
+			go func() { done <- h.Stream(t.Context(), func(*leaseholdv1.WatchResponse) error { return nil }) }()
+			synctest.Wait()
+			return done
+		}
+		first := stream()
+		h.Lost()
+		time.Sleep(behindAfter - 1)
+		h.Publish(snapshotAt(2)) // a hiccup
+		time.Sleep(behindAfter)
+		h.Lost()
+		h.Lost()
+		time.Sleep(behindAfter - 1)
+		synctest.Wait()
+		select {
+		case err := <-first:
+			t.Fatalf("ended with %v before it was long", err)
+		default:
+		}
+		time.Sleep(1)
+		if err := <-first; !errors.Is(err, ErrBehind) {
+			t.Errorf("ended with %v, want ErrBehind", err)
+		}
+		if err := <-stream(); !errors.Is(err, ErrBehind) {
+			t.Errorf("a new one ended with %v, want ErrBehind", err)
+		}
+		h.Publish(snapshotAt(3))
+		last := stream()
+		h.Stop()
+		if err := <-last; !errors.Is(err, ErrStopped) {
+			t.Errorf("after etcd was back: ended with %v, want it to go on until the stop", err)
+		}
+	})
 }
 
 // recorded tells each acknowledgement that is written, and waits.

@@ -53,6 +53,7 @@ var outcomes = []outcome{
 	{errTooManyWatches, codes.ResourceExhausted, "TOO_MANY_WATCHES"},
 	{store.ErrUnavailable, codes.Unavailable, "STORE_UNAVAILABLE"},
 	{publish.ErrStopped, codes.Unavailable, "STOPPING"},
+	{publish.ErrBehind, codes.Unavailable, "BEHIND"},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
 	{context.Canceled, codes.Canceled, "CANCELED"},
 }

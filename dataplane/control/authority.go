@@ -31,6 +31,10 @@ func (a *Authority) extend(incarnation int64, sent, ttl time.Duration) {
 	a.deadline.Store(int64(sent + ttl - ttl/4))
 }
 
+// suspend takes the permission away until it is extended again: the lease is
+// known to be gone.
+func (a *Authority) suspend() { a.deadline.Store(0) }
+
 // revoke takes the permission away for good, before the lease is given back.
 func (a *Authority) revoke() {
 	a.deadline.Store(0)

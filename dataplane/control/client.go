@@ -76,6 +76,7 @@ type Client struct {
 	current    atomic.Uint32 // index of the replica that answered last
 	calls      *prometheus.CounterVec
 	lease      atomic.Int64
+	applied    atomic.Int64 // the newest revision that was applied
 }
 
 type replica struct {

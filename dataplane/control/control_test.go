@@ -165,6 +165,24 @@ func TestRenewalTurnsToTheNextReplicaWhenOneHangs(t *testing.T) {
 	}
 }
 
+func TestALeaseThatIsKnownToBeGoneFencesAtOnce(t *testing.T) {
+	s := &scripted{ttl: 30 * time.Second} // it would hold for long
+	s.renew = func(context.Context) error { return refused(codes.NotFound, "LEASE_LOST") }
+	reached, release := make(chan struct{}, 10), make(chan struct{})
+	s.readopt = func() error { reached <- struct{}{}; <-release; return nil }
+	c := newClient(t, func() {}, start(t, s))
+	run(t, c)
+	select {
+	case <-reached:
+	case <-time.After(15 * time.Second):
+		t.Fatal("no re-adoption within 15 s")
+	}
+	if c.Authority().Holds(7) || c.Authority().Incarnation() != 7 {
+		t.Errorf("while it re-adopts: holds %v, incarnation %d; want no authority and incarnation 7", c.Authority().Holds(7), c.Authority().Incarnation())
+	}
+	close(release)
+}
+
 func TestLostLeaseIsReadoptedAndCondemnedIncarnationDropped(t *testing.T) {
 	var readopted, registered atomic.Int32
 	s := &scripted{ttl: 2 * time.Second}

@@ -100,6 +100,7 @@ func (c *Client) keep(ctx context.Context, held lease) {
 		err := c.renew(ctx, &held)
 		if errors.Is(err, errLeaseLost) {
 			c.cfg.Logger.Warn("lease lost, re-adopting", "incarnation", held.incarnation)
+			c.authority.suspend()
 			err = c.readopt(ctx, &held)
 		}
 		if now := !errors.Is(err, errNotServing); now != serving {

@@ -50,10 +50,17 @@ func (c *Client) follow(ctx context.Context, r replica, incarnation int64) (prog
 		if state == nil {
 			continue
 		}
+		if applied := c.applied.Load(); state.Revision < applied {
+			// What is new to this worker does not exist for that replica: gateways
+			// and members would vanish, with the sessions of the one and the
+			// connections to the other.
+			return progressed, fmt.Errorf("the replica is behind: it knows revision %d, this worker %d", state.Revision, applied)
+		}
 		if err := c.cfg.Apply(state); err != nil {
 			c.cfg.Logger.Error("config not applied, serving on with the last good one", "revision", state.Revision, "error", err)
 			continue
 		}
+		c.applied.Store(state.Revision)
 		progressed = true
 		if err := stream.Send(&leaseholdv1.WatchRequest{Worker: c.cfg.Worker, Incarnation: incarnation, AppliedRevision: state.Revision}); err != nil {
 			return progressed, fmt.Errorf("acknowledge revision %d: %w", state.Revision, err)

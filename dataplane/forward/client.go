@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
@@ -30,6 +31,28 @@ func (c *Client) Close() {
 		p.close()
 	}
 	c.peers = nil
+}
+
+// Run ends streams that have waited too long for a request, until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	ticker := time.NewTicker(idleTime / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			c.sweep()
+		}
+	}
+}
+
+func (c *Client) sweep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.peers {
+		p.sweep(time.Now())
+	}
 }
 
 // Retain closes the connections to workers that are not at one of addresses.
@@ -128,14 +151,18 @@ func (p *peer) admitted(ctx context.Context, target route.Target, r *session.Req
 	if err == nil && l.held {
 		err = l.awaitReady()
 	}
-	if !stop() && err == nil && l.held {
+	intact := stop() // otherwise the stream is cancelled, or is about to be
+	if !intact && err == nil && l.held {
 		err = context.Cause(ctx)
 	}
 	switch {
 	case err == nil:
 		return l, nil
-	case errors.Is(err, route.ErrRefused):
+	case errors.Is(err, route.ErrRefused) && intact:
 		p.keep(l)
+		return nil, err
+	case errors.Is(err, route.ErrRefused):
+		l.cancel()
 		return nil, err
 	}
 	l.cancel()

@@ -193,11 +193,26 @@ func (p *peer) keep(l *lane) {
 		l.cancel()
 		return
 	}
-	for len(p.idle) > 0 && (len(p.idle) >= idleLanes || l.since.Sub(p.idle[0].since) > idleTime) {
+	p.sweepLocked(l.since)
+	if len(p.idle) >= idleLanes {
 		p.idle[0].cancel()
 		p.idle = p.idle[1:]
 	}
 	p.idle = append(p.idle, l)
+}
+
+// sweep ends streams that have waited too long.
+func (p *peer) sweep(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sweepLocked(now)
+}
+
+func (p *peer) sweepLocked(now time.Time) {
+	for len(p.idle) > 0 && now.Sub(p.idle[0].since) > idleTime {
+		p.idle[0].cancel()
+		p.idle = p.idle[1:]
+	}
 }
 
 func (p *peer) close() {

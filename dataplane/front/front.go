@@ -4,6 +4,7 @@
 package front
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ type Router interface {
 	Serve(ctx context.Context, w http.ResponseWriter, r *session.Request, hint sessionid.Hint)
 }
 
-// Config is what a front needs; all fields are required.
+// Config is what a front needs; all fields but Stall are required.
 type Config struct {
 	World  *config.Holder
 	Opener Opener
@@ -60,6 +61,8 @@ type Config struct {
 	// made with a key before every worker that holds a lease has it.
 	Current func() bool
 	Logger  hclog.Logger
+	// Stall is how long a client may take nothing of an answer; 0 means a minute.
+	Stall time.Duration
 }
 
 // Handler is the HTTP handler for clients. Safe for concurrent use.
@@ -68,7 +71,10 @@ type Handler struct {
 }
 
 // New returns a handler.
-func New(cfg Config) *Handler { return &Handler{cfg} }
+func New(cfg Config) *Handler {
+	cfg.Stall = cmp.Or(cfg.Stall, stall)
+	return &Handler{cfg}
+}
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -226,7 +232,9 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request, request *session
 		return
 	}
 	request.Digest = sessionid.DigestOf(id[0])
-	h.cfg.Router.Serve(r.Context(), w, request, hint)
+	answer := newPatient(w, h.cfg.Stall)
+	h.cfg.Router.Serve(r.Context(), answer, request, hint)
+	answer.done()
 }
 
 // checkVersion refuses what is not of a stateful protocol version. A client that

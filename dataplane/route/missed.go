@@ -54,8 +54,8 @@ func (m *missed) note(worker string) {
 		}
 	}
 	entry, ok := m.of[worker]
-	if !ok {
-		entry.since = now
+	if !ok || now.Sub(entry.last) > look+2*patience {
+		entry.since = now // nobody has tried meanwhile
 	}
 	entry.last = now
 	m.of[worker] = entry

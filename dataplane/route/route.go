@@ -74,6 +74,7 @@ type Router struct {
 	taking  singleflight.Group
 	waiting waiting
 	missed  missed
+	strays  strays
 }
 
 // New returns a router.
@@ -82,7 +83,8 @@ func New(cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, fmt.Errorf("owner cache: %w", err)
 	}
-	return &Router{cfg: cfg, owners: owners, waiting: waiting{of: make(map[sessionid.Digest]int)}, missed: missed{of: make(map[string]miss)}}, nil
+	return &Router{cfg: cfg, owners: owners, waiting: waiting{of: make(map[sessionid.Digest]int)}, missed: missed{of: make(map[string]miss)},
+		strays: strays{of: make(map[sessionid.Digest]string)}}, nil
 }
 
 // Serve answers a request for a session whose id names hint as its first owner.
@@ -130,7 +132,7 @@ func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, boo
 func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target) (done bool, err error) {
 	err = rt.cfg.Forwarder.Forward(ctx, w, target, r)
 	if errors.Is(err, ErrNotSent) {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && target.Epoch > 0 { // one that takes a session over may take its time
 			rt.missed.note(target.Worker)
 		}
 		return false, err

@@ -64,6 +64,13 @@ func TestOnlyAWorkerThatRenewsAndIsNotReachedForLongIsCutOff(t *testing.T) {
 	if !m.lasting("w", healthy, ttl) || !m.cutOff("w") {
 		t.Error("not cut off though it renews and has not been reached for 3 s")
 	}
+	m.note("w")
+	if now = now.Add(30 * time.Second); !m.any() {
+		t.Error("forgotten at once")
+	}
+	if m.note("w"); m.lasting("w", healthy, ttl) {
+		t.Error("cut off for two misses half a minute apart")
+	}
 	if now = now.Add(verdictTime); m.cutOff("w") {
 		t.Error("the verdict holds for longer than its time")
 	}

@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
@@ -15,10 +16,17 @@ var errOwnerAlive = errors.New("the session has a living owner")
 // many ask at the same time, it happens once; that one of them gives up does not
 // stop it for the others.
 func (rt *Router) take(ctx context.Context, gateway string, d sessionid.Digest) (*session.Session, error) {
+	return rt.takeAt(ctx, gateway, d, rt.pace)
+}
+
+// takeAt is take at the pace that pace sets.
+func (rt *Router) takeAt(ctx context.Context, gateway string, d sessionid.Digest, pace func(ctx context.Context, gateway string) error) (*session.Session, error) {
 	result := rt.taking.DoChan(string(d[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rt.cfg.TTL())
 		defer cancel()
-		return rt.takeOnce(ctx, gateway, d)
+		s, err := rt.takeOnce(ctx, gateway, d, pace)
+		rt.strays.note(d, gateway, err)
+		return s, err
 	})
 	select {
 	case <-ctx.Done():
@@ -31,7 +39,7 @@ func (rt *Router) take(ctx context.Context, gateway string, d sessionid.Digest) 
 	}
 }
 
-func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Digest) (*session.Session, error) {
+func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Digest, pace func(ctx context.Context, gateway string) error) (*session.Session, error) {
 	if s, ok := rt.cfg.Table.Find(d); ok {
 		return s, nil
 	}
@@ -52,7 +60,7 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		return nil, errOwnerAlive
 	}
 	if !mine {
-		if err := rt.pace(ctx, gateway); err != nil {
+		if err := pace(ctx, gateway); err != nil {
 			return nil, err
 		}
 	}
@@ -61,19 +69,31 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 	}
 	if mine {
 		// A reclaim of this worker's that was granted, and whose answer was lost.
-		return rt.cfg.Table.Adopt(gateway, d, record)
+		return rt.adopt(gateway, d, record)
 	}
 	reclaimed, err := rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
 	if err != nil {
 		rt.cfg.Table.Release()
+		if errors.Is(err, session.ErrUnavailable) {
+			err = fmt.Errorf("%w: %w", errStray, err)
+		}
 		return nil, err
 	}
-	s, err := rt.cfg.Table.Adopt(gateway, d, reclaimed.GetRecord())
+	s, err := rt.adopt(gateway, d, reclaimed.GetRecord())
 	if err != nil {
 		return nil, err
 	}
 	rt.cfg.Logger.Info("session reclaimed", "gateway", gateway, "session", d, "epoch", s.Epoch(), "from", resolved.GetRecord().GetWorker())
 	return s, nil
+}
+
+// adopt continues a session that is recorded as this worker's.
+func (rt *Router) adopt(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord) (*session.Session, error) {
+	s, err := rt.cfg.Table.Adopt(gateway, d, record)
+	if err != nil && !errors.Is(err, session.ErrOver) {
+		err = fmt.Errorf("%w: %w", errStray, err)
+	}
+	return s, err
 }
 
 // pace waits until another orphan may come back to the gateway's upstream, so that
@@ -92,7 +112,7 @@ func (rt *Router) EndOrphan(ctx context.Context, gateway string, d sessionid.Dig
 	if winner, ok := rt.cfg.World.Load().Winner(d); !ok || winner.Worker != rt.cfg.Worker {
 		return nil
 	}
-	_, err := rt.take(ctx, gateway, d)
+	_, err := rt.takeAt(ctx, gateway, d, func(context.Context, string) error { return nil })
 	if errors.Is(err, errOwnerAlive) || errors.Is(err, session.ErrOver) {
 		return nil
 	}

@@ -326,7 +326,7 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 // abandon ends the upstream session that will not be used. Nobody else can have
 // it: its client never learned of the session.
 func (o *opening) abandon(ctx context.Context) {
-	o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, upstreamSession{o.upstreamID, o.version, o.address}, nil)
+	_ = o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, upstreamSession{o.upstreamID, o.version, o.address}, nil)
 }
 
 // upstreamSession is what names a session at its upstream.
@@ -334,10 +334,11 @@ type upstreamSession struct{ id, version, address string }
 
 // endUpstream ends an upstream session with DELETE, if there is one. It is
 // bounded, and what it cannot end the upstream's own idle timeout has to. gate
-// may be nil: nobody else can have the session then.
-func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up upstreamSession, gate Gate) {
+// may be nil: nobody else can have the session then. The error, which is logged,
+// says why nothing was heard of the upstream.
+func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up upstreamSession, gate Gate) error {
 	if up.id == "" {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
@@ -348,11 +349,12 @@ func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up upstream
 	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{URL: u.URL, Method: http.MethodDelete, Header: header, Address: up.address, Gate: gate})
 	if err != nil {
 		t.cfg.Logger.Warn("upstream session not ended", "upstream", u.Name, "error", err)
-		return
+		return err
 	}
 	defer answer.Body.Close()
 	io.Copy(io.Discard, io.LimitReader(answer.Body, wholeAnswer)) // so that the connection can be used again
 	if answer.StatusCode >= 300 && answer.StatusCode != http.StatusNotFound && answer.StatusCode != http.StatusMethodNotAllowed {
 		t.cfg.Logger.Warn("upstream refused to end its session", "upstream", u.Name, "status", answer.StatusCode)
 	}
+	return nil
 }

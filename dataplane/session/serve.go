@@ -28,6 +28,12 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 	case admitted:
 	case refusedLost:
 		return ErrLost
+	case refusedEnded:
+		if err := s.Pass(); err != nil {
+			return err // whoever owns it by now knows whether it has ended
+		}
+		s.refuse(w, r, verdict)
+		return nil
 	default:
 		s.refuse(w, r, verdict)
 		return nil
@@ -112,7 +118,8 @@ func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *R
 // worker may not own the session any more and the request is repeatable, it
 // returns why, and writes nothing.
 func (s *Session) unknown(w http.ResponseWriter, r *Request, err error) error {
-	if moves := moving(context.Background(), err); moves != nil && r.Repeatable(s.upstream) {
+	if moves := moving(context.Background(), err); moves != nil && s.repeatable(r) {
+		clear(w.Header())
 		return moves
 	}
 	s.table.cfg.Logger.Warn("outcome unknown", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
@@ -120,6 +127,15 @@ func (s *Session) unknown(w http.ResponseWriter, r *Request, err error) error {
 	clear(w.Header())
 	r.OutcomeUnknown(w, s.upstream.Name, s.epoch, s.whyUnknown(err))
 	return nil
+}
+
+// repeatable asks the gateway as it is now: which tools are safe to call twice
+// may have changed since the session was opened.
+func (s *Session) repeatable(r *Request) bool {
+	if gateway := s.table.cfg.World().Gateways[s.gateway]; gateway != nil {
+		return r.Repeatable(gateway.Upstream)
+	}
+	return r.Repeatable(nil)
 }
 
 func (s *Session) whyUnknown(err error) string {

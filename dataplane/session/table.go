@@ -28,6 +28,8 @@ import (
 const (
 	// callGrace is how long calls in flight may go on once their session ends.
 	callGrace = 5 * time.Second
+	// cutTime is how long a call that is cut may take to notice.
+	cutTime = time.Second
 	// deleteTimeout bounds the DELETE that ends an upstream session.
 	deleteTimeout = 5 * time.Second
 	// enders is how many sessions end at the same time at most.
@@ -265,8 +267,7 @@ func (t *Table) Run(ctx context.Context) error {
 		next := t.expire()
 		for s := t.takeEnding(); s != nil; s = t.takeEnding() {
 			if !group.TryGo(func() error { defer t.doneEnding(s); t.complete(work, s); return nil }) {
-				t.queue(s) // until one of those under way is done
-				t.doneEnding(s)
+				t.putBack(s) // until one of those under way is done, which wakes this loop
 				break
 			}
 		}
@@ -304,10 +305,22 @@ func (t *Table) takeEnding() *Session {
 func (t *Table) doneEnding(s *Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.freeLocked(s)
+	t.poke()
+}
+
+// putBack takes back what takeEnding returned.
+func (t *Table) putBack(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.freeLocked(s)
+	t.queueLocked(s)
+}
+
+func (t *Table) freeLocked(s *Session) {
 	if t.busy[s.gateway]--; t.busy[s.gateway] == 0 {
 		delete(t.busy, s.gateway)
 	}
-	t.poke()
 }
 
 func (t *Table) queueLocked(s *Session) { t.ending[s.gateway] = append(t.ending[s.gateway], s) }
@@ -327,6 +340,9 @@ func (t *Table) expire() time.Duration {
 			continue
 		}
 		due, reason := s.dueAt(now)
+		if reason != 0 && !t.cfg.Authority.Holds(s.incarnation) {
+			due, reason = now.Add(retryEnd), 0 // it may live elsewhere, and be in use
+		}
 		if reason == 0 {
 			s.due = due
 			heap.Fix(&t.order, 0)
@@ -354,8 +370,13 @@ func (t *Table) complete(ctx context.Context, s *Session) bool {
 	quiet := s.quiet
 	s.mu.Unlock()
 	if quiet != nil {
+		// Calls are cut when their grace is over, but one whose client does not
+		// read may still hang in writing to it.
+		patience := time.NewTimer(callGrace + cutTime)
+		defer patience.Stop()
 		select {
-		case <-quiet: // at the latest when the grace is over and the calls are cut
+		case <-quiet:
+		case <-patience.C:
 		case <-ctx.Done():
 			return false // the worker stops; the session goes on elsewhere
 		}
@@ -365,7 +386,10 @@ func (t *Table) complete(ctx context.Context, s *Session) bool {
 			t.completeLater(s) // the upstream session may be somebody else's by now
 			return false
 		}
-		t.endUpstream(ctx, s.upstream, upstreamSession{s.upstreamID, s.version, s.address}, s)
+		if err := t.endUpstream(ctx, s.upstream, upstreamSession{s.upstreamID, s.version, s.address}, s); moving(ctx, err) != nil {
+			t.completeLater(s)
+			return false
+		}
 		s.told = true
 	}
 	return t.bury(ctx, s)
