@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,12 +41,12 @@ func TestAReplicaThatIsBehindTakesNothingAway(t *testing.T) {
 	}
 }
 
-// deafStream opens a stream that the client never reads, of which the upstream
-// writes without end.
+// deafStream opens a stream that the client never reads, on which the upstream
+// writes until nothing of it fits anywhere any more.
 func deafStream(t *testing.T, u *upstreamServer, w *worker, c *client) (cut <-chan struct{}) {
 	t.Helper()
 	gone := make(chan struct{})
-	writing := make(chan struct{})
+	var written atomic.Int32
 	u.setHook(func(w http.ResponseWriter, r *http.Request, _ string) bool {
 		if r.Method != http.MethodGet {
 			return false
@@ -53,13 +54,11 @@ func deafStream(t *testing.T, u *upstreamServer, w *worker, c *client) (cut <-ch
 		defer close(gone)
 		w.Header().Set("Content-Type", "text/event-stream")
 		event := "data: " + strings.Repeat("x", 64<<10) + "\n\n"
-		for i := 0; ; i++ {
+		for {
 			if _, err := fmt.Fprint(w, event); err != nil {
 				return true
 			}
-			if i == 0 {
-				close(writing)
-			}
+			written.Add(1)
 		}
 	})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -68,7 +67,19 @@ func deafStream(t *testing.T, u *upstreamServer, w *worker, c *client) (cut <-ch
 	}
 	t.Cleanup(func() { conn.Close() })
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nMcp-Session-Id: %s\r\n\r\n", c.path, c.session)
-	await(t, writing)
+	var before int32
+	var since time.Time
+	eventually(t, "the stream is full", func() bool {
+		if now := written.Load(); now == 0 || now != before {
+			before, since = now, time.Now()
+		}
+		select {
+		case <-gone:
+			return true
+		default:
+			return time.Since(since) > 300*time.Millisecond
+		}
+	})
 	return gone
 }
 
@@ -78,9 +89,8 @@ func TestAClientThatDoesNotReadHoldsUpNoEnd(t *testing.T) {
 	w := startWorker(t, p)
 	c := newClient(t, "g")
 	c.initialize(w)
-	cut := deafStream(t, u, w, c)
+	deafStream(t, u, w, c)
 	p.deleteGateway("g")
-	await(t, cut)
 	eventually(t, "the session ends upstream and in the records", func() bool { return u.live() == 0 && len(p.tombstones()) == 1 })
 }
 
@@ -112,8 +122,9 @@ func TestAFencedWorkerDeniesNoSessionThatMayLiveElsewhere(t *testing.T) {
 	unused.initialize(w)
 	p.change(func() { p.away = true })
 	eventually(t, "the worker is fenced", func() bool {
-		status, _ := unused.call(w)
-		return status == http.StatusServiceUnavailable
+		first, _ := unused.call(w)
+		second, _ := used.call(w)
+		return first == http.StatusServiceUnavailable && second == http.StatusServiceUnavailable
 	})
 	<-time.After(2 * idle) // nobody uses the session here for longer than its idle time
 	for _, c := range []*client{used, unused} {
@@ -121,6 +132,14 @@ func TestAFencedWorkerDeniesNoSessionThatMayLiveElsewhere(t *testing.T) {
 			t.Errorf("got %d %s, want 503", status, body)
 		}
 	}
+	p.change(func() { p.away = false })
+	eventually(t, "the session that is asked for goes on", func() bool {
+		status, body := used.call(w)
+		if status != http.StatusOK && status != http.StatusServiceUnavailable {
+			t.Fatalf("once nobody took it: got %d %s, want 200 in the end", status, body)
+		}
+		return status == http.StatusOK
+	})
 }
 
 func TestASessionWhoseReclaimWasGrantedUnheardIsTakenUpAndEnds(t *testing.T) {
