@@ -2,6 +2,7 @@ package dataplane_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -237,4 +238,65 @@ func TestAPinnedSessionEndsWithItsOwnerAndSaysWhy(t *testing.T) {
 	eventually(t, "the end is recorded", func() bool {
 		return slices.Equal(p.tombstones(), []leaseholdv1.EndReason{leaseholdv1.EndReason_END_REASON_OWNER_LOST})
 	})
+}
+
+func TestAForwardedStreamThatBreaksOffSaysThatItsOutcomeIsUnknown(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	var line *wire
+	owner := startWorkerWith(t, p, func(cfg *dataplane.Config) {
+		line = startWire(t, cfg.PeerListener.Addr().String())
+		cfg.PeerAdvertise = line.address()
+	})
+	other := startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	const progress = `{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1,"result":2}}`
+	for name, tc := range map[string]struct {
+		events  []string
+		unknown bool
+	}{
+		"nothing yet":         {nil, true},
+		"progress":            {[]string{"data: " + progress + "\n\n"}, true},
+		"the answer":          {[]string{"data: " + progress + "\n\n", `data: {"jsonrpc":"2.0","id":1,"result":{}}` + "\n\n"}, false},
+		"events to ask for":   {[]string{"id: 7\ndata: " + progress + "\n\n"}, false},
+		"an event in one CR":  {[]string{"data: " + progress + "\r\r"}, true},
+		"the beginning of it": {[]string{"data: " + progress + "\n\n", "data: {"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent, release := make(chan struct{}), make(chan struct{})
+			u.setHook(func(w http.ResponseWriter, _ *http.Request, method string) bool {
+				if method != "tools/call" {
+					return false
+				}
+				w.Header().Set("Content-Type", "text/event-stream")
+				w.WriteHeader(http.StatusOK)
+				for _, event := range tc.events {
+					fmt.Fprint(w, event)
+				}
+				w.(http.Flusher).Flush()
+				close(sent)
+				<-release
+				return true
+			})
+			defer close(release)
+			r, _ := http.NewRequest(http.MethodPost, other.url+c.path, strings.NewReader(forwardedCall))
+			r.Header = http.Header{"Accept": {"application/json, text/event-stream"}, "Content-Type": {"application/json"}, "Mcp-Session-Id": {c.session}}
+			resp, err := c.http.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			<-sent
+			got := make([]byte, len(strings.TrimSuffix(strings.Join(tc.events, ""), "data: {"))) // what is whole is passed on
+			if _, err := io.ReadFull(resp.Body, got); err != nil {
+				t.Fatal(err)
+			}
+			line.cut()
+			rest, _ := io.ReadAll(resp.Body)
+			if unknown := strings.Contains(string(rest), `"code":5040`) && strings.Contains(string(rest), `"id":1`); unknown != tc.unknown {
+				t.Errorf("after %q came %q; want an event with code 5040: %v", got, rest, tc.unknown)
+			}
+		})
+	}
 }

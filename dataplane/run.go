@@ -33,6 +33,8 @@ const (
 const (
 	// healthTick is how often the lease is looked at for readiness.
 	healthTick = 250 * time.Millisecond
+	// openLate is how long clients wait at most for a worker that starts.
+	openLate = 3 * time.Second
 )
 
 // Times of a client's connection. Answers have no bound in time.
@@ -170,12 +172,15 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
 	group.Go(func() error { return w.watchHealth(running) })
-	group.Go(func() error { return w.watchdog.Run(running) })
 	group.Go(func() error { return w.watchFence(running) })
 	group.Go(func() error { return w.upstreams.Run(running) })
 	group.Go(func() error { return w.forwards.Run(running) })
 	group.Go(func() error { return w.router.Run(running) })
-	group.Go(func() error { return ignoreClosed(w.serveClients()) })
+	group.Go(func() error {
+		w.awaitReady(running)
+		group.Go(func() error { return w.watchdog.Run(running) })
+		return ignoreClosed(w.serveClients())
+	})
 	group.Go(func() error { return w.peers.Serve(w.cfg.PeerListener) })
 	select {
 	case <-ctx.Done():
@@ -190,6 +195,25 @@ func (w *worker) run(ctx context.Context) error {
 	w.forwards.Close()
 	w.control.Close()
 	return err
+}
+
+// awaitReady returns when this worker can serve clients, but after a while in any
+// case: then it can tell them why it does not. Clients that come before wait in
+// the listener's queue instead of being refused for a moment's sake.
+func (w *worker) awaitReady(ctx context.Context) {
+	timer := time.NewTimer(openLate)
+	defer timer.Stop()
+	tick := time.NewTicker(healthTick / 5)
+	defer tick.Stop()
+	for w.world.Load().Ring == nil || !w.current() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func (w *worker) serveClients() error {

@@ -30,11 +30,7 @@ func startWire(tb testing.TB, target string) *wire {
 	tb.Cleanup(func() {
 		l.Close()
 		w.resume()
-		w.mu.Lock()
-		for _, c := range w.conns {
-			c.Close()
-		}
-		w.mu.Unlock()
+		w.cut()
 		w.group.Wait()
 	})
 	return w
@@ -97,4 +93,14 @@ func (w *wire) resume() {
 	default:
 		close(w.flows)
 	}
+}
+
+// cut closes every connection there is.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		c.Close()
+	}
+	w.conns = nil
 }

@@ -1,11 +1,13 @@
 package forward
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,8 +86,9 @@ func (c *Client) peer(address string) (*peer, error) {
 }
 
 // Forward sends the request to target and writes its answer to w. An error means
-// that nothing was written; it is route.ErrNotSent, ErrRefused or ErrOutcomeUnknown. A
-// break after the answer began panics with http.ErrAbortHandler.
+// that nothing was written; it is route.ErrNotSent, ErrRefused or ErrOutcomeUnknown;
+// or it is ErrBrokeOff. Any other break after the answer began panics with
+// http.ErrAbortHandler.
 //
 // The receiver holds the request until it is told to go, which it is only once it
 // has said that it is there: so a request that ends up at a worker that is dead,
@@ -237,9 +240,12 @@ var errWhole = errors.New("the answer is whole")
 func (l *lane) receive(w http.ResponseWriter) error {
 	flusher, _ := w.(http.Flusher)
 	began, flush := false, false
+	var events openStream
 	for {
 		message, err := l.stream.Recv()
 		switch {
+		case err != nil && events.canEnd():
+			return fmt.Errorf("%w: %w", route.ErrBrokeOff, err)
 		case err != nil && began:
 			panic(http.ErrAbortHandler)
 		case err != nil:
@@ -251,12 +257,14 @@ func (l *lane) receive(w http.ResponseWriter) error {
 			unpackHeader(w.Header(), head.GetHeader())
 			w.WriteHeader(int(head.GetStatus()))
 			began, flush = true, w.Header()["Content-Length"] == nil
+			events.open = isEventStream(w.Header())
 		}
 		if len(message.GetBody()) > 0 {
 			if _, err := w.Write(message.GetBody()); err != nil {
 				return nil
 			}
 		}
+		events.note(message)
 		if message.GetEnd() {
 			return errWhole
 		}
@@ -264,6 +272,30 @@ func (l *lane) receive(w http.ResponseWriter) error {
 			flusher.Flush()
 		}
 	}
+}
+
+// openStream is what has gone by of an answer that is a stream of events.
+type openStream struct {
+	open    bool
+	settled bool
+	within  bool // the last piece ended within an event
+}
+
+func (s *openStream) note(message *leaseholdv1.ForwardResponse) {
+	if !s.open {
+		return
+	}
+	s.settled = s.settled || message.GetSettled()
+	if body := message.GetBody(); len(body) > 0 {
+		s.within = !bytes.HasSuffix(body, []byte("\n\n")) && !bytes.HasSuffix(body, []byte("\r\n\r\n")) && !bytes.HasSuffix(body, []byte("\r\r"))
+	}
+}
+
+// canEnd reports whether an event can still be added, and is needed.
+func (s *openStream) canEnd() bool { return s.open && !s.settled && !s.within }
+
+func isEventStream(h http.Header) bool {
+	return strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
 }
 
 func packHeader(h http.Header) []string {

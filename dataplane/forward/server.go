@@ -257,6 +257,7 @@ type responseWriter struct {
 	status  int
 	started bool // the head went out
 	pending []byte
+	settled bool
 	err     error
 }
 
@@ -293,6 +294,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	return len(p), w.err
 }
 
+// Settled implements session.Settler.
+func (w *responseWriter) Settled() { w.settled = true }
+
 // Flush implements http.Flusher.
 func (w *responseWriter) Flush() { w.send(false) }
 
@@ -307,7 +311,7 @@ func (w *responseWriter) send(end bool) {
 	for w.err == nil && (!w.started || len(w.pending) > 0 || end) {
 		piece := w.pending[:min(len(w.pending), sendAt)]
 		w.pending = w.pending[len(piece):]
-		message := &leaseholdv1.ForwardResponse{Body: piece, End: end && len(w.pending) == 0}
+		message := &leaseholdv1.ForwardResponse{Body: piece, End: end && len(w.pending) == 0, Settled: w.settled}
 		if !w.started {
 			w.WriteHeader(http.StatusOK)
 			message.Head = &leaseholdv1.ForwardHead{Status: uint32(w.status), Header: packHeader(w.header)}

@@ -41,6 +41,9 @@ const (
 // anonymous is the principal of every client until clients are authenticated.
 const anonymous = "anonymous"
 
+// noConfiguration is why nothing is served yet.
+const noConfiguration = "this worker has no configuration yet"
+
 // Opener opens sessions on this worker.
 type Opener interface {
 	Open(ctx context.Context, w http.ResponseWriter, r *session.Request, message mcp.Message)
@@ -101,11 +104,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	world := h.cfg.World.Load()
-	if world.Ring == nil {
-		mcp.WriteUnavailable(w, nil, "this worker has no configuration yet")
-		return
-	}
-	if world.Gateways[gateway] == nil && len(r.Header[mcp.HeaderSessionID]) == 0 {
+	if world.Ring != nil && world.Gateways[gateway] == nil && len(r.Header[mcp.HeaderSessionID]) == 0 {
 		// With a session id the owner decides: this worker may be behind.
 		refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, nil, "no gateway "+clip(gateway))
 		return
@@ -172,6 +171,10 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, w
 	}
 	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body, IDs: requestIDs(&envelope)}
 	first := envelope.First()
+	if world.Ring == nil {
+		mcp.WriteUnavailable(w, first.ID, noConfiguration)
+		return
+	}
 	id := r.Header[mcp.HeaderSessionID]
 	if first.Method == mcp.MethodInitialize && first.Kind == mcp.KindRequest {
 		if len(id) > 0 {
@@ -205,6 +208,10 @@ func (h *Handler) getOrDelete(w http.ResponseWriter, r *http.Request, gateway st
 		return
 	}
 	if !h.checkVersion(w, r, nil) {
+		return
+	}
+	if world.Ring == nil {
+		mcp.WriteUnavailable(w, nil, noConfiguration)
 		return
 	}
 	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: r.Method, Header: ownerHeader(r.Header)}

@@ -73,6 +73,25 @@ func (m *missed) forget(worker string) {
 	m.count.Store(int32(len(m.of)))
 }
 
+// long reports whether a worker has not been reached for so long that it is worth
+// asking for how long it has not renewed its lease.
+func (m *missed) long(worker string, ttl time.Duration) bool {
+	if !m.any() {
+		return false
+	}
+	now := m.clock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	entry, ok := m.of[worker]
+	return ok && now.Sub(entry.since) >= renewed(ttl)+time.Second
+}
+
+// renewed is how long a living worker seems not to have renewed at most: that is
+// told in whole seconds, rounded up.
+func renewed(ttl time.Duration) time.Duration {
+	return (ttl/6 + time.Second - 1).Truncate(time.Second) + time.Second
+}
+
 // lasting reports whether a worker that has not renewed its lease for silence is
 // alive and cut off: it has not been reached for longer than a worker that had
 // stopped then could seem to renew. The verdict holds for a moment.
@@ -80,8 +99,7 @@ func (m *missed) lasting(worker string, silence, ttl time.Duration) bool {
 	if !m.any() {
 		return false
 	}
-	renews := (ttl/6 + time.Second - 1).Truncate(time.Second) + time.Second // silence is rounded up
-	now := m.clock()
+	renews, now := renewed(ttl), m.clock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	entry, ok := m.of[worker]

@@ -22,6 +22,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/leasehold/leasehold/dataplane/config"
@@ -37,13 +38,17 @@ const (
 	remembered = 65_536
 	// patience is how long an owner that is believed alive may take to admit a
 	// request. It has nothing to do for that but look into its table.
-	patience = time.Second
+	patience = 800 * time.Millisecond
+	// askTogether bounds the questions to the control plane under way, so that
+	// thousands of orphans do not keep leases from being renewed.
+	askTogether = 64
 )
 
 // Forwarder sends a request to another worker.
 type Forwarder interface {
 	// Forward returns ErrNotSent, ErrRefused or ErrOutcomeUnknown if nothing was
-	// written. ErrRefused comes with the Refusal.
+	// written, and ErrBrokeOff if part of a stream was. ErrRefused comes with the
+	// Refusal.
 	Forward(ctx context.Context, w http.ResponseWriter, target Target, r *session.Request) error
 }
 
@@ -75,6 +80,7 @@ type Router struct {
 	waiting waiting
 	missed  missed
 	strays  strays
+	asking  *semaphore.Weighted
 }
 
 // New returns a router.
@@ -84,12 +90,13 @@ func New(cfg Config) (*Router, error) {
 		return nil, fmt.Errorf("owner cache: %w", err)
 	}
 	return &Router{cfg: cfg, owners: owners, waiting: waiting{of: make(map[sessionid.Digest]int)}, missed: missed{of: make(map[string]miss)},
+		asking: semaphore.NewWeighted(askTogether),
 		strays: strays{of: make(map[sessionid.Digest]string)}}, nil
 }
 
 // Serve answers a request for a session whose id names hint as its first owner.
 func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.Request, hint sessionid.Hint) {
-	refused := 0
+	refused, missed := 0, Target{}
 	if s, ok := rt.cfg.Table.Find(r.Digest); ok {
 		err := s.Serve(ctx, w, r)
 		switch {
@@ -111,9 +118,23 @@ func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.R
 		if mismatch(err) {
 			refused++
 		}
+		if errors.Is(err, ErrNotSent) {
+			missed = target
+		}
 		rt.owners.Remove(r.Digest)
+	} else if target.Worker != rt.cfg.Worker {
+		missed = target // dead, as far as this worker knows
 	}
-	rt.settle(ctx, w, r, refused)
+	rt.settle(ctx, w, r, refused, missed)
+}
+
+// resolve asks who owns the request's session.
+func (rt *Router) resolve(ctx context.Context, r *session.Request, measure bool) (*leaseholdv1.ResolveResponse, error) {
+	if err := rt.asking.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer rt.asking.Release(1)
+	return rt.cfg.Records.Resolve(ctx, r.Gateway, r.Digest.String(), measure)
 }
 
 // believed returns the owner as far as it is known without asking.
@@ -141,6 +162,9 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 	switch {
 	case err == nil:
 		return true, nil
+	case errors.Is(err, ErrBrokeOff):
+		rt.endUnknown(ctx, w, r, target, err)
+		return true, nil
 	case errors.Is(err, ErrOutcomeUnknown) && !rt.repeatable(r):
 		rt.answerUnknown(ctx, w, r, target, err)
 		return true, nil
@@ -165,11 +189,30 @@ func (rt *Router) answerUnknown(ctx context.Context, w http.ResponseWriter, r *s
 	}
 	rt.cfg.Logger.Warn("owner broke off", "owner", target.Worker, "error", err)
 	rt.cfg.Table.CountUnknown()
-	upstream := ""
+	r.OutcomeUnknown(w, rt.upstreamOf(r), target.Epoch, ownerGone)
+}
+
+// ownerGone is why an outcome is unknown.
+const ownerGone = "the session's owner went away"
+
+func (rt *Router) upstreamOf(r *session.Request) string {
 	if gateway := rt.cfg.World.Load().Gateways[r.Gateway]; gateway != nil {
-		upstream = gateway.Upstream.Name
+		return gateway.Upstream.Name
 	}
-	r.OutcomeUnknown(w, upstream, target.Epoch, "the session's owner went away")
+	return ""
+}
+
+// endUnknown ends a stream of events that broke off without the answer.
+func (rt *Router) endUnknown(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if r.Method != http.MethodPost || r.ID() == nil {
+		panic(http.ErrAbortHandler) // so that the client sees that it did not end well
+	}
+	rt.cfg.Logger.Warn("owner broke off within a stream", "owner", target.Worker, "error", err)
+	rt.cfg.Table.CountUnknown()
+	w.Write(r.UnknownEvent(rt.upstreamOf(r), target.Epoch, ownerGone))
 }
 
 // Admit finds the session for a request that was forwarded to this worker, if

@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -14,8 +15,12 @@ import (
 const (
 	// grace is how long after a lease's TTL a request still waits for a new owner.
 	grace = 2 * time.Second
-	// look is how often a waiting request asks again without a change of members.
+	// look is how often a waiting request asks again without a change that
+	// concerns it.
 	look = time.Second
+	// watch is how often it does while its owner is a member still: the end of
+	// that is told to every worker, and those who wait may be thousands.
+	watch = 3 * look
 	// refusals is how many workers may refuse one request as not theirs. More
 	// means that its session moves faster than anybody can follow.
 	refusals = 2
@@ -23,20 +28,20 @@ const (
 
 // settle finds the owner by asking, waiting as long as an owner's death may need
 // to show. The request has not been dispatched when it is called, or may be
-// dispatched again; refused is how many workers said that it is not theirs.
-func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.Request, refused int) {
+// dispatched again; refused is how many workers said that it is not theirs, and
+// missed the worker that was believed to be the owner and could not be reached.
+func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.Request, refused int, missed Target) {
 	p := place{of: &rt.waiting, session: r.Digest}
 	defer p.release()
 	bounded, cancel := context.WithTimeout(ctx, rt.cfg.TTL()+grace)
 	defer cancel()
-	for attempts := 0; ; attempts++ {
+	s := search{rt: rt, bounded: bounded, ctx: ctx, w: w, r: r, place: &p, missed: missed}
+	for {
 		if err := p.take(); err != nil {
 			mcp.WriteUnavailable(w, r.ID(), err.Error())
 			return
 		}
-		changed := rt.cfg.World.Changed()
-		search := search{rt: rt, bounded: bounded, ctx: ctx, w: w, r: r, place: &p, again: attempts > 0}
-		done, err := search.attempt()
+		done, err := s.attempt()
 		if done {
 			return
 		}
@@ -48,24 +53,44 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 			return
 		}
 		rt.cfg.Logger.Debug("waiting for an owner", "gateway", r.Gateway, "session", r.Digest, "reason", err)
-		if !wait(bounded, changed) {
+		if !s.wait() {
 			mcp.WriteUnavailable(w, r.ID(), "the session has no reachable owner now; it is not lost")
 			return
 		}
 	}
 }
 
-// wait waits for a change of members, but not for long. It reports false when
-// ctx has ended.
-func wait(ctx context.Context, changed <-chan struct{}) bool {
-	timer := time.NewTimer(look)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-changed:
-	case <-timer.C:
+// wait waits until it is worth asking again. It reports false when the request
+// has waited long enough.
+func (s *search) wait() bool {
+	most := look
+	if s.missed.Worker != "" {
+		most = watch
 	}
-	return ctx.Err() == nil
+	timer := time.NewTimer(most/2 + rand.N(most))
+	defer timer.Stop()
+	for {
+		changed := s.rt.cfg.World.Changed()
+		if s.missed.Worker != "" && !s.rt.alive(s.missed) {
+			return s.bounded.Err() == nil
+		}
+		select {
+		case <-s.bounded.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-changed:
+			if s.missed.Worker == "" {
+				return true
+			}
+		}
+	}
+}
+
+// alive reports whether a worker is a member, as far as this one knows.
+func (rt *Router) alive(t Target) bool {
+	member, ok := rt.cfg.World.Load().Members[t.Worker]
+	return ok && member.Incarnation == t.Incarnation
 }
 
 // mismatch reports whether a worker refused a request as not its own.
@@ -74,7 +99,7 @@ func mismatch(err error) bool {
 	return errors.As(err, &refusal) && (refusal == NotOwner || refusal == StaleEpoch || refusal == StaleIncarnation)
 }
 
-// search is one attempt to serve a request at its session's owner.
+// search is a request on its way to its session's owner.
 type search struct {
 	rt      *Router
 	bounded context.Context // ends when the request has waited long enough
@@ -82,23 +107,35 @@ type search struct {
 	w       http.ResponseWriter
 	r       *session.Request
 	place   *place
-	again   bool // an attempt failed before
+	missed  Target // the owner that could not be reached, if that was what went wrong last
 }
 
-// attempt resolves the owner once and serves the request there. It reports
-// whether the request was answered; if not, it may be sent again.
+// attempt finds the owner once and serves the request there. It reports whether
+// the request was answered; if not, it may be sent again.
 func (s *search) attempt() (done bool, err error) {
-	resolved, err := s.rt.cfg.Records.Resolve(s.bounded, s.r.Gateway, s.r.Digest.String(), s.again || s.rt.missed.any())
+	if s.missed.Worker != "" && !s.rt.alive(s.missed) {
+		// Whoever takes the session over asks who owned it; so this worker need not.
+		s.missed = Target{}
+		if done, _ = s.atWinner(); done {
+			return true, nil
+		}
+	}
+	resolved, err := s.rt.resolve(s.bounded, s.r, s.missed.Worker != "" && s.rt.missed.long(s.missed.Worker, s.rt.cfg.TTL()))
 	switch {
 	case errors.Is(err, session.ErrNoRecord), err == nil && resolved.GetRecord().GetEnd() != nil:
 		mcp.WriteSessionNotFound(s.w, s.r.ID())
 		return true, nil
 	case err != nil:
 		return false, err
-	}
-	if resolved.GetOwnerAlive() {
+	case resolved.GetOwnerAlive():
 		return s.atOwner(resolved)
 	}
+	return s.atWinner()
+}
+
+// atWinner serves the request at the worker that is to take the session over, or
+// here if that does not.
+func (s *search) atWinner() (bool, error) {
 	if winner, ok := s.rt.cfg.World.Load().Winner(s.r.Digest); ok && winner.Worker != s.rt.cfg.Worker {
 		deadline, _ := s.bounded.Deadline()
 		target := Target{Worker: winner.Worker, Incarnation: winner.Incarnation, Address: winner.PeerAddress,
@@ -119,18 +156,25 @@ func (s *search) atOwner(resolved *leaseholdv1.ResolveResponse) (bool, error) {
 	if record.GetWorker() == s.rt.cfg.Worker {
 		return s.here()
 	}
-	if silence := resolved.GetOwnerSilence(); silence != nil && s.rt.missed.lasting(record.GetWorker(), silence.AsDuration(), s.rt.cfg.TTL()) {
-		writeCutOff(s.w, s.r)
-		return true, nil
-	}
 	target := Target{
 		Worker: record.GetWorker(), Incarnation: record.GetIncarnation(), Epoch: record.GetEpoch(),
 		Address: resolved.GetOwner().GetInfo().GetPeerAddress(), Patience: patience,
+	}
+	cutOff := s.rt.missed.cutOff(target.Worker)
+	if silence := resolved.GetOwnerSilence(); silence != nil && s.missed.Worker == target.Worker {
+		cutOff = cutOff || s.rt.missed.lasting(target.Worker, silence.AsDuration(), s.rt.cfg.TTL())
+	}
+	if cutOff {
+		writeCutOff(s.w, s.r)
+		return true, nil
 	}
 	s.place.release()
 	done, err := s.rt.forward(s.ctx, s.w, s.r, target)
 	if done {
 		s.rt.owners.Add(s.r.Digest, target)
+	}
+	if s.missed = (Target{}); errors.Is(err, ErrNotSent) {
+		s.missed = target
 	}
 	return done, err
 }

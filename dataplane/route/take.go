@@ -43,7 +43,11 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 	if s, ok := rt.cfg.Table.Find(d); ok {
 		return s, nil
 	}
+	if err := rt.asking.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
 	resolved, err := rt.cfg.Records.Resolve(ctx, gateway, d.String(), false)
+	rt.asking.Release(1)
 	switch {
 	case err != nil:
 		return nil, err
@@ -71,7 +75,12 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		// A reclaim of this worker's that was granted, and whose answer was lost.
 		return rt.adopt(gateway, d, record)
 	}
+	if err := rt.asking.Acquire(ctx, 1); err != nil {
+		rt.cfg.Table.Release()
+		return nil, err
+	}
 	reclaimed, err := rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
+	rt.asking.Release(1)
 	if err != nil {
 		rt.cfg.Table.Release()
 		if errors.Is(err, session.ErrUnavailable) {

@@ -26,6 +26,9 @@ var (
 	// ErrRefused says that the receiver is not the session's owner as expected
 	// and did nothing.
 	ErrRefused = errors.New("refused by the receiver")
+	// ErrBrokeOff says that a stream of events was written in part, up to the end of
+	// an event, and broke off without the answer: one more event can be added.
+	ErrBrokeOff = errors.New("the stream of the owner broke off")
 	// ErrOutcomeUnknown says that the connection broke before an answer: the
 	// request may have been carried out and must not be sent again.
 	ErrOutcomeUnknown = errors.New("connection to the owner broke")

@@ -251,7 +251,9 @@ func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Req
 		if event.Partial {
 			continue // the upstream broke off within an event; the error follows
 		}
-		progress.note(event)
+		if progress.note(event); progress.answered || progress.resumable {
+			out.settled()
+		}
 		if out.write(event.Raw, !events.Buffered()) != nil {
 			return
 		}

@@ -79,6 +79,11 @@ func (r *Request) OutcomeUnknown(w http.ResponseWriter, upstream string, epoch u
 	mcp.WriteError(w, status, r.unknown(upstream, epoch, why))
 }
 
+// UnknownEvent is OutcomeUnknown for an answer that began as a stream of events.
+func (r *Request) UnknownEvent(upstream string, epoch uint64, why string) []byte {
+	return mcp.AppendEvent(nil, mcp.AppendError(nil, r.unknown(upstream, epoch, why)))
+}
+
 // unknown is the error of OutcomeUnknown.
 func (r *Request) unknown(upstream string, epoch uint64, why string) *mcp.Error {
 	data := []byte(`{"executed":"unknown"`)

@@ -10,6 +10,10 @@ import (
 // the way cut streams that are silent for a minute or so.
 const DefaultKeepAlive = 25 * time.Second
 
+// Settler is an answer that wants to know when nothing needs to be added to it if
+// it breaks off: the JSON-RPC answer goes by, or the client can ask for the rest.
+type Settler interface{ Settled() }
+
 // stream is an answer that is a stream of events. Between them it writes a comment
 // whenever it was silent for long.
 type stream struct {
@@ -19,6 +23,7 @@ type stream struct {
 	mu      sync.Mutex // guards what follows
 	w       http.ResponseWriter
 	flusher http.Flusher
+	settler Settler // nil if nobody wants to know
 	stopped bool
 }
 
@@ -27,6 +32,7 @@ type stream struct {
 func startStream(w http.ResponseWriter, silence time.Duration) *stream {
 	s := &stream{w: w, silence: silence}
 	s.flusher, _ = w.(http.Flusher)
+	s.settler, _ = w.(Settler)
 	s.timer = time.AfterFunc(silence, s.comment)
 	return s
 }
@@ -41,6 +47,17 @@ func (s *stream) write(event []byte, flush bool) error {
 		s.flusher.Flush()
 	}
 	return err
+}
+
+// settled is called before the event is written that settles the stream.
+func (s *stream) settled() {
+	if s.settler == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settler.Settled()
+	s.settler = nil
 }
 
 func (s *stream) flush() {

@@ -312,7 +312,10 @@ type ForwardResponse struct {
 	// alone with end.
 	Refusal Refusal `protobuf:"varint,4,opt,name=refusal,proto3,enum=leasehold.v1.Refusal" json:"refusal,omitempty"`
 	// The request is admitted, and held until the caller says go. Comes alone.
-	Ready         bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
+	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Nothing is missing if the answer, a stream of events, breaks off after this
+	// message: the JSON-RPC answer has gone by, or the client can ask for the rest.
+	Settled       bool `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -378,6 +381,13 @@ func (x *ForwardResponse) GetRefusal() Refusal {
 func (x *ForwardResponse) GetReady() bool {
 	if x != nil {
 		return x.Ready
+	}
+	return false
+}
+
+func (x *ForwardResponse) GetSettled() bool {
+	if x != nil {
+		return x.Settled
 	}
 	return false
 }
@@ -626,13 +636,14 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	" \x01(\rR\n" +
 	"bodyLength\x12\x10\n" +
 	"\x03ids\x18\v \x03(\fR\x03ids\x12\x12\n" +
-	"\x04hold\x18\f \x01(\bR\x04hold\"\xad\x01\n" +
+	"\x04hold\x18\f \x01(\bR\x04hold\"\xc7\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12/\n" +
 	"\arefusal\x18\x04 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\x12\x14\n" +
-	"\x05ready\x18\x05 \x01(\bR\x05ready\"=\n" +
+	"\x05ready\x18\x05 \x01(\bR\x05ready\x12\x18\n" +
+	"\asettled\x18\x06 \x01(\bR\asettled\"=\n" +
 	"\vForwardHead\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x16\n" +
 	"\x06header\x18\x02 \x03(\tR\x06header\"4\n" +
