@@ -11,6 +11,9 @@ LDFLAGS := -X $(PKG).number=$(VERSION) -X $(PKG).commit=$(COMMIT)
 # Arguments of `make dev` and `make bench`, for example: make dev ARGS='--workers 3'
 ARGS    ?=
 FUZZTIME ?= 5s
+# How long `make soak` does harm, and the seed of chaos; 0 means a new one.
+SOAK    ?= 30m
+SEED    ?= 0
 
 .PHONY: help
 help: ## Show this list
@@ -72,6 +75,14 @@ race: ## Run the tests beside the code under the race detector
 .PHONY: e2e
 e2e: ## Run the tests that start real processes
 	go test -race -count=1 -v -timeout 20m ./test/e2e/...
+
+.PHONY: chaos
+chaos: ## Break a running system on purpose (SEED=… repeats a run)
+	go test -race -count=1 -v -timeout 20m ./test/chaos -seed $(SEED)
+
+.PHONY: soak
+soak: ## Break it at random under load (SOAK=30m, SEED=… repeats a schedule)
+	go test -race -count=1 -v -timeout 24h -run '^TestSoak$$' ./test/chaos -soak $(SOAK) -seed $(SEED)
 
 .PHONY: conformance
 conformance: ## Compare the official suite's results directly and through two workers

@@ -62,6 +62,9 @@ type Store struct {
 	bookmark time.Duration // how often a watch is told how far it has come
 	counts   *counts
 	writes   *batcher
+	lookups  *lookups
+	// condemned spares reclaims from condemning again.
+	condemned condemnedSet
 	// endpoints is how many members of etcd can be asked.
 	endpoints int
 	// followed is the newest state that Follow published.
@@ -102,16 +105,17 @@ func Open(cfg ClientConfig) (*Store, error) {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
 	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, patience: patience, bookmark: bookmarkEvery, counts: count, endpoints: len(cfg.Endpoints), now: time.Now}
-	s.writes = newBatcher(s)
+	s.writes, s.lookups = newBatcher(s), newLookups(s)
 	return s, nil
 }
 
-// Run serves claims, saves and ends, collects garbage, and sees to orphans while
+// Run serves look-ups, claims, reclaims, saves and ends, collects garbage, and sees to orphans while
 // Follow runs, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() { s.collect(ctx) })
 	group.Go(func() { s.keepOrphans(ctx) })
+	group.Go(func() { s.lookups.run(ctx) })
 	s.writes.run(ctx)
 	group.Wait()
 	return nil

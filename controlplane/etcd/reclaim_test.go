@@ -1,12 +1,15 @@
 package etcd
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/leasehold/leasehold/controlplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -202,21 +205,88 @@ func TestResolveMeasuresAnOwnersSilenceWhenAsked(t *testing.T) {
 	}
 }
 
+// interrupted runs something before one of the transactions.
+type interrupted struct {
+	clientv3.KV
+	before int // counted from 1
+	run    func()
+}
+
+func (i *interrupted) Txn(ctx context.Context) clientv3.Txn {
+	if i.before--; i.before == 0 {
+		i.run()
+	}
+	return i.KV.Txn(ctx)
+}
+
 func TestResolveIsOneStateOfTheStore(t *testing.T) {
-	s := newStore(t)
+	s, slow := newStore(t), newStore(t)
 	owner, taker, key := register(t, s), register(t, s), newSession()
 	owner.claim(t, s, key)
-	read, err := s.client.Get(testContext(t), sessionKey(key))
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner.kill(t, s)
-	if _, _, err := s.Reclaim(testContext(t), key, taker.taker(resolve(t, s, key))); err != nil {
-		t.Fatal(err)
-	}
-	res, _, err := s.resolve(testContext(t), key, read.Kvs[0])
+	// Between the reading of the record and that of its owner, both change.
+	slow.client.KV = &interrupted{KV: slow.client.KV, before: 2, run: func() {
+		owner.kill(t, s)
+		if _, _, err := s.Reclaim(testContext(t), key, taker.taker(resolve(t, s, key))); err != nil {
+			t.Error(err)
+		}
+	}}
+	res, err := slow.Resolve(testContext(t), key)
 	if err != nil || res.Record.Worker != taker.id || !res.OwnerAlive || res.IncarnationRevision != taker.incarnation {
 		t.Errorf("resolved %v, %v; want the taker, alive", res, err)
+	}
+}
+
+// When a worker dies all of its sessions are asked for at once.
+func TestReclaimsFromACondemnedIncarnationShareTransactions(t *testing.T) {
+	const sessions = 200
+	metrics := prometheus.NewRegistry()
+	s := openStore(t, server, metrics)
+	owner := register(t, s)
+	takers := []alive{register(t, s), register(t, s)}
+	keys := make([]session.Key, sessions)
+	for i := range keys {
+		keys[i] = newSession()
+		owner.claim(t, s, keys[i])
+	}
+	owner.kill(t, s)
+	requests := func() (n float64) {
+		families, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "op" && (l.GetValue() == "resolve" || l.GetValue() == "reclaim" || strings.HasPrefix(l.GetValue(), "batch")) {
+						n += m.GetCounter().GetValue()
+					}
+				}
+			}
+		}
+		return n
+	}
+	before := requests()
+	var group sync.WaitGroup
+	for i, key := range keys {
+		group.Go(func() {
+			taker := takers[i%2]
+			rec, _, err := s.Reclaim(testContext(t), key, taker.taker(resolve(t, s, key)))
+			if err != nil || rec.Worker != taker.id || rec.Epoch != 2 {
+				t.Errorf("reclaim: %v, %v", rec, err)
+			}
+		})
+	}
+	group.Wait()
+	if asked := requests() - before; asked > 2*sessions {
+		t.Errorf("%d sessions took %v requests, want at most %d: together", sessions, asked, 2*sessions)
+	}
+	for i, key := range keys {
+		if res := resolve(t, s, key); res.Record.Worker != takers[i%2].id || !res.OwnerAlive {
+			t.Errorf("owner: got %s, want %s", res.Record.Worker, takers[i%2].id)
+		}
+	}
+	if _, err := s.Readopt(testContext(t), owner.id, owner.incarnation, &leaseholdv1.WorkerInfo{}); !errors.Is(err, session.ErrCondemned) {
+		t.Errorf("re-adoption of the dead owner: got %v, want ErrCondemned", err)
 	}
 }
 

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// grace is how long after a lease's TTL a request still waits for a new owner.
-	grace = 2 * time.Second
+	// grace is how long after a lease's TTL a request still waits for a new owner:
+	// for its turn, if all sessions of a worker are asked for at once.
+	grace = 5 * time.Second
 	// look is how often a waiting request asks again without a change that
 	// concerns it.
 	look = time.Second

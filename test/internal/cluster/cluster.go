@@ -38,7 +38,17 @@ type Config struct {
 	WorkerEnv []string
 	// WorkerArgs are added to the workers' arguments.
 	WorkerArgs []string
+	// ControlArgs are added to the control planes' arguments.
+	ControlArgs []string
+	// Via, if set, is asked for the address at which from reaches to, which
+	// serves at address: so a test puts something between any two parts. The
+	// parts have the names of their processes; from is Peers for what all other
+	// workers use to reach a worker.
+	Via func(from, to, address string) (string, error)
 }
+
+// Peers names the other workers, for Config.Via.
+const Peers = "peers"
 
 // Cluster is a running Leasehold.
 type Cluster struct {
@@ -59,7 +69,14 @@ type Cluster struct {
 	all     []*Process
 	owners  map[string]*Worker // by worker id, as far as known
 	conns   map[string]*grpc.ClientConn
-	ledgers []ledger.Remote
+	ledgers []*upstream
+	extra   []int // workers' process ids that Workers does not have yet, or no longer has
+}
+
+// upstream is a ledger and the process that it is now.
+type upstream struct {
+	ledger.Remote
+	process *Process
 }
 
 // Control is a control-plane replica.
@@ -161,9 +178,13 @@ func (c *Cluster) StartControl(ctx context.Context) (*Control, error) {
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, "--etcd-endpoints", strings.Join(c.endpoints, ","), "--root-key", key)
+		endpoints, err := c.endpointsFor(name)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--etcd-endpoints", strings.Join(endpoints, ","), "--root-key", key)
 	}
-	cp.Process, err = c.run(ctx, Command{Name: name, Path: c.Binaries.Leasehold, Args: args})
+	cp.Process, err = c.run(ctx, Command{Name: name, Path: c.Binaries.Leasehold, Args: append(args, c.cfg.ControlArgs...)})
 	if err != nil {
 		return nil, err
 	}
@@ -207,9 +228,20 @@ func (c *Cluster) startWorker(ctx context.Context, name string) (*Worker, error)
 		return nil, err
 	}
 	w := &Worker{Listen: loopback(first), Peer: loopback(first + 1), Admin: loopback(first + 2)}
+	control, err := c.controlFor(name)
+	if err != nil {
+		return nil, err
+	}
 	args := []string{
 		"worker", "--listen", w.Listen, "--peer-listen", w.Peer, "--admin-listen", w.Admin,
-		"--control", strings.Join(c.ControlAddresses(), ","), "--data-dir", filepath.Join(c.cfg.Dir, name), "--insecure",
+		"--control", strings.Join(control, ","), "--data-dir", filepath.Join(c.cfg.Dir, name), "--insecure",
+	}
+	advertised, err := c.via(Peers, name, w.Peer)
+	if err != nil {
+		return nil, err
+	}
+	if advertised != w.Peer {
+		args = append(args, "--peer-advertise", advertised)
 	}
 	w.Process, err = c.run(ctx, Command{
 		Name: name, Path: c.Binaries.Leasehold, Args: append(args, c.cfg.WorkerArgs...), Env: c.cfg.WorkerEnv,
@@ -274,11 +306,16 @@ func (c *Cluster) Others(w *Worker) []*Worker {
 }
 
 // StartLedger starts a ledger as a process of its own, which knows the workers.
+// To have it come back at the same address after it was killed, use Restart.
 func (c *Cluster) StartLedger(ctx context.Context) (ledger.Remote, *Process, error) {
 	c.mu.Lock()
 	name := fmt.Sprintf("ledger%d", len(c.ledgers))
 	c.mu.Unlock()
-	p, err := c.run(ctx, Command{Name: name, Path: c.Binaries.Ledger})
+	address, err := freeAddress()
+	if err != nil {
+		return ledger.Remote{}, nil, err
+	}
+	p, err := c.run(ctx, Command{Name: name, Path: c.Binaries.Ledger, Args: []string{"--listen", address}})
 	if err != nil {
 		return ledger.Remote{}, nil, err
 	}
@@ -288,21 +325,23 @@ func (c *Cluster) StartLedger(ctx context.Context) (ledger.Remote, *Process, err
 	}
 	remote := ledger.Remote{Base: base}
 	c.mu.Lock()
-	c.ledgers = append(c.ledgers, remote)
+	c.ledgers = append(c.ledgers, &upstream{remote, p})
 	c.mu.Unlock()
 	return remote, p, c.introduce(ctx)
 }
 
-// introduce tells the ledgers which processes are workers.
+// introduce tells the ledgers that run which processes are workers.
 func (c *Cluster) introduce(ctx context.Context) error {
-	var pids []int
-	for _, w := range c.Workers {
-		pids = append(pids, w.PID)
-	}
+	pids := c.workerPIDs()
 	c.mu.Lock()
-	ledgers := append([]ledger.Remote(nil), c.ledgers...)
+	var running []ledger.Remote
+	for _, l := range c.ledgers {
+		if l.process.Running() {
+			running = append(running, l.Remote)
+		}
+	}
 	c.mu.Unlock()
-	for _, l := range ledgers {
+	for _, l := range running {
 		if err := l.Know(ctx, pids); err != nil {
 			return err
 		}
@@ -316,8 +355,10 @@ func (c *Cluster) Faults() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var faults []string
+	seen := map[string]bool{} // a process that was restarted goes on with its log
 	for _, p := range c.all {
-		if f := p.Fault(); f != "" {
+		if f := p.Fault(); f != "" && !seen[p.Log] {
+			seen[p.Log] = true
 			faults = append(faults, p.Name+": "+f)
 		}
 	}

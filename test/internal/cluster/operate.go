@@ -144,17 +144,13 @@ func (c *Cluster) Owner(ctx context.Context, s *leaseholdv1.Session) (*Worker, e
 	if w != nil {
 		return w, nil
 	}
-	conn, err := c.conn()
+	registered, err := c.Registered(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := leaseholdv1.NewWorkerServiceClient(conn).ListWorkers(ctx, &leaseholdv1.ListWorkersRequest{PageSize: 1000})
-	if err != nil {
-		return nil, fmt.Errorf("list workers: %w", err)
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, listed := range resp.GetWorkers() {
+	for _, listed := range registered {
 		for _, known := range c.Workers {
 			if known.Listen == listed.GetListenAddress() {
 				c.owners[listed.GetName()] = known
@@ -184,4 +180,17 @@ func (c *Cluster) Applied(ctx context.Context, gateway string) error {
 		return fmt.Errorf("%d of %d workers have applied %s", got, want, gw.GetName())
 	}
 	return nil
+}
+
+// Registered are the workers that are alive, as the control plane knows them.
+func (c *Cluster) Registered(ctx context.Context) ([]*leaseholdv1.Worker, error) {
+	conn, err := c.conn()
+	if err != nil {
+		return nil, err
+	}
+	resp, err := leaseholdv1.NewWorkerServiceClient(conn).ListWorkers(ctx, &leaseholdv1.ListWorkersRequest{PageSize: 1000})
+	if err != nil {
+		return nil, fmt.Errorf("list workers: %w", err)
+	}
+	return resp.GetWorkers(), nil
 }

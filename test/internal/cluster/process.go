@@ -38,6 +38,9 @@ type Command struct {
 	// Ready matches the line of standard output that says that the process is
 	// ready; nil means any with the word ready.
 	Ready *regexp.Regexp
+	// Started, if set, is called with the process id as soon as there is one,
+	// before the process is ready.
+	Started func(pid int)
 }
 
 // Process is a child process. It leads a process group of its own and is killed
@@ -51,6 +54,8 @@ type Process struct {
 	Log string
 	// ReadyLine is the line by which it said that it is ready.
 	ReadyLine string
+
+	command Command
 
 	cmd    *exec.Cmd
 	ready  chan string   // gets the ready line; closed with standard output
@@ -86,7 +91,7 @@ func launch(dir string, c Command) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{Name: c.Name, Log: log.Name(), ready: make(chan string, 1), exited: make(chan struct{})}
+	p := &Process{Name: c.Name, Log: log.Name(), command: c, ready: make(chan string, 1), exited: make(chan struct{})}
 	p.cmd = exec.Command(c.Path, c.Args...)
 	p.cmd.Env = append(environment(), c.Env...)
 	p.cmd.Dir = c.Dir
@@ -101,6 +106,9 @@ func launch(dir string, c Command) (*Process, error) {
 		return nil, err
 	}
 	p.PID = p.cmd.Process.Pid
+	if c.Started != nil {
+		c.Started(p.PID)
+	}
 	ready := c.Ready
 	if ready == nil {
 		ready = readyLine

@@ -17,6 +17,10 @@ func (l *Ledger) handleControl(mux *http.ServeMux) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(l.Report(r.URL.Query().Has("entries")))
 	})
+	mux.HandleFunc("POST /ledger/take", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(l.Take())
+	})
 	mux.HandleFunc("POST /ledger/reset", func(w http.ResponseWriter, r *http.Request) { l.Reset() })
 	mux.HandleFunc("POST /ledger/release", func(w http.ResponseWriter, r *http.Request) {
 		l.Release(r.URL.Query().Get("gate"))
@@ -44,10 +48,20 @@ type Remote struct {
 func (r Remote) URL() string { return r.Base + Path }
 
 // Report returns what the ledger knows now, with all entries.
-func (r Remote) Report(ctx context.Context) (Report, error) { return r.report(ctx, "/ledger?entries") }
+func (r Remote) Report(ctx context.Context) (Report, error) {
+	return r.report(ctx, http.MethodGet, "/ledger?entries")
+}
 
 // Summary returns what the ledger knows now, without entries.
-func (r Remote) Summary(ctx context.Context) (Report, error) { return r.report(ctx, "/ledger") }
+func (r Remote) Summary(ctx context.Context) (Report, error) {
+	return r.report(ctx, http.MethodGet, "/ledger")
+}
+
+// Take returns what the ledger knows now, with all entries, which it then
+// forgets.
+func (r Remote) Take(ctx context.Context) (Report, error) {
+	return r.report(ctx, http.MethodPost, "/ledger/take")
+}
 
 // Reset forgets the entries and the count of opened sessions.
 func (r Remote) Reset(ctx context.Context) error {
@@ -78,8 +92,8 @@ func (r Remote) Know(ctx context.Context, pids []int) error {
 }
 
 // report reads a report.
-func (r Remote) report(ctx context.Context, path string) (Report, error) {
-	body, err := r.do(ctx, http.MethodGet, path, nil)
+func (r Remote) report(ctx context.Context, method, path string) (Report, error) {
+	body, err := r.do(ctx, method, path, nil)
 	if err != nil {
 		return Report{}, err
 	}

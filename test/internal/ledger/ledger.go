@@ -39,6 +39,12 @@ type Entry struct {
 	Status int `json:"status"`
 	// Result is what a tool returned, as text.
 	Result string `json:"result,omitempty"`
+	// Tag is the argument tag of the tool mark.
+	Tag string `json:"tag,omitempty"`
+	// Count is the session's counter once mark had added to it.
+	Count int64 `json:"count,omitempty"`
+	// End is when the answer had been written, or given up.
+	End time.Time `json:"end"`
 }
 
 // Report is what the ledger says at one moment.
@@ -95,13 +101,28 @@ func (l *Ledger) Know(pids []int) {
 func (l *Ledger) Report(entries bool) Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	r := l.report()
+	if entries {
+		r.Entries = append(r.Entries, l.entries...)
+	}
+	return r
+}
+
+// report returns what the ledger knows now, without entries. The caller holds mu.
+func (l *Ledger) report() Report {
 	r := Report{Live: []string{}, Opened: l.opened, Streams: l.streams, Running: l.running}
 	for id := range l.sessions {
 		r.Live = append(r.Live, id)
 	}
-	if entries {
-		r.Entries = append(r.Entries, l.entries...)
-	}
+	return r
+}
+
+// Take returns what the ledger knows now, and forgets the entries.
+func (l *Ledger) Take() Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.report()
+	r.Entries, l.entries = l.entries, nil
 	return r
 }
 
@@ -141,6 +162,7 @@ func (l *Ledger) gate(name string) chan struct{} {
 
 // write adds an entry.
 func (l *Ledger) write(e Entry) {
+	e.End = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.entries = append(l.entries, e)

@@ -3,17 +3,20 @@ package ledger
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	mcpgo "github.com/mark3labs/mcp-go/client"
 	mcpgotypes "github.com/mark3labs/mcp-go/mcp"
 	gosdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/leasehold/leasehold/test/internal/client"
+	"github.com/leasehold/leasehold/test/internal/poll"
 )
 
 // serve starts a ledger in this process.
@@ -138,6 +141,46 @@ func TestGateHoldsCallsUntilReleased(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls.Wait()
+}
+
+func TestMarkIsWrittenDownEvenIfTheCallerLeaves(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	s, err := client.Open(ctx, remote.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := s.Call(ctx, remote.URL(), "mark", `{"tag":"a"}`); err != nil || text != "a 1" {
+		t.Fatalf("mark: got %q, %v; want a 1", text, err)
+	}
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if text, err := s.Call(short, remote.URL(), "mark", `{"tag":"b","ms":60000}`); err == nil {
+		t.Fatalf("mark that takes a minute: got %q at once", text)
+	}
+	var marks []Entry
+	_, err = poll.Until(ctx, 5*time.Second, func(ctx context.Context) error {
+		r, err := remote.Take(ctx)
+		for _, e := range r.Entries {
+			if e.Tool == "mark" {
+				marks = append(marks, e)
+			}
+		}
+		if err == nil && len(marks) < 2 {
+			err = fmt.Errorf("%d marks are written down, want 2", len(marks))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"a", "b"} {
+		if e := marks[i]; e.Tag != want || e.Count != int64(i+1) || e.End.Before(e.Time) || e.Session != s.ID {
+			t.Errorf("mark %d is written down as %+v, want tag %s and count %d", i, e, want, i+1)
+		}
+	}
+	if r := report(t, remote); len(r.Entries) != 0 || len(r.Live) != 1 {
+		t.Errorf("once taken, the ledger has %d entries and %d sessions; want none and 1", len(r.Entries), len(r.Live))
+	}
 }
 
 func TestMCPGoClientUsesTheLedger(t *testing.T) {

@@ -17,16 +17,19 @@ const toolList = `{"tools":[` +
 	`{"name":"big","description":"returns a text of bytes bytes","inputSchema":{"type":"object","properties":{"bytes":{"type":"integer"}}}},` +
 	`{"name":"slow","description":"takes ms milliseconds; with steps, answers as an event stream with that many progress events","inputSchema":{"type":"object","properties":{"ms":{"type":"integer"},"steps":{"type":"integer"}}}},` +
 	`{"name":"gate","description":"returns once the gate of that name is released","inputSchema":{"type":"object","properties":{"name":{"type":"string"}}}},` +
+	`{"name":"mark","description":"adds one to the session's counter, takes ms milliseconds, and returns tag and counter; with steps, answers as an event stream with that many progress events; with announce, also sends tag as a log message on the session's GET stream","inputSchema":{"type":"object","properties":{"tag":{"type":"string"},"ms":{"type":"integer"},"steps":{"type":"integer"},"announce":{"type":"boolean"}}}},` +
 	`{"name":"notify","description":"sends text as a log message on the session's GET stream","inputSchema":{"type":"object","properties":{"text":{"type":"string"}}}}` +
 	`]}`
 
 // arguments are the arguments of all tools together.
 type arguments struct {
-	Text  string `json:"text"`
-	Name  string `json:"name"`
-	Bytes int    `json:"bytes"`
-	MS    int    `json:"ms"`
-	Steps int    `json:"steps"`
+	Text     string `json:"text"`
+	Name     string `json:"name"`
+	Bytes    int    `json:"bytes"`
+	MS       int    `json:"ms"`
+	Steps    int    `json:"steps"`
+	Tag      string `json:"tag"`
+	Announce bool   `json:"announce"`
 }
 
 // call runs a tool.
@@ -50,7 +53,9 @@ func (x *exchange) call(s *session) {
 	case "big":
 		x.text(strings.Repeat("x", args.Bytes))
 	case "slow":
-		x.slow(s, time.Duration(args.MS)*time.Millisecond, args.Steps)
+		x.slow(s, time.Duration(args.MS)*time.Millisecond, args.Steps, "done")
+	case "mark":
+		x.mark(s, args)
 	case "gate":
 		x.wait(s, args.Name)
 	case "notify":
@@ -91,12 +96,22 @@ func (x *exchange) echo(text string) {
 	x.answer(fmt.Sprintf(`{"content":[{"type":"text","text":%s}],"structuredContent":%s}`, quoted, arguments))
 }
 
-// slow takes its time. With steps it answers as an event stream, and sends
-// progress if the caller gave a token.
-func (x *exchange) slow(s *session, total time.Duration, steps int) {
+// mark has its effect at once, so that it has been carried out even if the
+// caller is gone before the answer.
+func (x *exchange) mark(s *session, args arguments) {
+	x.entry.Tag, x.entry.Count = args.Tag, s.add(1)
+	if args.Announce {
+		s.send(logMessage(args.Tag))
+	}
+	x.slow(s, time.Duration(args.MS)*time.Millisecond, args.Steps, fmt.Sprintf("%s %d", args.Tag, x.entry.Count))
+}
+
+// slow takes its time and answers with text. With steps it answers as an event
+// stream, and sends progress if the caller gave a token.
+func (x *exchange) slow(s *session, total time.Duration, steps int, text string) {
 	if steps <= 0 {
 		if x.pause(s, time.After(total)) {
-			x.text("done")
+			x.text(text)
 		}
 		return
 	}
@@ -110,8 +125,8 @@ func (x *exchange) slow(s *session, total time.Duration, steps int) {
 				token, i+1, steps))
 		}
 	}
-	x.entry.Result = "done"
-	x.event(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"result":%s}`, x.msg.ID, content("done")))
+	x.entry.Result = text
+	x.event(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"result":%s}`, x.msg.ID, content(text)))
 }
 
 // wait answers once a gate is released.
@@ -142,15 +157,29 @@ func (x *exchange) pause(s *session, timer <-chan time.Time) bool {
 
 // notify sends a log message on the session's stream.
 func (x *exchange) notify(s *session, text string) {
+	if s.send(logMessage(text)) {
+		x.text("sent")
+		return
+	}
+	x.text("no stream, or a full one")
+}
+
+// logMessage is the notification that carries a text.
+func logMessage(text string) []byte {
 	quoted, _ := json.Marshal(text)
-	event := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":%s}}`, quoted)
+	return fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":%s}}`, quoted)
+}
+
+// send puts an event on the session's stream; it reports false if there is none
+// or it is full.
+func (s *session) send(event []byte) bool {
 	s.mu.Lock()
 	stream := s.stream
 	s.mu.Unlock()
 	select {
 	case stream <- event:
-		x.text("sent")
+		return true
 	default:
-		x.text("no stream, or a full one")
+		return false
 	}
 }

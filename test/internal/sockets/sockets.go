@@ -1,6 +1,6 @@
 // Package sockets says which process holds the other end of a loopback TCP
-// connection. It reads /proc and so works on Linux only, for processes that the
-// caller may inspect.
+// connection. It asks the kernel and reads /proc, and so works on Linux only, for
+// processes that the caller may inspect.
 package sockets
 
 import (
@@ -78,24 +78,8 @@ func addrPort(a net.Addr) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
 }
 
-// inodeOf finds the inode of a connected socket.
-func inodeOf(local, remote netip.AddrPort) (string, error) {
-	inode := ""
-	err := eachSocket(func(fields []string) bool {
-		if fields[9] != "0" && parse(fields[1]) == local && parse(fields[2]) == remote {
-			inode = fields[9]
-		}
-		return inode == ""
-	})
-	if err == nil && inode == "" {
-		err = fmt.Errorf("socket %s to %s is in no table: %w", local, remote, ErrUnknown)
-	}
-	return inode, err
-}
-
 // eachSocket calls f with the fields of every line of the kernel's tables until
-// f returns false: 1 is the local address, 2 the remote one, 3 the state, 9 the
-// inode.
+// f returns false: 1 is the local address, 2 the remote one, 3 the state.
 func eachSocket(f func(fields []string) bool) error {
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		data, err := os.ReadFile(table)

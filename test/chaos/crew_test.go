@@ -1,0 +1,398 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/leasehold/leasehold/test/internal/client"
+	"github.com/leasehold/leasehold/test/internal/cluster"
+)
+
+// crew is many clients of one gateway, each with a session in which it counts.
+type crew struct {
+	t       *testing.T
+	gateway string
+	name    string // unique; the tags of its calls begin with it
+	members []*member
+	http    *http.Client
+	targets atomic.Pointer[[]*cluster.Worker] // where they send requests
+	started time.Time
+
+	mu     sync.Mutex // guards what follows
+	calls  []*call
+	breaks []string // ends of listeners' streams, in words
+
+	stop  context.CancelFunc // ends the work
+	group sync.WaitGroup
+}
+
+// member is one client. It may have several calls in flight.
+type member struct {
+	crew    *crew
+	number  int
+	session *client.Session
+	owner   string // the name of the worker that owned the session when locate looked
+
+	seq    atomic.Int64 // of its requests, which are their ids
+	mu     sync.Mutex   // guards what follows
+	chance *rand.Rand
+	heard  map[string]int // tags that its listener was told
+}
+
+// order says what a call is to do.
+type order struct {
+	// tool is what is called; mark if it is empty. With method nothing is called.
+	tool string
+	// method is asked instead of a tool.
+	method string
+	// ms is how long the call takes, steps how many events it sends meanwhile.
+	ms, steps int
+	// announce has the call told to the session's listener.
+	announce bool
+	// at is where it is sent first; nil leaves that to chance.
+	at *cluster.Worker
+	// id is the request's id; 0 means a new one.
+	id int64
+}
+
+// call is a request of a member and what became of it.
+type call struct {
+	order
+	member     *member
+	tag        string // unique; the upstream writes it down if it is a mark
+	begin, end time.Time
+	front      *cluster.Worker // the worker that was sent the request last
+	tried      int             // how many refused the connection before
+	outcome    outcome
+	count      int64 // the counter, if a mark was answered
+	err        error
+	header     http.Header
+}
+
+// took is how long the call took.
+func (c *call) took() time.Duration { return c.end.Sub(c.begin) }
+
+// String says what there is to know about a call that went wrong.
+func (c *call) String() string {
+	start := c.member.crew.started
+	return fmt.Sprintf("%s at %s (session of %s), from %v to %v: %s: %v", c.tag, c.front.Name, c.member.owner,
+		c.begin.Sub(start).Round(time.Millisecond), c.end.Sub(start).Round(time.Millisecond), c.outcome, c.err)
+}
+
+// crews counts the crews, for their names.
+var crews atomic.Int64
+
+// enlist opens n sessions of a gateway, evenly at the given workers.
+func enlist(t *testing.T, gateway string, workers []*cluster.Worker, n int) *crew {
+	t.Helper()
+	c := &crew{t: t, gateway: gateway, name: fmt.Sprint(gateway, crews.Add(1)), http: keepAlive(), started: time.Now(), stop: func() {}}
+	c.target(workers...)
+	c.members = make([]*member, n)
+	errs := side(n, 32, func(i int) error {
+		m, err := c.open(t.Context(), i, workers[i%len(workers)])
+		c.members[i] = m
+		return err
+	})
+	if len(errs) > 0 {
+		t.Fatalf("%d of %d sessions were not opened, among them %v", len(errs), n, errs[0])
+	}
+	return c
+}
+
+// open opens a session at a worker, the notification included. The member is nil
+// if there is no session.
+func (c *crew) open(ctx context.Context, number int, at *cluster.Worker) (*member, error) {
+	m := &member{crew: c, number: number, heard: map[string]int{}, chance: chance(c.t, fmt.Sprint(c.gateway, number))}
+	a := post(ctx, c.http, at.URL(c.gateway), nil, "1", string(client.Initialize(1)))
+	if a.outcome != answered {
+		return nil, fmt.Errorf("initialize at %s: %s: %w", at.Name, a.outcome, a.err)
+	}
+	m.session = &client.Session{ID: a.header.Get("Mcp-Session-Id"), Protocol: client.Version}
+	m.seq.Store(1)
+	resp, err := m.session.Do(ctx, http.MethodPost, at.URL(c.gateway), []byte(`{"jsonrpc":"2.0","method":"notifications/initialized"}`))
+	if err == nil && resp.Status != http.StatusAccepted {
+		err = &client.StatusError{Response: resp}
+	}
+	if err != nil {
+		return m, fmt.Errorf("initialized at %s: %w", at.Name, err)
+	}
+	return m, nil
+}
+
+// target says where the crew sends requests from now on.
+func (c *crew) target(workers ...*cluster.Worker) {
+	list := slices.Clone(workers)
+	c.targets.Store(&list)
+}
+
+// side calls f for 0 … n-1, at most width at a time, and returns the errors.
+func side(n, width int, f func(i int) error) []error {
+	var (
+		mu    sync.Mutex
+		errs  []error
+		group sync.WaitGroup
+		slots = make(chan struct{}, width)
+	)
+	for i := range n {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			if err := f(i); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	group.Wait()
+	return errs
+}
+
+// work has members call again and again, with a pause of about pace between two
+// calls, until rest.
+func (c *crew) work(members []*member, pace time.Duration) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	c.stop = cancel
+	for _, m := range members {
+		c.group.Go(func() { m.loop(ctx, pace) })
+	}
+}
+
+// rest stops the work and waits for the calls in flight.
+func (c *crew) rest() {
+	c.stop()
+	c.group.Wait()
+}
+
+// loop calls until ctx ends, and then ends between two calls.
+func (m *member) loop(ctx context.Context, pace time.Duration) {
+	for {
+		pause := time.NewTimer(time.Duration(m.random(0.5, 1.5) * float64(pace)))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+			m.do(context.WithoutCancel(ctx), m.whim())
+		}
+	}
+}
+
+// whim is what a member happens to want: mostly a short call.
+func (m *member) whim() order {
+	switch dice := m.random(0, 1); {
+	case dice < 0.10:
+		return order{ms: 30, steps: 3}
+	case dice < 0.15:
+		return order{ms: int(m.random(50, 200))}
+	case dice < 0.20:
+		return order{method: "tools/list"}
+	case dice < 0.30:
+		return order{announce: true}
+	}
+	return order{}
+}
+
+// random returns a number between low and high.
+func (m *member) random(low, high float64) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return low + m.chance.Float64()*(high-low)
+}
+
+// fronts are the workers that a call is sent to in turn while they refuse.
+func (m *member) fronts(first *cluster.Worker) []*cluster.Worker {
+	list := slices.Clone(*m.crew.targets.Load())
+	m.mu.Lock()
+	m.chance.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	m.mu.Unlock()
+	if first != nil {
+		list = slices.DeleteFunc(list, func(w *cluster.Worker) bool { return w == first })
+		list = slices.Insert(list, 0, first)
+	}
+	return list
+}
+
+// do makes a call and keeps what became of it.
+func (m *member) do(ctx context.Context, o order) *call {
+	seq := m.seq.Add(1)
+	if o.id == 0 {
+		o.id = seq
+	}
+	c := &call{order: o, member: m, tag: fmt.Sprintf("%s:%d.%d", m.crew.name, m.number, seq), begin: time.Now()}
+	body := c.body()
+	for i, front := range m.fronts(o.at) {
+		c.front, c.tried = front, i
+		a := post(ctx, m.crew.http, front.URL(m.crew.gateway), m.session.Header(), fmt.Sprint(o.id), body)
+		c.take(a)
+		if a.outcome != refused {
+			break
+		}
+	}
+	c.end = time.Now()
+	m.crew.mu.Lock()
+	defer m.crew.mu.Unlock()
+	m.crew.calls = append(m.crew.calls, c)
+	return c
+}
+
+// body is the request as it is sent.
+func (c *call) body() string {
+	if c.method != "" {
+		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q}`, c.id, c.method)
+	}
+	tool := c.tool
+	if tool == "" {
+		tool = "mark"
+	}
+	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%q,`+
+		`"arguments":{"tag":%q,"ms":%d,"steps":%d,"announce":%t},"_meta":{"progressToken":%q}}}`,
+		c.id, tool, c.tag, c.ms, c.steps, c.announce, c.tag)
+}
+
+// marks reports whether the call is one that the upstream writes down by its tag.
+func (c *call) marks() bool { return c.method == "" && c.tool == "" }
+
+// take keeps an answer, and checks that all of it belongs to the call.
+func (c *call) take(a answer) {
+	c.outcome, c.err, c.header = a.outcome, a.err, a.header
+	for _, other := range a.others {
+		if !strings.Contains(string(other), `"progressToken":"`+c.tag+`"`) {
+			c.outcome, c.err = wrong, fmt.Errorf("the answer's stream has an event of something else: %.200s", other)
+		}
+	}
+	if c.outcome != answered || !c.marks() {
+		return
+	}
+	text, err := a.text()
+	if err == nil {
+		_, err = fmt.Sscanf(text, c.tag+" %d", &c.count)
+	}
+	if err != nil {
+		c.outcome, c.err = wrong, fmt.Errorf("the answer is %q: %w", text, err)
+	}
+}
+
+// together has each of some members make a call at the same time. The function
+// that it returns waits for the calls.
+func (c *crew) together(members []*member, what func(i int) order) (wait func() []*call) {
+	calls := make([]*call, len(members))
+	var group sync.WaitGroup
+	for i, m := range members {
+		group.Go(func() { calls[i] = m.do(c.t.Context(), what(i)) })
+	}
+	return func() []*call {
+		group.Wait()
+		return calls
+	}
+}
+
+// made returns the calls that were made so far and have ended.
+func (c *crew) made() []*call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.calls)
+}
+
+// ownedBy are the members whose sessions a worker owned when locate looked.
+func (c *crew) ownedBy(w *cluster.Worker) []*member {
+	var list []*member
+	for _, m := range c.members {
+		if m.owner == w.Name {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// leave ends every session with a DELETE at one of the targets, except those for
+// which over says that there is none any more.
+func (c *crew) leave(over func(*member) bool) {
+	c.t.Helper()
+	targets := *c.targets.Load()
+	errs := side(len(c.members), 32, func(i int) error {
+		if m := c.members[i]; over == nil || !over(m) {
+			return m.session.Close(c.t.Context(), targets[i%len(targets)].URL(c.gateway))
+		}
+		return nil
+	})
+	if len(errs) > 0 {
+		c.t.Errorf("%d of %d sessions could not be closed, among them: %v", len(errs), len(c.members), errs[0])
+	}
+}
+
+// listen opens the GET stream of a member again and again until the work ends,
+// and keeps what it is told.
+func (m *member) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		front := m.fronts(nil)[0]
+		began := time.Now()
+		err := m.hear(ctx, front)
+		if ctx.Err() != nil {
+			return
+		}
+		m.crew.mu.Lock()
+		m.crew.breaks = append(m.crew.breaks, fmt.Sprintf("%d at %s from %v to %v: %v", m.number, front.Name,
+			began.Sub(m.crew.started).Round(time.Millisecond), time.Since(m.crew.started).Round(time.Millisecond), err))
+		m.crew.mu.Unlock()
+		pause := time.NewTimer(200 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
+
+// hear reads one stream to its end.
+func (m *member) hear(ctx context.Context, front *cluster.Worker) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, front.URL(m.crew.gateway), nil)
+	if err != nil {
+		return err
+	}
+	req.Header = m.session.Header()
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := m.crew.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return eachEvent(resp.Body, func(data []byte) {
+		var message struct {
+			Params struct {
+				Data string `json:"data"`
+			} `json:"params"`
+		}
+		if err := json.Unmarshal(data, &message); err != nil {
+			message.Params.Data = string(data)
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.heard[message.Params.Data]++
+	})
+}
+
+// attend has some members listen while the crew works.
+func (c *crew) attend(members []*member) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	stop := c.stop
+	c.stop = func() { stop(); cancel() }
+	for _, m := range members {
+		c.group.Go(func() { m.listen(ctx) })
+	}
+}
+
+// someWorker stands for a worker where it does not matter which.
+var someWorker = &cluster.Worker{Process: &cluster.Process{Name: "some worker"}}
