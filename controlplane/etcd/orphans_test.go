@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,7 +34,8 @@ type orphanage struct {
 	clock  *clock
 }
 
-// openOrphanage opens a store on server that follows it and serves writes.
+// openOrphanage opens a store on server that follows it and serves look-ups and
+// writes.
 func openOrphanage(t testing.TB, server *Server, c *clock) *orphanage {
 	t.Helper()
 	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: testTTL})
@@ -42,14 +44,12 @@ func openOrphanage(t testing.TB, server *Server, c *clock) *orphanage {
 	}
 	s.now = c.now
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.writes.run(ctx)
-	}()
+	var running sync.WaitGroup
+	running.Go(func() { s.writes.run(ctx) })
+	running.Go(func() { s.lookups.run(ctx) })
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		running.Wait()
 		s.Close()
 	})
 	return &orphanage{Store: s, keeper: newKeeper(s), seen: follow(t, s), clock: c}
