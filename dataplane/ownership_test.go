@@ -24,14 +24,20 @@ func (p *plane) setUpstream(id, url string, change func(*leaseholdv1.Upstream)) 
 	})
 }
 
-func TestACallToAnOwnerThatStallsIsNotDispatchedThereAndGoesToTheNextOwner(t *testing.T) {
-	p, u := startPlane(t), startUpstream(t)
-	p.setGateway("g", u.URL, nil)
-	var line *wire
-	owner := startWorkerWith(t, p, func(cfg *dataplane.Config) {
+// startWorkerBehindWire starts a worker that the others reach over a wire.
+func startWorkerBehindWire(t *testing.T, p *plane) (w *worker, line *wire) {
+	t.Helper()
+	w = startWorkerWith(t, p, func(cfg *dataplane.Config) {
 		line = startWire(t, cfg.PeerListener.Addr().String())
 		cfg.PeerAdvertise = line.address()
 	})
+	return w, line
+}
+
+func TestACallToAnOwnerThatStallsIsNotDispatchedThereAndGoesToTheNextOwner(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, line := startWorkerBehindWire(t, p)
 	other := startWorker(t, p)
 	c := newClient(t, "g")
 	c.initialize(owner)
@@ -243,11 +249,7 @@ func TestAPinnedSessionEndsWithItsOwnerAndSaysWhy(t *testing.T) {
 func TestAForwardedStreamThatBreaksOffSaysThatItsOutcomeIsUnknown(t *testing.T) {
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, nil)
-	var line *wire
-	owner := startWorkerWith(t, p, func(cfg *dataplane.Config) {
-		line = startWire(t, cfg.PeerListener.Addr().String())
-		cfg.PeerAdvertise = line.address()
-	})
+	owner, line := startWorkerBehindWire(t, p)
 	other := startWorker(t, p)
 	c := newClient(t, "g")
 	c.initialize(owner)

@@ -120,17 +120,7 @@ func openAt(t testing.TB, endpoints []string, ttl time.Duration, metrics prometh
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = s.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-		s.Close()
-	})
+	runStore(t, s)
 	return s
 }
 

@@ -82,12 +82,9 @@ func ownServer(t testing.TB) *Server {
 // newStore opens a store on the shared server and runs it for the test.
 func newStore(t testing.TB) *Store { return openStore(t, server, nil) }
 
-func openStore(t testing.TB, server *Server, metrics prometheus.Registerer) *Store {
+// runStore runs a store until the test is over, and closes it.
+func runStore(t testing.TB, s *Store) {
 	t.Helper()
-	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: testTTL, Metrics: metrics})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -99,6 +96,15 @@ func openStore(t testing.TB, server *Server, metrics prometheus.Registerer) *Sto
 		<-done
 		s.Close()
 	})
+}
+
+func openStore(t testing.TB, server *Server, metrics prometheus.Registerer) *Store {
+	t.Helper()
+	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: testTTL, Metrics: metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runStore(t, s)
 	return s
 }
 

@@ -203,17 +203,7 @@ func TestEtcdThatDoesNotAnswerIsUnavailableInBoundedTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = s.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-		s.Close()
-	})
+	runStore(t, s)
 	w := register(t, s)
 	w.claim(t, s, newSession())
 	f.gate.Lock()

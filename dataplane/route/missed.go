@@ -54,8 +54,8 @@ func (m *missed) note(worker string) {
 		}
 	}
 	entry, ok := m.of[worker]
-	if !ok || now.Sub(entry.last) > look+2*patience {
-		entry.since = now // nobody has tried meanwhile
+	if !ok || now.Sub(entry.last) > 2*watch {
+		entry.since = now // nobody has tried meanwhile, though one who waits would have
 	}
 	entry.last = now
 	m.of[worker] = entry

@@ -74,6 +74,14 @@ func TestOnlyAWorkerThatRenewsAndIsNotReachedForLongIsCutOff(t *testing.T) {
 	if now = now.Add(verdictTime); m.cutOff("w") {
 		t.Error("the verdict holds for longer than its time")
 	}
+	// One request that waits asks now and then, and no more often than that.
+	for range 3 {
+		now = now.Add(watch * 3 / 2)
+		m.note("w")
+	}
+	if !m.lasting("w", healthy, ttl) {
+		t.Error("not cut off for a single request that keeps trying")
+	}
 	if m.forget("w"); m.any() || m.lasting("w", 0, ttl) {
 		t.Error("cut off though it was reached")
 	}
