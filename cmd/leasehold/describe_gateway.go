@@ -3,6 +3,7 @@ package main
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,11 +48,22 @@ func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
 	p.section("Session policy")
 	p.line("  Idle timeout", "%s", durationOr(gateway.GetSession().GetIdleTimeout(), "30m (default)"))
 	p.line("  Lifetime", "%s", durationOr(gateway.GetSession().GetAbsoluteLifetime(), "24h (default)"))
+	p.line("  Upstream lost it", "%s", short(gateway.GetSession().GetOnUpstreamLost().String(), "ON_UPSTREAM_LOST_"))
 	for _, upstream := range gateway.GetUpstreams() {
 		p.section("Upstream " + upstream.GetName())
-		p.line("  URL", "%s", upstream.GetUrl())
+		if upstream.GetTransport() == leaseholdv1.Transport_TRANSPORT_STDIO {
+			p.line("  Command", "%s", program(upstream))
+		} else {
+			p.line("  URL", "%s", upstream.GetUrl())
+		}
 		p.line("  Transport", "%s", transport(upstream))
+		p.line("  Response timeout", "%s", durationOr(upstream.GetResponseTimeout(), "5m (default)"))
 	}
+}
+
+// program is the command line that an upstream's sessions run.
+func program(upstream *leaseholdv1.Upstream) string {
+	return strings.Join(append([]string{upstream.GetCommand()}, upstream.GetArgs()...), " ")
 }
 
 func transport(upstream *leaseholdv1.Upstream) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -88,7 +89,7 @@ func gatewayRow(gateway *leaseholdv1.Gateway, now time.Time) []string {
 	status := gateway.GetStatus()
 	var urls []string
 	for _, upstream := range gateway.GetUpstreams() {
-		urls = append(urls, upstream.GetUrl())
+		urls = append(urls, cmp.Or(upstream.GetUrl(), program(upstream)))
 	}
 	return []string{
 		strings.TrimPrefix(gateway.GetName(), "gateways/"),

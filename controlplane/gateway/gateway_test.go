@@ -98,6 +98,25 @@ func TestValidate(t *testing.T) {
 		{"idle timeout too long", idle(durationpb.New(30*24*time.Hour + 1)), "gateway.session.idle_timeout", "between 1s and 720h0m0s"},
 		{"negative idle timeout", idle(durationpb.New(-1)), "gateway.session.idle_timeout", "is -1ns"},
 		{"impossible idle timeout", idle(&durationpb.Duration{Seconds: math.MaxInt64, Nanos: -1}), "gateway.session.idle_timeout", "not a valid duration"},
+		{"legacy transport", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Transport = leaseholdv1.Transport_TRANSPORT_SSE }, "", ""},
+		{"program", program(func(*leaseholdv1.Upstream) {}), "", ""},
+		{"program with a url", program(func(u *leaseholdv1.Upstream) { u.Url = "http://secret/" }), "gateway.upstreams[0].url", "must be empty with TRANSPORT_STDIO; has 14 bytes"},
+		{"no command", program(func(u *leaseholdv1.Upstream) { u.Command = "" }), "gateway.upstreams[0].command", "1 to 4096 bytes without NUL; has 0"},
+		{"command too long", program(func(u *leaseholdv1.Upstream) { u.Command = strings.Repeat("x", 4097) }), "gateway.upstreams[0].command", "has 4097"},
+		{"command of another transport", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Command = "secret" }, "gateway.upstreams[0].command", "is for TRANSPORT_STDIO only; has 6 bytes"},
+		{"args of another transport", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Args = []string{"secret"} }, "gateway.upstreams[0].args", "only; has 1"},
+		{"env of another transport", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Env = map[string]string{"A": "secret"} }, "gateway.upstreams[0].env", "only; has 1"},
+		{"most args", program(func(u *leaseholdv1.Upstream) { u.Args = make([]string, 64) }), "", ""},
+		{"too many args", program(func(u *leaseholdv1.Upstream) { u.Args = make([]string, 65) }), "gateway.upstreams[0].args", "at most 64 entries; has 65"},
+		{"arg too long", program(func(u *leaseholdv1.Upstream) { u.Args = []string{"", strings.Repeat("x", 4097)} }), "gateway.upstreams[0].args[1]", "has 4097"},
+		{"arg with a NUL", program(func(u *leaseholdv1.Upstream) { u.Args = []string{"secret\x00"} }), "gateway.upstreams[0].args[0]", "without NUL"},
+		{"env name with =", program(func(u *leaseholdv1.Upstream) { u.Env = map[string]string{"A=B": ""} }), `gateway.upstreams[0].env["A=B"]`, "without = and NUL"},
+		{"env value too long", program(func(u *leaseholdv1.Upstream) { u.Env = map[string]string{"A": strings.Repeat("x", 4097)} }), `gateway.upstreams[0].env["A"]`, "has 4097"},
+		{"shortest response timeout", timeout(time.Second), "", ""},
+		{"longest response timeout", timeout(24 * time.Hour), "", ""},
+		{"response timeout too short", timeout(time.Millisecond), "gateway.upstreams[0].response_timeout", "is 1ms"},
+		{"response timeout too long", timeout(25 * time.Hour), "gateway.upstreams[0].response_timeout", "is 25h0m0s"},
+		{"unknown policy", func(g *leaseholdv1.Gateway) { g.Session.OnUpstreamLost = 7 }, "gateway.session.on_upstream_lost", "is 7"},
 		{"lifetime too short", func(g *leaseholdv1.Gateway) { g.Session.AbsoluteLifetime = durationpb.New(0) }, "gateway.session.absolute_lifetime", "is 0s"},
 	}
 	for _, tt := range tests {
@@ -122,6 +141,19 @@ func TestValidate(t *testing.T) {
 			t.Errorf("got %v, want %s: …%s…", got, tt.field, tt.says)
 		})
 	}
+}
+
+// program makes the upstream a program and changes it.
+func program(change func(*leaseholdv1.Upstream)) func(*leaseholdv1.Gateway) {
+	return func(g *leaseholdv1.Gateway) {
+		u := g.Upstreams[0]
+		u.Url, u.Transport, u.Command = "", leaseholdv1.Transport_TRANSPORT_STDIO, "server"
+		change(u)
+	}
+}
+
+func timeout(d time.Duration) func(*leaseholdv1.Gateway) {
+	return func(g *leaseholdv1.Gateway) { g.Upstreams[0].ResponseTimeout = durationpb.New(d) }
 }
 
 func manyLabels(n int) map[string]string {

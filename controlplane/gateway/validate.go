@@ -26,6 +26,14 @@ const (
 	MaxRepeatableTools  = 256
 	MaxToolNameBytes    = 128
 	MaxReconnectRate    = 100_000
+	MaxCommandBytes     = 4096
+	MaxArgs             = 64
+	MaxArgBytes         = 4096
+	MaxEnv              = 64
+	MaxEnvNameBytes     = 128
+	MaxEnvValueBytes    = 4096
+	MinResponseTimeout  = time.Second
+	MaxResponseTimeout  = 24 * time.Hour
 	MinSessionTime      = time.Second
 	MaxSessionTime      = 30 * 24 * time.Hour
 )
@@ -52,6 +60,9 @@ func Default(g *leaseholdv1.Gateway) {
 	if g.Session.IdleTimeout == nil {
 		g.Session.IdleTimeout = durationpb.New(DefaultIdleTimeout)
 	}
+	if g.Session.OnUpstreamLost == leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_UNSPECIFIED {
+		g.Session.OnUpstreamLost = leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_FAIL
+	}
 	if g.Session.AbsoluteLifetime == nil {
 		g.Session.AbsoluteLifetime = durationpb.New(DefaultAbsoluteLifetime)
 	}
@@ -73,6 +84,9 @@ func Validate(g *leaseholdv1.Gateway) Violations {
 	v.upstreams(g.Upstreams)
 	v.sessionTime("gateway.session.idle_timeout", g.GetSession().GetIdleTimeout())
 	v.sessionTime("gateway.session.absolute_lifetime", g.GetSession().GetAbsoluteLifetime())
+	if choice := g.GetSession().GetOnUpstreamLost(); leaseholdv1.OnUpstreamLost_name[int32(choice)] == "" {
+		v.add("gateway.session.on_upstream_lost", "must be ON_UPSTREAM_LOST_FAIL or ON_UPSTREAM_LOST_REINITIALIZE; is %d", choice)
+	}
 	return v
 }
 
@@ -119,15 +133,71 @@ func (v *Violations) upstream(field string, u *leaseholdv1.Upstream) {
 	if !ValidID(u.GetName()) {
 		v.add(field+".name", "%s; has %d bytes", idRule, len(u.GetName()))
 	}
-	v.url(field+".url", u.GetUrl())
-	switch u.GetTransport() {
-	case leaseholdv1.Transport_TRANSPORT_UNSPECIFIED, leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP:
-	default:
-		v.add(field+".transport", "must be TRANSPORT_STREAMABLE_HTTP; is %d", u.GetTransport())
-	}
+	v.transport(field, u)
 	v.tools(field+".repeatable_tools", u.GetRepeatableTools())
 	if rate := u.GetReconnectsPerSecond(); rate < 0 || rate > MaxReconnectRate {
 		v.add(field+".reconnects_per_second", "must be 0, for the default, or 1 to %d; is %d", MaxReconnectRate, rate)
+	}
+	v.time(field+".response_timeout", u.GetResponseTimeout(), MinResponseTimeout, MaxResponseTimeout)
+}
+
+// transport checks how the upstream is reached: what belongs to another transport
+// is refused rather than ignored.
+func (v *Violations) transport(field string, u *leaseholdv1.Upstream) {
+	switch u.GetTransport() {
+	case leaseholdv1.Transport_TRANSPORT_STDIO:
+		v.program(field, u)
+		return
+	case leaseholdv1.Transport_TRANSPORT_UNSPECIFIED, leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP, leaseholdv1.Transport_TRANSPORT_SSE:
+	default:
+		v.add(field+".transport", "must be TRANSPORT_STREAMABLE_HTTP, TRANSPORT_SSE or TRANSPORT_STDIO; is %d", u.GetTransport())
+	}
+	v.url(field+".url", u.GetUrl())
+	if n := len(u.GetCommand()); n > 0 {
+		v.add(field+".command", "is for TRANSPORT_STDIO only; has %d bytes", n)
+	}
+	if n := len(u.GetArgs()); n > 0 {
+		v.add(field+".args", "is for TRANSPORT_STDIO only; has %d entries", n)
+	}
+	if n := len(u.GetEnv()); n > 0 {
+		v.add(field+".env", "is for TRANSPORT_STDIO only; has %d entries", n)
+	}
+}
+
+// program never puts a value into a description, as an argument may be a secret
+// in spite of what the field's comment says.
+func (v *Violations) program(field string, u *leaseholdv1.Upstream) {
+	if n := len(u.GetUrl()); n > 0 {
+		v.add(field+".url", "must be empty with TRANSPORT_STDIO; has %d bytes", n)
+	}
+	if n := len(u.GetCommand()); n == 0 || n > MaxCommandBytes || strings.ContainsRune(u.GetCommand(), 0) {
+		v.add(field+".command", "must be 1 to %d bytes without NUL; has %d", MaxCommandBytes, n)
+	}
+	if n := len(u.GetArgs()); n > MaxArgs {
+		v.add(field+".args", "must have at most %d entries; has %d", MaxArgs, n)
+		return
+	}
+	for i, arg := range u.GetArgs() {
+		if len(arg) > MaxArgBytes || strings.ContainsRune(arg, 0) {
+			v.add(fmt.Sprintf("%s.args[%d]", field, i), "must be at most %d bytes without NUL; has %d", MaxArgBytes, len(arg))
+		}
+	}
+	v.env(field+".env", u.GetEnv())
+}
+
+func (v *Violations) env(field string, env map[string]string) {
+	if len(env) > MaxEnv {
+		v.add(field, "must have at most %d entries; has %d", MaxEnv, len(env))
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		at := fmt.Sprintf("%s[%q]", field, name[:min(len(name), MaxEnvNameBytes)])
+		if name == "" || len(name) > MaxEnvNameBytes || strings.ContainsAny(name, "=\x00") {
+			v.add(at, "the name must be 1 to %d bytes without = and NUL; has %d", MaxEnvNameBytes, len(name))
+		}
+		if value := env[name]; len(value) > MaxEnvValueBytes || strings.ContainsRune(value, 0) {
+			v.add(at, "must be at most %d bytes without NUL; has %d", MaxEnvValueBytes, len(value))
+		}
 	}
 }
 
@@ -192,14 +262,18 @@ func validPort(u *url.URL) bool {
 }
 
 func (v *Violations) sessionTime(field string, d *durationpb.Duration) {
+	v.time(field, d, MinSessionTime, MaxSessionTime)
+}
+
+func (v *Violations) time(field string, d *durationpb.Duration, least, most time.Duration) {
 	if d == nil {
 		return
 	}
 	if err := d.CheckValid(); err != nil {
-		v.add(field, "must be between %s and %s; is not a valid duration (%d s, %d ns)", MinSessionTime, MaxSessionTime, d.GetSeconds(), d.GetNanos())
+		v.add(field, "must be between %s and %s; is not a valid duration (%d s, %d ns)", least, most, d.GetSeconds(), d.GetNanos())
 		return
 	}
-	if t := d.AsDuration(); t < MinSessionTime || t > MaxSessionTime {
-		v.add(field, "must be between %s and %s; is %s", MinSessionTime, MaxSessionTime, t)
+	if t := d.AsDuration(); t < least || t > most {
+		v.add(field, "must be between %s and %s; is %s", least, most, t)
 	}
 }

@@ -6,6 +6,7 @@ package config
 import (
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -28,6 +29,10 @@ const (
 	DefaultAbsoluteLifetime = 24 * time.Hour
 )
 
+// DefaultResponseTimeout is how long an upstream may be silent while a request
+// waits for its answer, if its definition does not say.
+const DefaultResponseTimeout = 5 * time.Minute
+
 // DefaultReconnects is how many sessions a second a worker takes up again at an
 // upstream, if its definition does not say.
 const DefaultReconnects = 2000
@@ -39,12 +44,19 @@ type Gateway struct {
 	Upstream         *Upstream
 	IdleTimeout      time.Duration
 	AbsoluteLifetime time.Duration
+	// Reinitialize says that a session whose upstream lost it goes on with a new
+	// upstream session.
+	Reinitialize bool
 }
 
 // Upstream is one MCP server behind a gateway.
 type Upstream struct {
-	Name string
-	URL  *url.URL
+	Name      string
+	Transport leaseholdv1.Transport
+	URL       *url.URL // nil for TRANSPORT_STDIO
+	Program   *Program // for TRANSPORT_STDIO
+	// ResponseTimeout bounds the silence of the server while a request waits.
+	ResponseTimeout time.Duration
 	// Fingerprint is a digest of the connection settings; a session opened under
 	// one fingerprint is never used under another.
 	Fingerprint [16]byte
@@ -53,6 +65,20 @@ type Upstream struct {
 	// Reconnects paces the taking over of sessions whose owners died. Safe for
 	// concurrent use.
 	Reconnects *rate.Limiter
+}
+
+// Pinned reports whether sessions at the upstream end with the worker that has
+// them.
+func (u *Upstream) Pinned() bool {
+	return u.Transport == leaseholdv1.Transport_TRANSPORT_SSE || u.Transport == leaseholdv1.Transport_TRANSPORT_STDIO
+}
+
+// Program is what is run for each session of an upstream that is spoken to over
+// its standard input and output.
+type Program struct {
+	Command string
+	Args    []string
+	Env     map[string]string // beside the few variables that it inherits
 }
 
 // Member is a worker that is alive.
@@ -191,24 +217,17 @@ func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error
 	if len(definition.GetUpstreams()) != 1 {
 		return nil, fmt.Errorf("upstreams: %d given, exactly 1 is supported", len(definition.GetUpstreams()))
 	}
-	upstream := definition.GetUpstreams()[0]
-	target, err := url.Parse(upstream.GetUrl())
-	if err != nil || target.Host == "" || (target.Scheme != "http" && target.Scheme != "https") {
-		return nil, fmt.Errorf("upstreams[0].url: not an absolute http or https URL (%d bytes)", len(upstream.GetUrl()))
+	upstream, err := compileUpstream(definition.GetUpstreams()[0])
+	if err != nil {
+		return nil, fmt.Errorf("upstreams[0].%w", err)
 	}
-	perSecond := cmp.Or(int(upstream.GetReconnectsPerSecond()), DefaultReconnects)
 	gateway := &Gateway{
-		ID:       id,
-		Revision: definition.GetStatus().GetRevision(),
-		Upstream: &Upstream{
-			Name: upstream.GetName(), URL: target, Fingerprint: fingerprint(upstream), Repeatable: make(map[string]bool),
-			Reconnects: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10)),
-		},
+		ID:               id,
+		Revision:         definition.GetStatus().GetRevision(),
+		Upstream:         upstream,
 		IdleTimeout:      DefaultIdleTimeout,
 		AbsoluteLifetime: DefaultAbsoluteLifetime,
-	}
-	for _, tool := range upstream.GetRepeatableTools() {
-		gateway.Upstream.Repeatable[tool] = true
+		Reinitialize:     definition.GetSession().GetOnUpstreamLost() == leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_REINITIALIZE,
 	}
 	if d := definition.GetSession().GetIdleTimeout(); d != nil {
 		gateway.IdleTimeout = d.AsDuration()
@@ -219,14 +238,52 @@ func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error
 	return gateway, nil
 }
 
-// fingerprint covers what decides which server a connection reaches and how. A
-// transport left out is the default one.
-func fingerprint(u *leaseholdv1.Upstream) [16]byte {
-	transport := u.GetTransport()
-	if transport == leaseholdv1.Transport_TRANSPORT_UNSPECIFIED {
-		transport = leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP
+func compileUpstream(definition *leaseholdv1.Upstream) (*Upstream, error) {
+	perSecond := cmp.Or(int(definition.GetReconnectsPerSecond()), DefaultReconnects)
+	u := &Upstream{
+		Name: definition.GetName(), Transport: transportOf(definition), Fingerprint: fingerprint(definition),
+		Repeatable: make(map[string]bool), Reconnects: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10)),
+		ResponseTimeout: DefaultResponseTimeout,
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "connection/1\x00%s\x00%s\x00%d", u.GetName(), u.GetUrl(), transport))
+	for _, tool := range definition.GetRepeatableTools() {
+		u.Repeatable[tool] = true
+	}
+	if d := definition.GetResponseTimeout(); d != nil {
+		u.ResponseTimeout = d.AsDuration()
+	}
+	if u.Transport == leaseholdv1.Transport_TRANSPORT_STDIO {
+		if definition.GetCommand() == "" {
+			return nil, errors.New("command: is needed with TRANSPORT_STDIO")
+		}
+		u.Program = &Program{Command: definition.GetCommand(), Args: definition.GetArgs(), Env: definition.GetEnv()}
+		return u, nil
+	}
+	var err error
+	if u.URL, err = url.Parse(definition.GetUrl()); err != nil || u.URL.Host == "" || (u.URL.Scheme != "http" && u.URL.Scheme != "https") {
+		return nil, fmt.Errorf("url: not an absolute http or https URL (%d bytes)", len(definition.GetUrl()))
+	}
+	return u, nil
+}
+
+// transportOf returns how an upstream is spoken to. A transport left out is the
+// default one.
+func transportOf(u *leaseholdv1.Upstream) leaseholdv1.Transport {
+	if u.GetTransport() == leaseholdv1.Transport_TRANSPORT_UNSPECIFIED {
+		return leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP
+	}
+	return u.GetTransport()
+}
+
+// fingerprint covers what decides which server a connection reaches and how.
+func fingerprint(u *leaseholdv1.Upstream) [16]byte {
+	what := fmt.Appendf(nil, "connection/1\x00%s\x00%s\x00%d", u.GetName(), u.GetUrl(), transportOf(u))
+	if u.GetTransport() == leaseholdv1.Transport_TRANSPORT_STDIO {
+		what = fmt.Appendf(what, "\x00%q\x00%q", u.GetCommand(), u.GetArgs())
+		for _, name := range slices.Sorted(maps.Keys(u.GetEnv())) {
+			what = fmt.Appendf(what, "\x00%q=%q", name, u.GetEnv()[name])
+		}
+	}
+	sum := sha256.Sum256(what)
 	return [16]byte(sum[:16])
 }
 

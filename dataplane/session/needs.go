@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -16,14 +16,18 @@ type Upstream interface {
 	// ErrNotSent: the request certainly was not sent; any other error: nobody
 	// knows.
 	Do(ctx context.Context, d *Dispatch) (*http.Response, error)
+	// Drop closes the connection, or ends the process, that is the session id of a
+	// pinned upstream: without it the session cannot go on, here or elsewhere. It
+	// does not wait, and does nothing for other upstreams.
+	Drop(u *config.Upstream, id string)
 }
 
 // Dispatch is one request to an upstream.
 type Dispatch struct {
-	URL    *url.URL
-	Method string
-	Header http.Header
-	Body   []byte
+	Upstream *config.Upstream
+	Method   string
+	Header   http.Header
+	Body     []byte
 	// Address is where the replica is that has the upstream session, host:port.
 	// Empty lets Do choose among the addresses of the URL's host.
 	Address string

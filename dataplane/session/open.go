@@ -93,7 +93,7 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 	budget := time.AfterFunc(openBudget, func() { cancel(errBudget) })
 	defer budget.Stop()
 	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), &Dispatch{
-		URL: o.gateway.Upstream.URL, Method: http.MethodPost, Header: o.request.Header, Body: o.request.Body, Gate: o})
+		Upstream: o.gateway.Upstream, Method: http.MethodPost, Header: o.request.Header, Body: o.request.Body, Gate: o})
 	if err != nil {
 		o.answerFailure(upCtx, w, err)
 		return false
@@ -191,7 +191,7 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 }
 
 func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRecord, error) {
-	class := classOf(o.upstreamID)
+	class := classOf(s.upstream, o.upstreamID)
 	part := &leaseholdv1.UpstreamRecord{
 		Upstream: s.upstream.Name, ProtocolVersion: o.version, Address: o.address,
 		ConnectionFingerprint: s.upstream.Fingerprint[:], GatewayRevision: o.gateway.Revision, Class: class,
@@ -236,8 +236,11 @@ func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.Ses
 // record's cannot be put into another.
 func sealContext(d sessionid.Digest, upstream string) string { return d.String() + "/" + upstream }
 
-func classOf(upstreamID string) leaseholdv1.Class {
-	if upstreamID == "" {
+func classOf(upstream *config.Upstream, upstreamID string) leaseholdv1.Class {
+	switch {
+	case upstream.Pinned():
+		return leaseholdv1.Class_CLASS_PINNED
+	case upstreamID == "":
 		return leaseholdv1.Class_CLASS_REBUILDABLE
 	}
 	return leaseholdv1.Class_CLASS_RESUMABLE
@@ -346,7 +349,7 @@ func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up upstream
 	if up.version != "" {
 		header[mcp.HeaderProtocolVersion] = []string{up.version}
 	}
-	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{URL: u.URL, Method: http.MethodDelete, Header: header, Address: up.address, Gate: gate})
+	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{Upstream: u, Method: http.MethodDelete, Header: header, Address: up.address, Gate: gate})
 	if err != nil {
 		t.cfg.Logger.Warn("upstream session not ended", "upstream", u.Name, "error", err)
 		return err

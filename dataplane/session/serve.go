@@ -50,7 +50,7 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 	if s.upstreamID != "" {
 		r.Header[mcp.HeaderSessionID] = []string{s.upstreamID}
 	}
-	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{URL: s.upstream.URL, Method: r.Method, Header: r.Header, Body: r.Body, Address: s.address, Gate: s})
+	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: s.address, Gate: s})
 	if err != nil {
 		return s.answerFailure(ctx, w, r, err)
 	}

@@ -216,6 +216,9 @@ func (s *Session) drop() {
 	defer s.mu.Unlock()
 	s.dropped = true
 	s.cutLocked(ErrLost, func(*exchange) bool { return true })
+	if s.upstream.Pinned() {
+		s.table.cfg.Upstream.Drop(s.upstream, s.upstreamID)
+	}
 }
 
 // Pass implements Gate: it lets requests out while this worker certainly owns the

@@ -83,7 +83,7 @@ func newBubbleClient(t *testing.T) (*Client, *network) {
 }
 
 func try(ctx context.Context, c *Client, host string) error {
-	resp, err := c.Do(ctx, &session.Dispatch{URL: &url.URL{Scheme: "http", Host: host}, Method: http.MethodPost})
+	resp, err := c.Do(ctx, &session.Dispatch{Upstream: at(&url.URL{Scheme: "http", Host: host}), Method: http.MethodPost})
 	if err == nil {
 		resp.Body.Close()
 	}

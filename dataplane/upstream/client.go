@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/session"
 )
 
@@ -89,7 +90,7 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 			return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
 		}
 	}
-	response, err := cn.exchange(d.URL, d.Method, d.Header, d.Body)
+	response, err := cn.exchange(d.Upstream.URL, d.Method, d.Header, d.Body)
 	if err != nil {
 		stop()
 		cn.net.Close()
@@ -102,17 +103,21 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 	return response, nil
 }
 
+// Drop implements session.Upstream: a session here is not a connection, and goes on
+// elsewhere.
+func (c *Client) Drop(*config.Upstream, string) {}
+
 // reach returns a connection to the address that d names, or to any of its
 // upstream's that can be connected to.
 func (c *Client) reach(ctx context.Context, d *session.Dispatch) (*conn, error) {
 	if d.Address != "" {
-		cn, err := c.take(ctx, place{d.URL, d.Address, connectTimeout})
-		if err != nil && c.replicas.gone(ctx, d.URL, d.Address) {
+		cn, err := c.take(ctx, place{d.Upstream.URL, d.Address, connectTimeout})
+		if err != nil && c.replicas.gone(ctx, d.Upstream.URL, d.Address) {
 			return nil, fmt.Errorf("%w: %w", session.ErrReplicaGone, err)
 		}
 		return cn, err
 	}
-	addresses, err := c.replicas.of(ctx, d.URL)
+	addresses, err := c.replicas.of(ctx, d.Upstream.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +127,7 @@ func (c *Client) reach(ctx context.Context, d *session.Dispatch) (*conn, error) 
 			timeout = connectTimeout / 3
 		}
 		var cn *conn
-		if cn, err = c.take(ctx, place{d.URL, address, timeout}); err == nil || ctx.Err() != nil {
+		if cn, err = c.take(ctx, place{d.Upstream.URL, address, timeout}); err == nil || ctx.Err() != nil {
 			return cn, err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/session"
 )
 
@@ -53,7 +54,7 @@ func newTestClient(t *testing.T) *Client {
 
 func post(t *testing.T, c *Client, target *url.URL, body string) (int, string) {
 	t.Helper()
-	resp, err := c.Do(t.Context(), &session.Dispatch{URL: target, Method: http.MethodPost, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)})
+	resp, err := c.Do(t.Context(), &session.Dispatch{Upstream: at(target), Method: http.MethodPost, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +104,7 @@ func TestConnectionIsNotUsedAgainAfterAnAnswerThatWasNotReadOrSaysClose(t *testi
 		w.Write(make([]byte, 100_000))
 	})
 	c := newTestClient(t)
-	resp, err := c.Do(t.Context(), &session.Dispatch{URL: s.url, Method: http.MethodPost, Header: http.Header{}, Body: []byte("a")})
+	resp, err := c.Do(t.Context(), &session.Dispatch{Upstream: at(s.url), Method: http.MethodPost, Header: http.Header{}, Body: []byte("a")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +168,7 @@ func TestARequestIsNeverSentTwice(t *testing.T) {
 	target, _ := url.Parse("http://" + l.Addr().String())
 	c := newTestClient(t)
 	post(t, c, target, "one")
-	_, err = c.Do(t.Context(), &session.Dispatch{URL: target, Method: http.MethodPost, Header: http.Header{}, Body: []byte("two")})
+	_, err = c.Do(t.Context(), &session.Dispatch{Upstream: at(target), Method: http.MethodPost, Header: http.Header{}, Body: []byte("two")})
 	if err == nil || errors.Is(err, session.ErrNotSent) || received.Load() != 2 {
 		t.Errorf("got error %v after %d requests; want an unknown outcome after 2", err, received.Load())
 	}
@@ -177,7 +178,7 @@ func TestNotSentOnlyWithoutAConnection(t *testing.T) {
 	l, _ := net.Listen("tcp", "127.0.0.1:0")
 	target, _ := url.Parse("http://" + l.Addr().String())
 	l.Close()
-	if _, err := newTestClient(t).Do(t.Context(), &session.Dispatch{URL: target, Method: http.MethodPost}); !errors.Is(err, session.ErrNotSent) {
+	if _, err := newTestClient(t).Do(t.Context(), &session.Dispatch{Upstream: at(target), Method: http.MethodPost}); !errors.Is(err, session.ErrNotSent) {
 		t.Errorf("got %v, want ErrNotSent", err)
 	}
 }
@@ -206,7 +207,7 @@ func TestEndOfTheContextEndsTheRequestAndTheConnection(t *testing.T) {
 				}
 				cancel(why)
 			})
-			resp, err := newTestClient(t).Do(ctx, &session.Dispatch{URL: s.url, Method: http.MethodGet})
+			resp, err := newTestClient(t).Do(ctx, &session.Dispatch{Upstream: at(s.url), Method: http.MethodGet})
 			if streaming {
 				if err != nil {
 					t.Fatal(err)
@@ -230,7 +231,7 @@ func TestAnUpstreamThatAnswersBeforeItReadTheBodyIsHeard(t *testing.T) {
 		w.WriteHeader(http.StatusRequestEntityTooLarge)
 		w.Write(bytes.Repeat([]byte("n"), 4<<20)) // more than any buffer on the way holds
 	})
-	resp, err := newTestClient(t).Do(t.Context(), &session.Dispatch{URL: s.url, Method: http.MethodPost, Header: http.Header{}, Body: make([]byte, 4<<20)})
+	resp, err := newTestClient(t).Do(t.Context(), &session.Dispatch{Upstream: at(s.url), Method: http.MethodPost, Header: http.Header{}, Body: make([]byte, 4<<20)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func TestAnswerHeadersAreBounded(t *testing.T) {
 	s := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Long", strings.Repeat("x", maxHeaderBytes))
 	})
-	_, err := newTestClient(t).Do(t.Context(), &session.Dispatch{URL: s.url, Method: http.MethodPost})
+	_, err := newTestClient(t).Do(t.Context(), &session.Dispatch{Upstream: at(s.url), Method: http.MethodPost})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(maxHeaderBytes)) {
 		t.Errorf("got %v, want an error that names the bound", err)
 	}
@@ -253,7 +254,7 @@ func TestAnswerHeadersAreBounded(t *testing.T) {
 func TestHeadersCannotBeSmuggled(t *testing.T) {
 	s := startServer(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was sent") })
 	for _, h := range []http.Header{{"X": {"a\r\nY: b"}}, {"X\r\nY": {"b"}}, {"X": {"a\x00"}}} {
-		if _, err := newTestClient(t).Do(t.Context(), &session.Dispatch{URL: s.url, Method: http.MethodPost, Header: h}); err == nil {
+		if _, err := newTestClient(t).Do(t.Context(), &session.Dispatch{Upstream: at(s.url), Method: http.MethodPost, Header: h}); err == nil {
 			t.Errorf("%q was accepted", h)
 		}
 	}
@@ -277,7 +278,10 @@ func TestTLSVerifiesTheUpstream(t *testing.T) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("served") }))
 	defer s.Close()
 	target, _ := url.Parse(s.URL)
-	if _, err := newTestClient(t).Do(t.Context(), &session.Dispatch{URL: target, Method: http.MethodPost}); !errors.Is(err, session.ErrNotSent) || !strings.Contains(err.Error(), "certificate") {
+	if _, err := newTestClient(t).Do(t.Context(), &session.Dispatch{Upstream: at(target), Method: http.MethodPost}); !errors.Is(err, session.ErrNotSent) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v, want a refused certificate", err)
 	}
 }
+
+// at is an upstream at a URL.
+func at(target *url.URL) *config.Upstream { return &config.Upstream{URL: target} }

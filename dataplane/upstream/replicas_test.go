@@ -55,7 +55,7 @@ func startFleet(t *testing.T, c *Client, ips ...string) *fleet {
 
 func ask(t *testing.T, c *Client, target *url.URL, address string) (string, error) {
 	t.Helper()
-	resp, err := c.Do(t.Context(), &session.Dispatch{URL: target, Method: http.MethodPost, Address: address})
+	resp, err := c.Do(t.Context(), &session.Dispatch{Upstream: at(target), Method: http.MethodPost, Address: address})
 	if err != nil {
 		return "", err
 	}

@@ -32,6 +32,12 @@ const (
 	Transport_TRANSPORT_UNSPECIFIED Transport = 0
 	// MCP streamable HTTP, protocol versions 2025-03-26 to 2025-11-25.
 	Transport_TRANSPORT_STREAMABLE_HTTP Transport = 1
+	// HTTP with server-sent events, protocol version 2024-11-05: the url is that of
+	// the stream. Its sessions are pinned: they end with the worker that has them.
+	Transport_TRANSPORT_SSE Transport = 2
+	// A program that is spoken to over its standard input and output. Its sessions
+	// are pinned.
+	Transport_TRANSPORT_STDIO Transport = 3
 )
 
 // Enum value maps for Transport.
@@ -39,10 +45,14 @@ var (
 	Transport_name = map[int32]string{
 		0: "TRANSPORT_UNSPECIFIED",
 		1: "TRANSPORT_STREAMABLE_HTTP",
+		2: "TRANSPORT_SSE",
+		3: "TRANSPORT_STDIO",
 	}
 	Transport_value = map[string]int32{
 		"TRANSPORT_UNSPECIFIED":     0,
 		"TRANSPORT_STREAMABLE_HTTP": 1,
+		"TRANSPORT_SSE":             2,
+		"TRANSPORT_STDIO":           3,
 	}
 )
 
@@ -71,6 +81,63 @@ func (x Transport) Number() protoreflect.EnumNumber {
 // Deprecated: Use Transport.Descriptor instead.
 func (Transport) EnumDescriptor() ([]byte, []int) {
 	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{0}
+}
+
+// OnUpstreamLost says what becomes of a client session whose upstream has lost its
+// session: it restarted, or gave the session up by itself.
+type OnUpstreamLost int32
+
+const (
+	// Same as ON_UPSTREAM_LOST_FAIL.
+	OnUpstreamLost_ON_UPSTREAM_LOST_UNSPECIFIED OnUpstreamLost = 0
+	// The client session ends too: its client gets 404, as from the server itself,
+	// and starts again.
+	OnUpstreamLost_ON_UPSTREAM_LOST_FAIL OnUpstreamLost = 1
+	// A new upstream session is opened with what the client said at its beginning,
+	// and the client session goes on, with list_changed notifications. Requests that
+	// were in flight are not repeated, and what the server had noted is gone.
+	OnUpstreamLost_ON_UPSTREAM_LOST_REINITIALIZE OnUpstreamLost = 2
+)
+
+// Enum value maps for OnUpstreamLost.
+var (
+	OnUpstreamLost_name = map[int32]string{
+		0: "ON_UPSTREAM_LOST_UNSPECIFIED",
+		1: "ON_UPSTREAM_LOST_FAIL",
+		2: "ON_UPSTREAM_LOST_REINITIALIZE",
+	}
+	OnUpstreamLost_value = map[string]int32{
+		"ON_UPSTREAM_LOST_UNSPECIFIED":  0,
+		"ON_UPSTREAM_LOST_FAIL":         1,
+		"ON_UPSTREAM_LOST_REINITIALIZE": 2,
+	}
+)
+
+func (x OnUpstreamLost) Enum() *OnUpstreamLost {
+	p := new(OnUpstreamLost)
+	*p = x
+	return p
+}
+
+func (x OnUpstreamLost) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnUpstreamLost) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[1].Descriptor()
+}
+
+func (OnUpstreamLost) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[1]
+}
+
+func (x OnUpstreamLost) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnUpstreamLost.Descriptor instead.
+func (OnUpstreamLost) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
 }
 
 // ChangeType is what happened to a watched resource.
@@ -114,11 +181,11 @@ func (x ChangeType) String() string {
 }
 
 func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[1].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[2].Descriptor()
 }
 
 func (ChangeType) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[1]
+	return &file_leasehold_v1_gateway_proto_enumTypes[2]
 }
 
 func (x ChangeType) Number() protoreflect.EnumNumber {
@@ -127,7 +194,7 @@ func (x ChangeType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeType.Descriptor instead.
 func (ChangeType) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
 }
 
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
@@ -258,7 +325,7 @@ type Upstream struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Where the server is: an absolute http or https URL without user info or
 	// fragment, at most 2048 bytes. Its own path and query are used; the query of
-	// a client's request is not passed on.
+	// a client's request is not passed on. Empty with TRANSPORT_STDIO.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// How to speak to it. Unspecified means streamable HTTP.
 	Transport Transport `protobuf:"varint,3,opt,name=transport,proto3,enum=leasehold.v1.Transport" json:"transport,omitempty"`
@@ -271,8 +338,23 @@ type Upstream struct {
 	// their owners died, so that they do not all arrive at once. 1 to 100000; 2000
 	// when 0.
 	ReconnectsPerSecond int32 `protobuf:"varint,5,opt,name=reconnects_per_second,json=reconnectsPerSecond,proto3" json:"reconnects_per_second,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// How long the server may be silent while a request waits for its answer: any
+	// event on the request's stream begins the time anew. A request that it runs
+	// out for ends with an error that says so, and the server is told that it is
+	// cancelled. 1 s to 24 h; 5 minutes when absent.
+	ResponseTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=response_timeout,json=responseTimeout,proto3" json:"response_timeout,omitempty"`
+	// The program to run with TRANSPORT_STDIO, one process for each session: a path,
+	// or a name that the worker finds in its PATH. 1 to 4096 bytes. Workers run
+	// programs only if they were started with --allow-stdio.
+	Command string `protobuf:"bytes,7,opt,name=command,proto3" json:"command,omitempty"`
+	// The program's arguments, at most 64 of at most 4096 bytes.
+	Args []string `protobuf:"bytes,8,rep,name=args,proto3" json:"args,omitempty"`
+	// Environment variables of the program beside PATH, HOME, USER, LANG, TMPDIR and
+	// TZ of the worker, at most 64; values of at most 4096 bytes. They can be read by
+	// everyone who may read the gateway: this is no place for secrets.
+	Env           map[string]string `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Upstream) Reset() {
@@ -340,6 +422,34 @@ func (x *Upstream) GetReconnectsPerSecond() int32 {
 	return 0
 }
 
+func (x *Upstream) GetResponseTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ResponseTimeout
+	}
+	return nil
+}
+
+func (x *Upstream) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *Upstream) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Upstream) GetEnv() map[string]string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
 // SessionPolicy says how long client sessions live.
 type SessionPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -349,8 +459,10 @@ type SessionPolicy struct {
 	// A session older than this is ended, in use or not. 1 s to 30 days; 24 hours
 	// when absent. Changes apply to sessions opened afterwards.
 	AbsoluteLifetime *durationpb.Duration `protobuf:"bytes,2,opt,name=absolute_lifetime,json=absoluteLifetime,proto3" json:"absolute_lifetime,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What becomes of a session whose upstream has lost its part of it.
+	OnUpstreamLost OnUpstreamLost `protobuf:"varint,3,opt,name=on_upstream_lost,json=onUpstreamLost,proto3,enum=leasehold.v1.OnUpstreamLost" json:"on_upstream_lost,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SessionPolicy) Reset() {
@@ -395,6 +507,13 @@ func (x *SessionPolicy) GetAbsoluteLifetime() *durationpb.Duration {
 		return x.AbsoluteLifetime
 	}
 	return nil
+}
+
+func (x *SessionPolicy) GetOnUpstreamLost() OnUpstreamLost {
+	if x != nil {
+		return x.OnUpstreamLost
+	}
+	return OnUpstreamLost_ON_UPSTREAM_LOST_UNSPECIFIED
 }
 
 // GatewayStatus says what became of a definition.
@@ -1117,16 +1236,24 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x03\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
 	"\ttransport\x18\x03 \x01(\x0e2\x17.leasehold.v1.TransportR\ttransport\x12)\n" +
 	"\x10repeatable_tools\x18\x04 \x03(\tR\x0frepeatableTools\x122\n" +
-	"\x15reconnects_per_second\x18\x05 \x01(\x05R\x13reconnectsPerSecond\"\x95\x01\n" +
+	"\x15reconnects_per_second\x18\x05 \x01(\x05R\x13reconnectsPerSecond\x12D\n" +
+	"\x10response_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0fresponseTimeout\x12\x18\n" +
+	"\acommand\x18\a \x01(\tR\acommand\x12\x12\n" +
+	"\x04args\x18\b \x03(\tR\x04args\x121\n" +
+	"\x03env\x18\t \x03(\v2\x1f.leasehold.v1.Upstream.EnvEntryR\x03env\x1a6\n" +
+	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x01\n" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
-	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\"\x95\x01\n" +
+	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\x12F\n" +
+	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\x95\x01\n" +
 	"\rGatewayStatus\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fworkers_applied\x18\x02 \x01(\x05R\x0eworkersApplied\x12#\n" +
@@ -1166,10 +1293,16 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x15WatchGatewaysResponse\x12,\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
 	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision*E\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*m\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x1d\n" +
-	"\x19TRANSPORT_STREAMABLE_HTTP\x10\x01*q\n" +
+	"\x19TRANSPORT_STREAMABLE_HTTP\x10\x01\x12\x11\n" +
+	"\rTRANSPORT_SSE\x10\x02\x12\x13\n" +
+	"\x0fTRANSPORT_STDIO\x10\x03*p\n" +
+	"\x0eOnUpstreamLost\x12 \n" +
+	"\x1cON_UPSTREAM_LOST_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15ON_UPSTREAM_LOST_FAIL\x10\x01\x12!\n" +
+	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*q\n" +
 	"\n" +
 	"ChangeType\x12\x1b\n" +
 	"\x17CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -1197,68 +1330,73 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
 	(Transport)(0),                // 0: leasehold.v1.Transport
-	(ChangeType)(0),               // 1: leasehold.v1.ChangeType
-	(*Gateway)(nil),               // 2: leasehold.v1.Gateway
-	(*Upstream)(nil),              // 3: leasehold.v1.Upstream
-	(*SessionPolicy)(nil),         // 4: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),         // 5: leasehold.v1.GatewayStatus
-	(*CreateGatewayRequest)(nil),  // 6: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil), // 7: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),     // 8: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),    // 9: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),   // 10: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),  // 11: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),  // 12: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil), // 13: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),  // 14: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil), // 15: leasehold.v1.DeleteGatewayResponse
-	(*WatchGatewaysRequest)(nil),  // 16: leasehold.v1.WatchGatewaysRequest
-	(*WatchGatewaysResponse)(nil), // 17: leasehold.v1.WatchGatewaysResponse
-	nil,                           // 18: leasehold.v1.Gateway.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 21: google.protobuf.FieldMask
+	(OnUpstreamLost)(0),           // 1: leasehold.v1.OnUpstreamLost
+	(ChangeType)(0),               // 2: leasehold.v1.ChangeType
+	(*Gateway)(nil),               // 3: leasehold.v1.Gateway
+	(*Upstream)(nil),              // 4: leasehold.v1.Upstream
+	(*SessionPolicy)(nil),         // 5: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),         // 6: leasehold.v1.GatewayStatus
+	(*CreateGatewayRequest)(nil),  // 7: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil), // 8: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),     // 9: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),    // 10: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),   // 11: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),  // 12: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),  // 13: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil), // 14: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),  // 15: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil), // 16: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),  // 17: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil), // 18: leasehold.v1.WatchGatewaysResponse
+	nil,                           // 19: leasehold.v1.Gateway.LabelsEntry
+	nil,                           // 20: leasehold.v1.Upstream.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 23: google.protobuf.FieldMask
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	18, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	3,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	4,  // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	19, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	19, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	5,  // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	19, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	4,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	5,  // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	21, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	21, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	6,  // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
 	0,  // 6: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	20, // 7: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	20, // 8: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
-	2,  // 9: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	2,  // 10: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	2,  // 11: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	2,  // 12: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	2,  // 13: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	21, // 14: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 15: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	1,  // 16: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
-	2,  // 17: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
-	6,  // 18: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	8,  // 19: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	10, // 20: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	12, // 21: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	14, // 22: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	16, // 23: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
-	7,  // 24: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	9,  // 25: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	11, // 26: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	13, // 27: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	15, // 28: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	17, // 29: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
-	24, // [24:30] is the sub-list for method output_type
-	18, // [18:24] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	22, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
+	20, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
+	22, // 9: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	22, // 10: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	1,  // 11: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
+	3,  // 12: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	3,  // 13: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	3,  // 14: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	3,  // 15: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	3,  // 16: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	23, // 17: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 18: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	2,  // 19: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	3,  // 20: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	7,  // 21: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	9,  // 22: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	11, // 23: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	13, // 24: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	15, // 25: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	17, // 26: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	8,  // 27: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	10, // 28: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	12, // 29: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	14, // 30: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	16, // 31: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	18, // 32: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	27, // [27:33] is the sub-list for method output_type
+	21, // [21:27] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -1271,8 +1409,8 @@ func file_leasehold_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   17,
+			NumEnums:      3,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
