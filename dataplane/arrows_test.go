@@ -34,7 +34,8 @@ func TestArrowsPointOneWay(t *testing.T) {
 		"dataplane/mcp":       {},
 		"dataplane/sessionid": {},
 		"dataplane/config":    {gen, "dataplane/sessionid"},
-		"dataplane/session":   {gen, "dataplane/sessionid", "dataplane/config", "dataplane/mcp"},
+		"dataplane/session":   {gen, "dataplane/sessionid", "dataplane/config", "dataplane/mcp", "dataplane/replay"},
+		"dataplane/replay":    {},
 	}
 	rules := append([]string{"dataplane/session"}, may["dataplane/session"]...)
 	may["dataplane/route"] = rules

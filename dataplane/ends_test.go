@@ -222,7 +222,7 @@ func TestCallsInFlightMayEndBeforeTheirSession(t *testing.T) {
 	}
 }
 
-func TestEventsArriveOneByOneAndDisconnectsReachTheUpstream(t *testing.T) {
+func TestEventsArriveOneByOneAndOnlyAListenersDisconnectReachesTheUpstream(t *testing.T) {
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, nil)
 	owner, other := startWorker(t, p), startWorker(t, p)
@@ -258,18 +258,24 @@ func TestEventsArriveOneByOneAndDisconnectsReachTheUpstream(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer resp.Body.Close()
+				prefix := map[string]string{http.MethodGet: "up/g/", http.MethodPost: "up/p/"}[method]
 				for _, event := range []string{"id: 1\ndata:\n\n", ": comment\r\n\r\n", "retry: 5\n\n", "event: x\ndata: {\"a\":\ndata: 1}\n\n"} {
 					next <- event
-					got := make([]byte, len(event))
-					if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != event {
-						t.Fatalf("event: got %q %v, want %q", got, err, event)
+					want := strings.Replace(event, "id: ", "id: "+prefix, 1)
+					got := make([]byte, len(want))
+					if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
+						t.Fatalf("event: got %q %v, want %q", got, err, want)
 					}
 				}
 				cancel()
+				if method == http.MethodPost {
+					next <- "data: still read\n\n"
+					c.do(w, http.MethodDelete, "") // ends it
+				}
 				select {
 				case <-gone:
-				case <-time.After(5 * time.Second):
-					t.Error("the upstream did not see the disconnect within 5 s")
+				case <-time.After(15 * time.Second):
+					t.Error("the upstream did not see the end within 15 s")
 				}
 			})
 		}

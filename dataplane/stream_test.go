@@ -55,7 +55,7 @@ func TestASilentStreamCarriesCommentsAndEventsStayWhole(t *testing.T) {
 			}
 		}
 		resp.Body.Close()
-		want := `id: 0|data: {"jsonrpc":"2.0","method":"m","params":{"n":0}}|id: 1|data: {"jsonrpc":"2.0","method":"m","params":{"n":1}}|id: 2|data: {"jsonrpc":"2.0","method":"m","params":{"n":2}}`
+		want := `id: up/g/0|data: {"jsonrpc":"2.0","method":"m","params":{"n":0}}|id: up/g/1|data: {"jsonrpc":"2.0","method":"m","params":{"n":1}}|id: up/g/2|data: {"jsonrpc":"2.0","method":"m","params":{"n":2}}`
 		if got := strings.Join(events, "|"); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}

@@ -117,6 +117,7 @@ func (u *upstreamServer) setHook(f func(w http.ResponseWriter, r *http.Request, 
 
 func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body)) // for the hook
 	var message struct {
 		ID     json.RawMessage
 		Method string

@@ -43,6 +43,9 @@ const (
 	// CodeOutcomeUnknown says that the request may or may not have been executed
 	// and that nobody can tell any more: do not repeat it blindly.
 	CodeOutcomeUnknown = 5040
+	// CodeClientGone is for upstreams: what they asked the client cannot be
+	// answered, since its connection broke and it did not come back.
+	CodeClientGone = 5041
 )
 
 // Error is a JSON-RPC error.

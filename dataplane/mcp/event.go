@@ -54,6 +54,16 @@ func (e Event) ID() (string, bool) {
 	return string(id), id != nil
 }
 
+// HasID reports whether the block has an id.
+func (e Event) HasID() bool {
+	for l := e.lines(); l.next(); {
+		if l.name == fieldID && bytes.IndexByte(l.value, 0) < 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Name returns the event's type: its event field, or "message".
 func (e Event) Name() string {
 	var name []byte

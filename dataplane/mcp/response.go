@@ -2,41 +2,6 @@ package mcp
 
 import "bytes"
 
-// IsResponse reports whether data, a message that an upstream sent, is an answer
-// rather than a request or a notification. It reads no further than the member
-// that tells, and says false of what is not JSON. A batch is an answer if its
-// first message is.
-func IsResponse(data []byte) bool {
-	s := scanner{b: data, max: MaxDepth}
-	i, depth := s.space(0), 0
-	if s.at(i) == '[' {
-		if i, _ = s.open(i, &depth, ']'); i < 0 {
-			return false
-		}
-	}
-	if s.at(i) != '{' {
-		return false
-	}
-	i, more := s.open(i, &depth, '}')
-	for more {
-		var k span
-		if i, k = s.key(i); i < 0 {
-			return false
-		}
-		switch string(data[k.from:k.to]) {
-		case `"result"`, `"error"`:
-			return true
-		case `"method"`:
-			return false
-		}
-		if i = s.value(i, depth); i < 0 {
-			return false
-		}
-		i, more = s.next(i, '}')
-	}
-	return false
-}
-
 // UnsupportedVersion is the answer to a request of a protocol version that is
 // not served here. It lists the stateful versions, at which clients that know
 // both eras fall back to initialize.

@@ -32,7 +32,7 @@ const (
 var relayed = [...]string{"Content-Type", "Cache-Control", "Allow", "Retry-After"}
 
 // relay passes the upstream's answer on as it comes. It fails as Serve does.
-func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) error {
+func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange, answer *http.Response) error {
 	if err := s.Pass(); err != nil {
 		return s.unknown(w, r, err)
 	}
@@ -61,7 +61,7 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 	}
 	copyRelayed(w.Header(), answer.Header)
 	if isEventStream(answer.Header) {
-		s.relayEvents(ctx, w, r, answer)
+		s.relayEvents(ctx, w, r, x, answer)
 		return nil
 	}
 	return s.relayBody(ctx, w, r, answer)
@@ -216,99 +216,4 @@ func ignoreEOF(err error) error {
 		return nil
 	}
 	return err
-}
-
-var eventReaders = sync.Pool{New: func() any { return mcp.NewEventReader(nil, MaxEvent) }}
-
-// relayEvents passes events on one by one, each as soon as it is whole, and a
-// comment when the upstream is silent for long.
-func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) {
-	w.Header()["X-Accel-Buffering"] = []string{"no"}
-	w.WriteHeader(answer.StatusCode)
-	out := startStream(w, s.table.cfg.KeepAlive)
-	defer out.stop()
-	if !hasMore(answer.Body) {
-		out.flush() // the client learns at once that its request has begun
-	}
-	events := eventReaders.Get().(*mcp.EventReader)
-	events.Reset(answer.Body)
-	defer func() {
-		events.Reset(nil)
-		eventReaders.Put(events)
-	}()
-	progress := streamProgress{}
-	for {
-		event, err := events.Next()
-		if err == nil {
-			err = s.Pass()
-		}
-		if err != nil {
-			if tail := s.streamTail(ctx, r, progress, err); tail != nil {
-				out.write(tail, true)
-			}
-			return
-		}
-		if event.Partial {
-			continue // the upstream broke off within an event; the error follows
-		}
-		if progress.note(event); progress.answered || progress.resumable {
-			out.settled()
-		}
-		if out.write(event.Raw, !events.Buffered()) != nil {
-			return
-		}
-	}
-}
-
-// hasMore reports whether some of the body has arrived already, so that the head
-// can go out with it.
-func hasMore(body io.Reader) bool {
-	b, ok := body.(interface{ Buffered() int })
-	return ok && b.Buffered() > 0
-}
-
-// streamProgress is what the end of a stream depends on.
-type streamProgress struct {
-	answered  bool // an answer went by
-	resumable bool // an event id went by: the client can ask for the rest
-}
-
-func (p *streamProgress) note(event mcp.Event) {
-	if _, ok := event.ID(); ok {
-		p.resumable = true
-	}
-	if !p.answered {
-		p.answered = mcp.IsResponse(event.Data(nil))
-	}
-}
-
-// streamTail returns the last event of a stream that ended with err, or nil if
-// there is nothing to add: the client has its answer, can ask for it with
-// Last-Event-ID, or is gone.
-func (s *Session) streamTail(ctx context.Context, r *Request, progress streamProgress, err error) []byte {
-	if err == io.EOF || r.Method != http.MethodPost || progress.answered {
-		return nil
-	}
-	if moves := moving(ctx, err); moves != nil {
-		err = moves
-	} else if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errEnded) {
-		return nil
-	}
-	id := r.ID()
-	if id == nil {
-		return nil
-	}
-	var e *mcp.Error
-	tooLarge := (*mcp.EventTooLargeError)(nil)
-	switch {
-	case errors.As(err, &tooLarge):
-		e = &mcp.Error{Code: mcp.CodeLimit, ID: id, Message: fmt.Sprintf("upstream %q: %v", s.upstream.Name, err)}
-	case progress.resumable:
-		return nil
-	default:
-		e = r.unknown(s.upstream.Name, s.epoch, s.whyUnknown(err))
-		s.table.CountUnknown()
-	}
-	s.table.cfg.Logger.Warn("upstream stream broke off", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
-	return mcp.AppendEvent(nil, mcp.AppendError(nil, e))
 }

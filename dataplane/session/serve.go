@@ -11,8 +11,8 @@ import (
 )
 
 // Serve answers one request of the session's client on w, which it may be called
-// for concurrently. The end of ctx is the client's disconnect, and reaches the
-// upstream. It panics with http.ErrAbortHandler when an answer breaks off after
+// for concurrently. The end of ctx is the client's disconnect: a GET ends then, but
+// a call goes on, and Serve returns when it is over. It panics with http.ErrAbortHandler when an answer breaks off after
 // it began.
 //
 // ErrFenced or ErrLost: nothing was written, and the request was not dispatched or
@@ -21,8 +21,13 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 	if r.Method == http.MethodDelete {
 		return s.serveDelete(ctx, w)
 	}
-	x := &exchange{stream: r.Method == http.MethodGet, ids: r.IDs}
-	ctx, x.cancel = context.WithCancelCause(ctx)
+	x := &exchange{session: s, client: ctx, ids: r.IDs}
+	if r.Method == http.MethodGet {
+		x.kind = aStream
+		ctx, x.cancel = context.WithCancelCause(ctx)
+	} else {
+		ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	}
 	defer x.cancel(nil)
 	switch verdict := s.begin(x); verdict {
 	case admitted:
@@ -50,12 +55,25 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 	if s.upstreamID != "" {
 		r.Header[mcp.HeaderSessionID] = []string{s.upstreamID}
 	}
-	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: s.address, Gate: s})
+	if x.kind == aStream {
+		return s.serveGet(ctx, w, r, x)
+	}
+	if len(r.IDs) == 0 {
+		s.answered(r.Body)
+	}
+	stop := context.AfterFunc(x.client, func() { s.leave(x) })
+	defer stop()
+	return s.dispatch(ctx, w, r, x)
+}
+
+// dispatch sends the request to the upstream and relays the answer.
+func (s *Session) dispatch(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange) error {
+	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: s.address, Gate: x})
 	if err != nil {
 		return s.answerFailure(ctx, w, r, err)
 	}
 	defer answer.Body.Close()
-	return s.relay(ctx, w, r, answer)
+	return s.relay(ctx, w, r, x, answer)
 }
 
 func (s *Session) refuse(w http.ResponseWriter, r *Request, verdict refusal) {
@@ -96,8 +114,8 @@ func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *R
 		mcp.WriteSessionNotFound(w, r.ID())
 	case errors.Is(err, ErrNotSent) && moves != nil:
 		return moves
-	case cause != nil && moves == nil:
-		// The client is gone; nobody reads an answer.
+	case errors.Is(err, errClientGone) || errors.Is(cause, context.Canceled) && moves == nil:
+		// Nobody reads an answer.
 	case errors.Is(err, ErrReplicaGone):
 		s.table.cfg.Logger.Warn("upstream replica gone", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 		s.lostUpstream(w, r)

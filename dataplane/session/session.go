@@ -1,10 +1,7 @@
 package session
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,9 +63,14 @@ type Session struct {
 	lastUse   time.Time
 	served    uint64 // requests begun
 	calls     int
+	away      int // calls whose clients are gone
 	streams   int
-	exchanges exchange      // list head
-	quiet     chan struct{} // closed when the last call of a closing session is done
+	pumps     int
+	exchanges exchange             // list head
+	standing  *standing            // the upstream's GET stream; nil without one
+	journal   *journal             // what clients may be sent again; nil without anything
+	asked     map[string]*exchange // requests of the upstream that wait for the client, by id
+	quiet     chan struct{}        // closed when the last call of a closing session is done
 
 	due   time.Time // guarded by table.mu, like what follows
 	slot  int       // index in the table's heap, -1 outside
@@ -77,126 +79,14 @@ type Session struct {
 	told bool // the upstream knows of the end; only for who completes it
 }
 
-// exchange is one request in flight, in the list of its session.
-type exchange struct {
-	prev, next *exchange
-	cancel     context.CancelCauseFunc
-	stream     bool
-	ids        [][]byte // of its requests
-}
-
-// shares reports whether a request of other has the id of one of x.
-func (x *exchange) shares(other *exchange) bool {
-	for _, id := range other.ids {
-		if slices.ContainsFunc(x.ids, func(own []byte) bool { return bytes.Equal(own, id) }) {
-			return true
-		}
-	}
-	return false
-}
-
 // Epoch returns which owner of the session this worker is.
 func (s *Session) Epoch() uint64 { return s.epoch }
 
 // Incarnation returns the incarnation of this worker that owns the session.
 func (s *Session) Incarnation() int64 { return s.incarnation }
 
-// refusal says why a request cannot begin; the zero value lets it.
-type refusal uint8
-
-const (
-	admitted refusal = iota
-	refusedEnded
-	refusedLost
-	refusedCalls
-	refusedStreams
-	refusedDuplicate
-)
-
-// begin admits a request and notes how to cut it.
-func (s *Session) begin(x *exchange) refusal {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.dropped:
-		return refusedLost
-	case s.closing:
-		return refusedEnded
-	case x.stream && s.streams >= MaxStreams:
-		return refusedStreams
-	case !x.stream && s.calls >= MaxCalls:
-		return refusedCalls
-	case s.inFlight(x):
-		return refusedDuplicate
-	}
-	s.served++
-	if x.stream {
-		s.streams++
-	} else {
-		s.calls++
-	}
-	head := &s.exchanges
-	if head.next == nil {
-		head.next, head.prev = head, head
-	}
-	x.prev, x.next = head, head.next
-	head.next.prev = x
-	head.next = x
-	return admitted
-}
-
-// inFlight reports whether a request with an id of x's is in flight: its answer
-// could not be told from x's.
-func (s *Session) inFlight(x *exchange) bool {
-	if len(x.ids) == 0 {
-		return false
-	}
-	for other := s.exchanges.next; other != nil && other != &s.exchanges; other = other.next {
-		if other.shares(x) {
-			return true
-		}
-	}
-	return false
-}
-
-// finish ends what begin admitted; the idle time counts from here.
-func (s *Session) finish(x *exchange) {
-	now := s.table.now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x.prev.next, x.next.prev = x.next, x.prev
-	s.lastUse = now
-	if x.stream {
-		s.streams--
-	} else {
-		s.calls--
-	}
-	if s.quiet != nil && s.calls == 0 && s.streams == 0 {
-		close(s.quiet)
-		s.quiet = nil
-	}
-}
-
-// close makes the session refuse requests and cuts its streams; calls go on. It
-// reports whether this call did it: then the caller completes the end.
-func (s *Session) close(reason leaseholdv1.EndReason) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing || s.dropped {
-		return false
-	}
-	s.closing, s.reason = true, reason
-	s.told = reason == leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST
-	s.quiet = make(chan struct{})
-	s.cutLocked(errEnded, func(x *exchange) bool { return x.stream })
-	if s.calls == 0 && s.streams == 0 {
-		close(s.quiet)
-		s.quiet = nil
-	} else {
-		time.AfterFunc(callGrace, func() { s.cut(errEnded) })
-	}
-	return true
-}
+// graceLocked leaves the calls of a closing session some time.
+func (s *Session) graceLocked() { time.AfterFunc(callGrace, func() { s.cut(errEnded) }) }
 
 func (s *Session) isDropped() bool {
 	s.mu.Lock()
@@ -215,6 +105,7 @@ func (s *Session) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropped = true
+	s.dropLogsLocked()
 	s.cutLocked(ErrLost, func(*exchange) bool { return true })
 	if s.upstream.Pinned() {
 		s.table.cfg.Upstream.Drop(s.upstream, s.upstreamID)
@@ -254,13 +145,17 @@ func (s *Session) Activity() *leaseholdv1.SessionActivity {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.lastUse
-	if s.calls > 0 || s.streams > 0 {
+	if s.inUseLocked() {
 		last = now
 	}
 	return &leaseholdv1.SessionActivity{
 		LastUseTime: timestamppb.New(last), Calls: s.served, CallsInFlight: uint32(s.calls), Streams: uint32(s.streams),
 	}
 }
+
+// inUseLocked reports whether a client waits for something: that holds the idle
+// clock.
+func (s *Session) inUseLocked() bool { return s.calls > s.away || s.streams > 0 }
 
 // dueAt returns when the session is to be looked at, and the reason to end it if
 // that is now.
@@ -271,7 +166,7 @@ func (s *Session) dueAt(now time.Time) (time.Time, leaseholdv1.EndReason) {
 		return now, leaseholdv1.EndReason_END_REASON_EXPIRED
 	}
 	idleAt := s.lastUse.Add(s.idle)
-	if s.calls > 0 || s.streams > 0 {
+	if s.inUseLocked() {
 		idleAt = now.Add(s.idle) // a request in flight holds the idle clock
 	}
 	if !now.Before(idleAt) {

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/replay"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -64,6 +65,8 @@ type Table struct {
 	now     func() time.Time
 	metrics metrics
 	turns   turns // of Run
+	replays *replay.Store
+	pumps   sync.WaitGroup // the GET streams at upstreams
 
 	mu       sync.RWMutex // guards what follows
 	sessions map[sessionid.Digest]*Session
@@ -79,6 +82,7 @@ func NewTable(cfg Config) (*Table, error) {
 	cfg.KeepAlive = cmp.Or(cfg.KeepAlive, DefaultKeepAlive)
 	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session),
 		ending: make(map[string][]*Session), busy: make(map[string]int), wake: make(chan struct{}, 1)}
+	t.replays = replay.NewStore(t.now)
 	return t, t.metrics.register(t, cfg.Metrics)
 }
 
@@ -259,6 +263,7 @@ func (t *Table) Run(ctx context.Context) error {
 		last := time.AfterFunc(lastWords, cancel)
 		defer last.Stop()
 		group.Wait()
+		t.pumps.Wait() // they were cut when the sessions were dropped
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -272,6 +277,9 @@ func (t *Table) Run(ctx context.Context) error {
 			}
 		}
 		complete()
+		if due, ok := t.replays.Sweep(); ok {
+			next = min(next, due)
+		}
 		timer.Reset(next)
 		select {
 		case <-ctx.Done():

@@ -1,0 +1,62 @@
+package mcp
+
+// KindOf tells what a message is that an upstream sent, and the id of a request,
+// as it came. It reads no further than the member that tells, and returns 0 for
+// what is not a JSON-RPC message. A batch is what its first message is.
+func KindOf(data []byte) (kind Kind, id []byte) {
+	s := scanner{b: data, max: MaxDepth}
+	i, depth := s.space(0), 0
+	if s.at(i) == '[' {
+		if i, _ = s.open(i, &depth, ']'); i < 0 {
+			return 0, nil
+		}
+	}
+	if s.at(i) != '{' {
+		return 0, nil
+	}
+	method := false
+	for i, more := s.open(i, &depth, '}'); i >= 0; i, more = s.next(i, '}') {
+		if !more {
+			return called(method, id), id
+		}
+		var k span
+		if i, k = s.key(i); i < 0 {
+			break
+		}
+		name, from := data[k.from:k.to], i
+		if string(name) == `"result"` || string(name) == `"error"` {
+			return KindResponse, nil
+		}
+		if i = s.value(i, depth); i < 0 {
+			break
+		}
+		switch string(name) {
+		case `"method"`:
+			method = true
+		case `"id"`:
+			id = data[from:i]
+		}
+		if method && id != nil {
+			return KindRequest, id
+		}
+	}
+	return 0, nil
+}
+
+// called is the kind of a message that is no answer, once all of it was read.
+func called(method bool, id []byte) Kind {
+	switch {
+	case !method:
+		return 0
+	case id == nil:
+		return KindNotification
+	}
+	return KindRequest
+}
+
+// IsResponse reports whether data, a message that an upstream sent, is an answer
+// rather than a request or a notification.
+func IsResponse(data []byte) bool {
+	kind, _ := KindOf(data)
+	return kind == KindResponse
+}

@@ -1,0 +1,192 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// exchangeKind is what an exchange is for.
+type exchangeKind uint8
+
+const (
+	aCall   exchangeKind = iota // a client's POST
+	aStream                     // a client's GET
+	aPump                       // this worker's own GET at the upstream
+)
+
+// exchange is one request in flight, in the list of its session. As a Gate it lets
+// the request out while this worker certainly owns the session and somebody waits
+// for the answer.
+//
+// A call goes on when its client is gone, since a broken connection cancels
+// nothing: the client may come back for the answer.
+type exchange struct {
+	prev, next *exchange
+	session    *Session
+	client     context.Context // ends when the client is gone; nil without a client
+	cancel     context.CancelCauseFunc
+	kind       exchangeKind
+	ids        [][]byte    // of its requests
+	named      atomic.Bool // the client was given an event id, by which it can come back
+	muted      atomic.Bool // the client gets its events by another request, or not at all
+
+	// Guarded by session.mu:
+	over    bool
+	away    bool // the client is gone, and the call goes on
+	readers int  // requests that are being sent its events again
+}
+
+// errClientGone says that nobody waits for an answer any more.
+var errClientGone = errors.New("the client is gone")
+
+// Pass implements Gate.
+func (x *exchange) Pass() error {
+	if x.client != nil && x.client.Err() != nil {
+		return errClientGone
+	}
+	return x.session.Pass()
+}
+
+// shares reports whether a request of other has the id of one of x.
+func (x *exchange) shares(other *exchange) bool {
+	for _, id := range other.ids {
+		if slices.ContainsFunc(x.ids, func(own []byte) bool { return bytes.Equal(own, id) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusal says why a request cannot begin; the zero value lets it.
+type refusal uint8
+
+const (
+	admitted refusal = iota
+	refusedEnded
+	refusedLost
+	refusedCalls
+	refusedStreams
+	refusedDuplicate
+)
+
+// begin admits a request and notes how to cut it.
+func (s *Session) begin(x *exchange) refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.beginLocked(x)
+}
+
+func (s *Session) beginLocked(x *exchange) refusal {
+	switch {
+	case s.dropped:
+		return refusedLost
+	case s.closing:
+		return refusedEnded
+	case x.kind == aStream && s.streams >= MaxStreams:
+		return refusedStreams
+	case x.kind == aCall && s.calls >= MaxCalls:
+		return refusedCalls
+	case s.inFlight(x):
+		return refusedDuplicate
+	}
+	switch x.kind {
+	case aCall:
+		s.served++
+		s.calls++
+	case aStream:
+		s.served++
+		s.streams++
+	case aPump:
+		s.pumps++
+	}
+	head := &s.exchanges
+	if head.next == nil {
+		head.next, head.prev = head, head
+	}
+	x.prev, x.next = head, head.next
+	head.next.prev = x
+	head.next = x
+	return admitted
+}
+
+// inFlight reports whether a request with an id of x's is in flight: its answer
+// could not be told from x's.
+func (s *Session) inFlight(x *exchange) bool {
+	if len(x.ids) == 0 {
+		return false
+	}
+	for other := s.exchanges.next; other != nil && other != &s.exchanges; other = other.next {
+		if other.shares(x) {
+			return true
+		}
+	}
+	return false
+}
+
+// finish ends what begin admitted; the idle time counts from here.
+func (s *Session) finish(x *exchange) {
+	now := s.table.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.over = true
+	x.prev.next, x.next.prev = x.next, x.prev
+	s.forgetLocked(x)
+	switch {
+	case x.kind == aPump:
+		s.pumps--
+	case x.kind == aStream:
+		s.streams--
+		s.lastUse = now
+	case x.away:
+		s.calls--
+		s.away--
+	default:
+		s.calls--
+		s.lastUse = now
+	}
+	if s.quiet != nil && s.calls == 0 && s.streams == 0 && s.pumps == 0 {
+		close(s.quiet)
+		s.quiet = nil
+	}
+}
+
+// leave notes that the client of a call is gone. The call goes on, and holds the
+// session's idle clock no longer.
+func (s *Session) leave(x *exchange) {
+	now := s.table.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.over {
+		return
+	}
+	x.away, s.lastUse = true, now
+	s.away++
+	s.refuseLaterLocked(x)
+}
+
+// close makes the session refuse requests and cuts its streams; calls go on. It
+// reports whether this call did it: then the caller completes the end.
+func (s *Session) close(reason leaseholdv1.EndReason) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || s.dropped {
+		return false
+	}
+	s.closing, s.reason = true, reason
+	s.told = reason == leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST
+	s.quiet = make(chan struct{})
+	s.cutLocked(errEnded, func(x *exchange) bool { return x.kind != aCall })
+	s.dropLogsLocked()
+	if s.calls == 0 && s.streams == 0 && s.pumps == 0 {
+		close(s.quiet)
+		s.quiet = nil
+		return true
+	}
+	s.graceLocked()
+	return true
+}

@@ -1,0 +1,305 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/leasehold/leasehold/dataplane/mcp"
+)
+
+const (
+	// linger is how long the upstream's GET stream stays open without a client, if
+	// what comes meanwhile is kept here for one that comes back.
+	linger = 10 * time.Second
+	// waiting bounds, in bytes, the events that wait for a client that reads
+	// slowly. Beyond it, the upstream waits.
+	waiting = 256 << 10
+	// stillThere is how long the upstream may take to notice that an earlier GET
+	// stream of the session, this worker's or its former owner's, is over.
+	stillThere = 3 * time.Second
+)
+
+// errReplaced says that a client wants the upstream's GET stream from an earlier
+// event on.
+var errReplaced = errors.New("the stream begins again at an earlier event")
+
+// standing is the one GET stream of a session at its upstream. The clients' GET
+// streams are served from it: an event goes to the newest of them, since the
+// others may be connections that broke unnoticed, and to an older one if that is
+// gone.
+type standing struct {
+	session  *Session
+	exchange *exchange
+	header   http.Header // of the request to the upstream
+
+	opened chan struct{}  // closed once the following are set
+	answer *http.Response // what the upstream said; a stream if begun
+	begun  bool
+	err    error
+
+	numbered bool // the upstream gives event ids; only for run
+
+	done chan struct{} // closed when nothing of it goes on
+
+	mu        sync.Mutex // guards what follows
+	changed   *sync.Cond
+	listeners []*listener // the newest last
+	over      bool
+	entry     *entry // what is kept for clients, if the upstream gives no event ids
+	closer    *time.Timer
+}
+
+// listener is a client's GET stream.
+type listener struct {
+	pending [][]byte
+	size    int
+	wake    chan struct{} // capacity 1
+}
+
+// deserted reports whether no client listens.
+func (st *standing) deserted() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.listeners) == 0
+}
+
+// run opens the stream and passes on what comes until it ends.
+func (st *standing) run(ctx context.Context) {
+	s := st.session
+	defer close(st.done)
+	defer s.finish(st.exchange)
+	defer st.exchange.cancel(nil)
+	st.answer, st.err = st.open(ctx)
+	st.begun = st.err == nil && st.answer.StatusCode == http.StatusOK && isEventStream(st.answer.Header)
+	if !st.begun {
+		st.keepAnswer()
+		s.forgetStanding(st)
+		close(st.opened)
+		return
+	}
+	close(st.opened)
+	stop := context.AfterFunc(ctx, st.cut)
+	defer stop()
+	defer st.answer.Body.Close()
+	defer st.end()
+	events := mcp.NewEventReader(st.answer.Body, MaxEvent)
+	for {
+		event, err := events.Next()
+		if err == nil {
+			err = s.Pass()
+		}
+		if err != nil {
+			s.table.cfg.Logger.Debug("stream of the upstream ended", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+			return
+		}
+		if !event.Partial && !st.deliver(event) {
+			return
+		}
+	}
+}
+
+// open makes the request. An upstream that has not noticed yet that an earlier
+// stream is over refuses another one.
+func (st *standing) open(ctx context.Context) (*http.Response, error) {
+	s := st.session
+	began := time.Now()
+	for wait := 25 * time.Millisecond; ; wait *= 2 {
+		answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: s.address, Gate: s})
+		if err != nil || answer.StatusCode != http.StatusConflict || time.Since(began)+wait > stillThere {
+			return answer, err
+		}
+		answer.Body.Close()
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// keepAnswer reads an answer that is not a stream, for the client to get it.
+func (st *standing) keepAnswer() {
+	if st.err != nil {
+		return
+	}
+	body, _ := io.ReadAll(io.LimitReader(st.answer.Body, wholeAnswer))
+	st.answer.Body.Close()
+	st.answer.Body, st.answer.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+}
+
+// cut ends the stream when its request is.
+func (st *standing) cut() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.overLocked(nil)
+}
+
+// deliver hands an event to a client, or keeps it. It reports whether the stream
+// is to go on.
+func (st *standing) deliver(event mcp.Event) bool {
+	data := event.Data(nil)
+	if kind, id := mcp.KindOf(data); kind == mcp.KindRequest {
+		st.session.ask(id, nil)
+	}
+	st.numbered = st.numbered || event.HasID()
+	if data != nil && !st.numbered && st.entry == nil {
+		entry := st.session.newEntry(nil)
+		st.mu.Lock()
+		st.entry = entry
+		st.mu.Unlock()
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	raw := st.identifyLocked(event, data)
+	for !st.over {
+		if len(st.listeners) == 0 {
+			return st.entry != nil
+		}
+		l := st.listeners[len(st.listeners)-1]
+		if l.size == 0 || l.size+len(raw) <= waiting {
+			l.push(raw)
+			return true
+		}
+		st.changed.Wait()
+	}
+	return false
+}
+
+// identifyLocked returns a copy of the event as a client gets it, and keeps it if
+// the upstream does not.
+func (st *standing) identifyLocked(event mcp.Event, data []byte) []byte {
+	s := st.session
+	switch {
+	case event.HasID():
+		return event.AppendPrefixed(nil, s.prefix(kindGet))
+	case data == nil || st.numbered || st.entry == nil:
+		return append([]byte(nil), event.Raw...)
+	}
+	raw := event.AppendIdentified(nil, s.appendReplay(nil, st.entry.number, st.entry.log.Next(), nil))
+	st.entry.log.Append(raw)
+	return raw
+}
+
+func (l *listener) push(raw []byte) {
+	l.pending = append(l.pending, raw)
+	l.size += len(raw)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// attach adds a client's stream, and what the client missed: what is kept in kept,
+// if that is not nil, after a number. False: the stream is over.
+func (st *standing) attach(l *listener, kept *entry, number uint64) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.over {
+		return false
+	}
+	if st.closer != nil {
+		st.closer.Stop()
+		st.closer = nil
+	}
+	if kept != nil {
+		missed, _, _ := kept.log.After(number) // what is gone is gone
+		for _, raw := range missed {
+			l.push(raw)
+		}
+	}
+	st.listeners = append(st.listeners, l)
+	st.changed.Broadcast()
+	return true
+}
+
+// take returns what is to be written on a client's stream, and whether that is all
+// there will be.
+func (st *standing) take(l *listener) (pending [][]byte, over bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	pending, l.pending, l.size = l.pending, nil, 0
+	st.changed.Broadcast()
+	return pending, st.over
+}
+
+// detach removes a client's stream that got no further than rest, which goes to
+// another one. Without one, the stream ends: at once, or after a while if the
+// client may come back for what is kept.
+func (st *standing) detach(l *listener, rest [][]byte) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for i, other := range st.listeners {
+		if other == l {
+			st.listeners = append(st.listeners[:i], st.listeners[i+1:]...)
+			break
+		}
+	}
+	rest = append(rest, l.pending...)
+	if n := len(st.listeners); n > 0 {
+		for _, raw := range rest {
+			st.listeners[n-1].push(raw)
+		}
+	} else if !st.over {
+		st.desertLocked()
+	}
+	st.changed.Broadcast()
+}
+
+func (st *standing) desertLocked() {
+	if st.entry == nil {
+		st.overLocked(nil)
+		return
+	}
+	st.closer = time.AfterFunc(linger, func() {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		if len(st.listeners) == 0 {
+			st.overLocked(nil)
+		}
+	})
+}
+
+// overLocked ends the stream.
+func (st *standing) overLocked(cause error) {
+	if st.over {
+		return
+	}
+	st.over = true
+	st.exchange.cancel(cause)
+	for _, l := range st.listeners {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+	st.changed.Broadcast()
+	if st.closer != nil {
+		st.closer.Stop()
+	}
+}
+
+// end ends the clients' streams, once they have what there is.
+func (st *standing) end() {
+	st.session.forgetStanding(st)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.overLocked(nil)
+	if st.entry != nil {
+		st.entry.log.End()
+	}
+}
+
+// replace ends the stream so that it can be opened again at an earlier event.
+func (st *standing) replace() {
+	st.mu.Lock()
+	st.overLocked(errReplaced)
+	st.mu.Unlock()
+	<-st.done
+}
