@@ -35,26 +35,37 @@ func (c *Client) Close() {
 	c.peers = nil
 }
 
-// Run ends streams that have waited too long for a request, until ctx ends.
+// Run ends streams that have waited too long for a request, and breaks connections
+// to workers that have requests and are silent, until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
-	ticker := time.NewTicker(idleTime / 3)
+	var questions sync.WaitGroup
+	defer questions.Wait()
+	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			c.sweep()
+			for _, ask := range c.look(ctx, time.Now()) {
+				questions.Go(ask)
+			}
 		}
 	}
 }
 
-func (c *Client) sweep() {
+// look sees to every worker that there is a connection to. It returns what is to
+// be asked of those that are silent.
+func (c *Client) look(ctx context.Context, now time.Time) (questions []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.peers {
-		p.sweep(time.Now())
+		p.sweep(now)
+		if ask := p.look(ctx, now); ask != nil {
+			questions = append(questions, ask)
+		}
 	}
+	return questions
 }
 
 // Retain closes the connections to workers that are not at one of addresses.
@@ -94,11 +105,16 @@ func (c *Client) peer(address string) (*peer, error) {
 // has said that it is there: so a request that ends up at a worker that is dead,
 // stopped or cut off was certainly not dispatched. That costs a round trip, which
 // is spared when the receiver was heard of a moment ago.
+//
+// While Run runs, a receiver that falls silent without its connection's breaking
+// is as one whose connection breaks, 3 s later at most.
 func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target route.Target, r *session.Request) error {
 	p, err := c.peer(target.Address)
 	if err != nil {
 		return fmt.Errorf("%w: %w", route.ErrNotSent, err)
 	}
+	p.carries.Add(1)
+	defer p.carries.Add(-1)
 	l, err := p.admitted(ctx, target, r)
 	if err != nil {
 		return err
@@ -203,7 +219,7 @@ func (p *peer) begin(ctx context.Context, target route.Target, r *session.Reques
 
 // awaitReady waits until the receiver holds the request. ErrRefused: it will not.
 func (l *lane) awaitReady() error {
-	message, err := l.stream.Recv()
+	message, err := l.recv()
 	switch {
 	case err != nil:
 		return err
@@ -242,7 +258,7 @@ func (l *lane) receive(w http.ResponseWriter) error {
 	began, flush := false, false
 	var events openStream
 	for {
-		message, err := l.stream.Recv()
+		message, err := l.recv()
 		switch {
 		case err != nil && events.canEnd():
 			return fmt.Errorf("%w: %w", route.ErrBrokeOff, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -41,21 +42,28 @@ var started = time.Now()
 // lane is a stream to another worker that carries one request at a time. Making
 // a stream costs more than a short call over one that is there.
 type lane struct {
-	stream leaseholdv1.PeerService_ForwardClient
-	cancel context.CancelFunc
-	since  time.Time
-	held   bool // the receiver holds the request until it is told to go
+	peer    *peer
+	stream  leaseholdv1.PeerService_ForwardClient
+	cancel  context.CancelFunc
+	since   time.Time
+	held    bool   // the receiver holds the request until it is told to go
+	givenUp uint32 // how often the peer had been given up when the stream was made
 }
 
 // peer is another worker.
 type peer struct {
-	conn   *grpc.ClientConn
-	socket atomic.Pointer[syscall.RawConn] // of the newest connection; nil if it has none
-	heard  atomic.Int64                    // when the last answer came, since started
+	conn    *grpc.ClientConn
+	socket  atomic.Pointer[syscall.RawConn] // of the newest connection; nil if it has none
+	heard   atomic.Int64                    // when the last answer was complete, since started
+	sign    atomic.Int64                    // when anything came, since started
+	carries atomic.Int32                    // requests in flight
+	givenUp atomic.Uint32                   // how often it was silent for too long
+	doubt   *doubt                          // whether it is there; nil if there is none; only for Client.Run
 
-	mu     sync.Mutex // guards what follows
-	idle   []*lane    // the last used one last
-	closed bool
+	mu      sync.Mutex // guards what follows
+	idle    []*lane    // the last used one last
+	sockets []net.Conn // of all connections that are open, and of some that were
+	closed  bool
 }
 
 func dial(address string) (*peer, error) {
@@ -81,7 +89,8 @@ func dial(address string) (*peer, error) {
 	return p, nil
 }
 
-// connect makes a connection and keeps hold of its socket.
+// connect makes a connection and keeps hold of its socket. gRPC gets the socket
+// itself, since it sets options of it.
 func (p *peer) connect(ctx context.Context, address string) (net.Conn, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -93,7 +102,20 @@ func (p *peer) connect(ctx context.Context, address string) (net.Conn, error) {
 			p.socket.Store(&raw)
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sockets = append(slices.DeleteFunc(p.sockets, isClosed), conn)
 	return conn, nil
+}
+
+// isClosed reports whether this end of a connection was closed.
+func isClosed(conn net.Conn) bool {
+	sys, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sys.SyscallConn()
+	return err != nil || raw.Control(func(uintptr) {}) != nil
 }
 
 // hear notes that an answer came.
@@ -157,6 +179,7 @@ func (p *peer) pop() (*lane, error) {
 
 // open makes a stream that outlives the request it is made for.
 func (p *peer) open(ctx context.Context) (*lane, error) {
+	givenUp := p.givenUp.Load()
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
 	defer stop()
@@ -168,7 +191,8 @@ func (p *peer) open(ctx context.Context) (*lane, error) {
 		cancel()
 		return nil, err
 	}
-	return &lane{stream: stream, cancel: cancel}, nil
+	p.sees()
+	return &lane{peer: p, stream: stream, cancel: cancel, givenUp: givenUp}, nil
 }
 
 // established waits until the other worker has taken the stream. Before that,

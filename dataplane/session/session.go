@@ -107,7 +107,7 @@ func (s *Session) drop() {
 	s.dropped = true
 	s.dropLogsLocked()
 	s.cutLocked(ErrLost, func(*exchange) bool { return true })
-	if s.upstream.Pinned() {
+	if s.upstream != nil && s.upstream.Pinned() { // a buried orphan has none
 		s.table.cfg.Upstream.Drop(s.upstream, s.upstreamID)
 	}
 }

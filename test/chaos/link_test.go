@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // links are the proxies between parts of a world.
 type links struct {
 	server *toxiproxy.ApiServer
+	port   func() (int, error) // returns a port that nobody listens on
 
 	mu   sync.Mutex // guards what follows
 	list map[string]*link
@@ -32,25 +34,69 @@ type link struct {
 func newLinks() *links {
 	return &links{
 		server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()),
+		port:   cluster.FreePort,
 		list:   map[string]*link{},
 	}
 }
 
+// portTries is how many ports are tried for a proxy. One that was free a moment ago
+// may not be: a process that is started just as it is looked at holds on to it until
+// it runs its program.
+const portTries = 10
+
 // add puts a proxy in front of an address and returns the proxy's.
 func (l *links) add(from, to, address string) (string, error) {
-	port, err := cluster.FreePort()
-	if err != nil {
-		return "", err
+	p, err := l.start(from+"-"+to, address)
+	for try := 1; try < portTries && errors.Is(err, syscall.EADDRINUSE); try++ {
+		p, err = l.start(from+"-"+to, address)
 	}
-	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	p := toxiproxy.NewProxy(l.server, from+"-"+to, listen, address)
-	if err := p.Start(); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("proxy from %s to %s: %w", from, to, err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.list[from+" "+to] = &link{p}
-	return listen, nil
+	return p.Listen, nil
+}
+
+// start starts a proxy in front of an address.
+func (l *links) start(name, address string) (*toxiproxy.Proxy, error) {
+	port, err := l.port()
+	if err != nil {
+		return nil, err
+	}
+	p := toxiproxy.NewProxy(l.server, name, fmt.Sprintf("127.0.0.1:%d", port), address)
+	return p, p.Start()
+}
+
+func TestLinkTakesAnotherPortIfOneIsInUseAfterAll(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	l := newLinks()
+	defer l.close()
+	asked, free := 0, portTries
+	l.port = func() (int, error) {
+		if asked++; asked >= free {
+			return cluster.FreePort()
+		}
+		return taken.Addr().(*net.TCPAddr).Port, nil
+	}
+	at, err := l.add("a", "b", "127.0.0.1:1")
+	if err != nil || asked != portTries {
+		t.Fatalf("got %v after %d ports, want a proxy at the %dth", err, asked, portTries)
+	}
+	conn, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	asked, free = 0, 1000
+	if _, err := l.add("a", "c", "127.0.0.1:1"); !errors.Is(err, syscall.EADDRINUSE) || asked != portTries {
+		t.Errorf("got %v after %d ports, want %v after %d", err, asked, syscall.EADDRINUSE, portTries)
+	}
 }
 
 // of is the link from one part to another.

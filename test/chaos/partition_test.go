@@ -11,6 +11,10 @@ import (
 // alive and out of reach: a second, and what a busy machine adds.
 const toldAtOnce = 1500 * time.Millisecond
 
+// toldOfSilence is how long what is in flight at an owner that falls silent may go
+// on: 3 s, and what a busy machine adds.
+const toldOfSilence = 4 * time.Second
+
 // learning is how long fronts may take to find out that an owner which they
 // cannot reach is alive.
 const learning = 5 * time.Second
@@ -29,9 +33,12 @@ func TestPartitionBetweenWorkersIsToldAtOnceAndMovesNothing(t *testing.T) {
 	owner := w.pick()
 	fronts := w.Others(owner)
 	own := crew.ownedBy(owner)
+	inFlight := crew.silenced(own[hung:2*hung], fronts)
+	w.running(hung)
 	cut := time.Now()
 	link := w.links.of(t, cluster.Peers, owner.Name)
 	link.stall(t)
+	w.toldOf("in flight at the cut", inFlight(), cut)
 	w.let(learning)
 	learned := time.Now()
 	w.let(2 * w.plan.ttl)
@@ -106,6 +113,29 @@ func TestPartitionHealsForSessionsThatHadMoved(t *testing.T) {
 	w.audit(crew, book{killed: map[int]span{first.PID: killed}})
 	crew.target(others...)
 	w.leave(crew, nil)
+}
+
+// silenced has some members make long calls at fronts, every second one with
+// events, whose owner is about to fall silent.
+func (c *crew) silenced(members []*member, fronts []*cluster.Worker) (wait func() []*call) {
+	return c.together(members, func(i int) order {
+		return order{ms: 10_000, steps: 50 * (i % 2), at: fronts[i%len(fronts)]}
+	})
+}
+
+// toldOf checks that clients were told soon after a silence began that the outcome
+// of their calls is unknown.
+func (w *world) toldOf(what string, calls []*call, silent time.Time) {
+	w.t.Helper()
+	w.want(what, calls, unknown)
+	limit, most := toldOfSilence+w.late(), time.Duration(0)
+	for _, c := range calls {
+		most = max(most, c.end.Sub(silent))
+	}
+	w.t.Logf("%s: %v, the last %v after the silence began", what, tally(calls), most.Round(time.Millisecond))
+	if most > limit {
+		w.t.Errorf("%s: the last was told after %v, want at most %v", what, most, limit)
+	}
 }
 
 // unmoved checks that all sessions of a crew are where they were.

@@ -10,7 +10,7 @@ import (
 )
 
 func TestStoppedWorkerSendsNothingOnceItGoesOn(t *testing.T) {
-	const stop, zombies = 20 * time.Second, 20
+	const stop, zombies, hung = 20 * time.Second, 20, 20
 	w := start(t, usual)
 	w.serve("stop", w.ledger.URL(), "", "")
 	crew := enlist(t, "stop", w.Workers, crewSize)
@@ -23,11 +23,14 @@ func TestStoppedWorkerSendsNothingOnceItGoesOn(t *testing.T) {
 	others := w.Others(victim)
 	orphans := crew.ownedBy(victim)
 	crew.target(others...)
+	inFlight := crew.silenced(orphans[zombies:zombies+hung], others)
+	w.running(hung)
 	stopped := time.Now()
 	if err := victim.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	w.let(w.plan.ttl + 3*time.Second)
+	w.toldOf("in flight at the stop", inFlight(), stopped)
+	w.let(w.plan.ttl + 3*time.Second - time.Since(stopped))
 	// These are waiting for the worker when it goes on.
 	waiting := crew.together(orphans[:zombies], func(int) order { return order{at: victim} })
 	w.let(stop - time.Since(stopped))
@@ -59,6 +62,34 @@ func TestStoppedWorkerSendsNothingOnceItGoesOn(t *testing.T) {
 	})
 	w.audit(crew, book{stopped: map[int]bool{victim.PID: true}})
 	w.serves(victim)
+	w.leave(crew, nil)
+}
+
+// An owner that goes on before its lease is over keeps its sessions; only what was
+// in flight has an unknown outcome, which its clients need not wait for.
+func TestCallsInFlightAtAStoppedOwnerAreToldSoAndMoveNothing(t *testing.T) {
+	p := usual
+	p.ttl = 12 * time.Second
+	w := start(t, p)
+	w.serve("paused", w.ledger.URL(), "", "")
+	victim := w.pick()
+	fronts := w.Others(victim)
+	crew := enlist(t, "paused", []*cluster.Worker{victim}, crewSize/10)
+	w.locate(crew)
+	crew.target(fronts...)
+	inFlight := crew.silenced(crew.members, fronts)
+	w.running(len(crew.members))
+	stopped := time.Now()
+	if err := victim.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	w.toldOf("in flight at the stop", inFlight(), stopped)
+	if err := victim.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(crew.together(crew.members, func(int) order { return order{} })(), nil)
+	w.unmoved(crew)
+	w.audit(crew, book{})
 	w.leave(crew, nil)
 }
 
