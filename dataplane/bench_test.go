@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -48,6 +49,9 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
+// callers numbers the callers: two requests in flight cannot have the same id.
+var callers atomic.Int64
+
 func callInLoop(b *testing.B, pb *testing.PB, target string, c *client) {
 	address := strings.TrimPrefix(target, "http://")
 	conn, err := net.Dial("tcp", address)
@@ -56,7 +60,7 @@ func callInLoop(b *testing.B, pb *testing.PB, target string, c *client) {
 		return
 	}
 	defer conn.Close()
-	body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"counter_increment","arguments":{}}}`
+	body := `{"jsonrpc":"2.0","id":` + fmt.Sprint(callers.Add(1)) + `,"method":"tools/call","params":{"name":"counter_increment","arguments":{}}}`
 	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"+
 		"Mcp-Session-Id: %s\r\nMcp-Protocol-Version: 2025-11-25\r\nContent-Length: %d\r\n\r\n%s", c.path, address, c.session, len(body), body)
 	reader := bufio.NewReader(conn)

@@ -34,6 +34,7 @@ type plane struct {
 	records  map[string]*stored
 	watchers map[chan struct{}]bool
 	calls    map[string]int
+	saveErr  error
 	claimErr error
 	away     bool            // renewals and ends get no answer
 	mute     map[string]bool // workers that are told nothing
@@ -278,6 +279,22 @@ func (p *plane) Reclaim(_ context.Context, r *leaseholdv1.ReclaimRequest) (*leas
 		return nil, p.afterReclaim()
 	}
 	return &leaseholdv1.ReclaimResponse{Record: next, Revision: p.revision}, nil
+}
+
+func (p *plane) Save(_ context.Context, r *leaseholdv1.SaveRequest) (*leaseholdv1.SaveResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["Save"]++
+	s := p.records[r.GetSession()]
+	if p.saveErr != nil {
+		return nil, p.saveErr
+	}
+	if s == nil || s.revision != r.GetRevision() {
+		return nil, refusal(codes.Aborted, "STALE")
+	}
+	p.revision++
+	*s = stored{r.GetRecord(), p.revision}
+	return &leaseholdv1.SaveResponse{Revision: p.revision}, nil
 }
 
 func (p *plane) End(_ context.Context, r *leaseholdv1.EndRequest) (*leaseholdv1.EndResponse, error) {

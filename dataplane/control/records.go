@@ -32,6 +32,16 @@ func (c *Client) Reclaim(ctx context.Context, gateway, session string, incarnati
 	}, leaseholdv1.ControlServiceClient.Reclaim)
 }
 
+// Save replaces the record that has the revision by another one of the same owner
+// and epoch. session.ErrStale: it has changed since. session.ErrRefused: the session
+// is not this worker's, or this worker is not alive. session.ErrUnavailable: the
+// outcome is unknown.
+func (c *Client) Save(ctx context.Context, gateway, session string, revision int64, record *leaseholdv1.SessionRecord) error {
+	_, err := call(ctx, c, "Save", &leaseholdv1.SaveRequest{Gateway: gateway, Session: session, Revision: revision, Record: record},
+		leaseholdv1.ControlServiceClient.Save)
+	return err
+}
+
 // End writes the session's tombstone, record or not. session.ErrStale: another worker
 // owns the session, so that it is not this worker's to end.
 func (c *Client) End(ctx context.Context, request *leaseholdv1.EndRequest) error {

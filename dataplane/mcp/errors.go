@@ -35,6 +35,9 @@ const (
 	// CodeUpstream says that the upstream failed: it could not be reached, or
 	// answered with something that is not MCP.
 	CodeUpstream = 5020
+	// CodeUpstreamRenewed says that the upstream had lost its session, that it has
+	// a new one, and that the request was not carried out.
+	CodeUpstreamRenewed = 5021
 	// CodeLimit says that a bound of the gateway was passed; the message names it.
 	CodeLimit = 5030
 	// CodeUnavailable says that the request was not executed and may be sent

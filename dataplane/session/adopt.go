@@ -66,6 +66,8 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 		principal: [32]byte(record.GetPrincipalDigest()), version: record.GetProtocolVersion(),
 		expires: record.GetExpireTime().AsTime(), slot: -1,
 	}
+	up := &upstreamSession{version: s.version}
+	s.up.Store(up)
 	if len(part.GetSealedSessionId()) > 0 {
 		if world.Ring == nil {
 			return nil, 0, errors.New("no key ring yet")
@@ -74,7 +76,7 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 		if err != nil {
 			return nil, 0, fmt.Errorf("unseal upstream session id: %w", err)
 		}
-		s.upstreamID, s.address = string(id), part.GetAddress()
+		up.id, up.address = string(id), part.GetAddress()
 	}
 	s.proven.Store(true) // by its earlier owner, as far as anybody knows
 	definition := world.Gateways[gateway]
@@ -96,7 +98,8 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 
 // buryOrphan ends a reclaimed session for which there is no upstream to tell.
 func (t *Table) buryOrphan(s *Session, reason leaseholdv1.EndReason) {
-	s.table, s.upstreamID = t, ""
+	s.table = t
+	s.up.Store(&upstreamSession{})
 	s.close(reason)
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -2,9 +2,11 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 )
 
@@ -119,16 +121,29 @@ func (s *Session) refuseOne(id string) {
 
 // tell sends the upstream a message of our own that needs no answer.
 func (s *Session) tell(ctx context.Context, body []byte) error {
-	header := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}, "User-Agent": {"leasehold"}}
-	if s.upstreamID != "" {
-		header[mcp.HeaderSessionID] = []string{s.upstreamID}
-	}
-	if s.version != "" {
-		header[mcp.HeaderProtocolVersion] = []string{s.version}
-	}
-	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodPost, Header: header, Body: body, Address: s.address, Gate: s})
+	return s.table.tell(ctx, s.upstream, s.up.Load(), body, s)
+}
+
+func (t *Table) tell(ctx context.Context, u *config.Upstream, up *upstreamSession, body []byte, gate Gate) error {
+	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{Upstream: u, Method: http.MethodPost, Header: up.header(), Body: body, Address: up.address, Gate: gate})
 	if err != nil {
 		return err
 	}
-	return answer.Body.Close()
+	defer answer.Body.Close()
+	if answer.StatusCode >= 300 {
+		return fmt.Errorf("upstream answered HTTP %d", answer.StatusCode)
+	}
+	return nil
+}
+
+// header is the header of a POST of our own.
+func (up *upstreamSession) header() http.Header {
+	h := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}, "User-Agent": userAgent}
+	if up.id != "" {
+		h[mcp.HeaderSessionID] = []string{up.id}
+	}
+	if up.version != "" {
+		h[mcp.HeaderProtocolVersion] = []string{up.version}
+	}
+	return h
 }

@@ -201,6 +201,7 @@ func (s *Session) streamTail(ctx context.Context, d *delivery, err error) []byte
 	default:
 		e = r.unknown(s.upstream.Name, s.epoch, s.whyUnknown(err))
 		s.table.CountUnknown()
+		s.giveUp(r, err)
 	}
 	s.table.cfg.Logger.Warn("upstream stream broke off", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 	return mcp.AppendEvent(nil, mcp.AppendError(nil, e))

@@ -32,7 +32,15 @@ func (s *Session) serveGet(ctx context.Context, w http.ResponseWriter, r *Reques
 			return nil
 		}
 	}
-	return s.listen(ctx, w, r, from, kept)
+	err := s.listen(ctx, w, r, from, kept)
+	if err == errRenewed {
+		err = s.listen(ctx, w, r, cursor{}, nil)
+	}
+	if err == errRenewed {
+		s.answerRenewed(w, r)
+		return nil
+	}
+	return err
 }
 
 // cutAway cuts the calls whose clients are gone and of which the upstream keeps
@@ -65,11 +73,23 @@ func (s *Session) listen(ctx context.Context, w http.ResponseWriter, r *Request,
 			continue // the one who opened it says why; perhaps it is different by now
 		}
 		l := &listener{wake: make(chan struct{}, 1)}
+		for _, event := range s.announcements() {
+			l.push(event)
+		}
 		if st.attach(l, kept, from.number) {
 			s.serveListener(ctx, w, st, l)
 			return nil
 		}
 	}
+}
+
+// announcements returns what the client is to be told first, once.
+func (s *Session) announcements() [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events := s.announce
+	s.announce = nil
+	return events
 }
 
 // stand returns the session's GET stream at the upstream, and whether this call
@@ -87,13 +107,15 @@ func (s *Session) stand(r *Request, from *cursor) (st *standing, own bool, verdi
 	if old != nil {
 		old.replace()
 	}
+	up := s.up.Load()
 	header := r.Header.Clone()
+	up.name(header)
 	if from.kind == kindGet {
 		header[mcp.HeaderLastEventID] = []string{from.id}
 		from.kind = 0 // what follows comes from the upstream
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	st = &standing{session: s, header: header, opened: make(chan struct{}), done: make(chan struct{}),
+	st = &standing{session: s, header: header, address: up.address, opened: make(chan struct{}), done: make(chan struct{}),
 		exchange: &exchange{session: s, kind: aPump, cancel: cancel}}
 	st.changed = sync.NewCond(&st.mu)
 	s.mu.Lock()
@@ -132,14 +154,14 @@ func (s *Session) leaveStanding(st *standing) {
 // notStanding answers a client for which the upstream has no stream.
 func (s *Session) notStanding(ctx context.Context, w http.ResponseWriter, r *Request, st *standing) error {
 	if st.err != nil {
-		return s.answerFailure(ctx, w, r, st.err)
+		return s.answerFailure(ctx, w, r, s.up.Load(), st.err)
 	}
 	defer st.answer.Body.Close()
 	if st.answer.StatusCode == http.StatusConflict {
 		mcp.WriteUnavailable(w, nil, "the upstream still holds an earlier stream of the session")
 		return nil
 	}
-	return s.relay(ctx, w, r, st.exchange, st.answer)
+	return s.relay(ctx, w, r, st.exchange, s.up.Load(), st.answer)
 }
 
 // serveListener writes on a client's stream until the client is gone or there is

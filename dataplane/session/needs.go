@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/leasehold/leasehold/dataplane/config"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -31,6 +32,10 @@ type Dispatch struct {
 	// Address is where the replica is that has the upstream session, host:port.
 	// Empty lets Do choose among the addresses of the URL's host.
 	Address string
+	// Silence is how long the upstream may say nothing while its answer is awaited
+	// or read; then Do, or a read of the answer's body, fails with ErrSilent. 0
+	// means any time.
+	Silence time.Duration
 	// Gate is asked once the connection is there, which may take a while, just
 	// before the first byte goes out; nil lets everything through.
 	Gate Gate
@@ -47,6 +52,9 @@ type Gate interface {
 // connection could be made, or its gate was closed.
 var ErrNotSent = errors.New("upstream not reached")
 
+// ErrSilent says that an upstream said nothing for longer than it may.
+var ErrSilent = errors.New("the upstream said nothing")
+
 // ErrReplicaGone says that the upstream's name no longer has the address that a
 // request was for, which is not there either: what the replica knew is lost. It
 // comes with ErrNotSent.
@@ -57,6 +65,10 @@ var ErrReplicaGone = errors.New("the replica that has the session is gone")
 type Records interface {
 	// Claim records a new session.
 	Claim(ctx context.Context, gateway, session string, record *leaseholdv1.SessionRecord) (revision int64, err error)
+	// Resolve reads a session's record.
+	Resolve(ctx context.Context, gateway, session string, measure bool) (*leaseholdv1.ResolveResponse, error)
+	// Save replaces the record that has the revision by another of the same owner.
+	Save(ctx context.Context, gateway, session string, revision int64, record *leaseholdv1.SessionRecord) error
 	// End writes a session's tombstone.
 	End(ctx context.Context, request *leaseholdv1.EndRequest) error
 }

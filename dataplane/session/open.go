@@ -150,12 +150,14 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	}
 	s := &Session{
 		gateway: o.gateway.ID, digest: sessionid.DigestOf(id), epoch: 1, incarnation: o.incarnation,
-		principal: sha256.Sum256([]byte(o.request.Principal)), upstream: o.gateway.Upstream, upstreamID: o.upstreamID,
+		principal: sha256.Sum256([]byte(o.request.Principal)), upstream: o.gateway.Upstream,
 		version: o.version, expires: created.Add(o.gateway.AbsoluteLifetime), slot: -1,
 	}
-	if o.upstreamID != "" {
-		s.address = o.address
+	up := &upstreamSession{id: o.upstreamID, version: o.version}
+	if up.id != "" {
+		up.address = o.address
 	}
+	s.up.Store(up)
 	record, err := o.record(s, created)
 	if err == nil {
 		err = o.claim(ctx, s, record)
@@ -329,23 +331,29 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 // abandon ends the upstream session that will not be used. Nobody else can have
 // it: its client never learned of the session.
 func (o *opening) abandon(ctx context.Context) {
-	_ = o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, upstreamSession{o.upstreamID, o.version, o.address}, nil)
+	_ = o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, &upstreamSession{o.upstreamID, o.version, o.address}, nil)
 }
 
 // upstreamSession is what names a session at its upstream.
-type upstreamSession struct{ id, version, address string }
+type upstreamSession struct {
+	id      string // empty if the upstream gave none
+	version string // negotiated with the upstream
+	address string // of the replica that has the session; empty without an id
+}
+
+var userAgent = []string{"leasehold"}
 
 // endUpstream ends an upstream session with DELETE, if there is one. It is
 // bounded, and what it cannot end the upstream's own idle timeout has to. gate
 // may be nil: nobody else can have the session then. The error, which is logged,
 // says why nothing was heard of the upstream.
-func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up upstreamSession, gate Gate) error {
+func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up *upstreamSession, gate Gate) error {
 	if up.id == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	header := http.Header{mcp.HeaderSessionID: {up.id}, "User-Agent": {"leasehold"}}
+	header := http.Header{mcp.HeaderSessionID: {up.id}, "User-Agent": userAgent}
 	if up.version != "" {
 		header[mcp.HeaderProtocolVersion] = []string{up.version}
 	}

@@ -32,20 +32,19 @@ const (
 var relayed = [...]string{"Content-Type", "Cache-Control", "Allow", "Retry-After"}
 
 // relay passes the upstream's answer on as it comes. It fails as Serve does.
-func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange, answer *http.Response) error {
+func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange, up *upstreamSession, answer *http.Response) error {
 	if err := s.Pass(); err != nil {
 		return s.unknown(w, r, err)
 	}
 	switch code := answer.StatusCode; {
-	case code == http.StatusNotFound && r.Method == http.MethodGet:
+	case code == http.StatusNotFound && r.Method == http.MethodGet && !s.stood.Load():
 		// It may only mean that there is no such route: the next POST tells.
 		w.Header().Set("Allow", "POST, DELETE")
 		mcp.WriteError(w, http.StatusMethodNotAllowed, &mcp.Error{Code: mcp.CodeUpstream,
 			Message: fmt.Sprintf("upstream %q has no stream to listen on", s.upstream.Name)})
 		return nil
-	case code == http.StatusNotFound && s.upstreamID != "":
-		s.lostUpstream(w, r)
-		return nil
+	case code == http.StatusNotFound && up.id != "":
+		return s.lostUpstream(ctx, w, r, up)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden || code >= 300 && code < 400:
 		// A challenge or a redirect is for us, not for the client: it names an
 		// address or wants a credential that the client does not have.
@@ -64,7 +63,7 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 		s.relayEvents(ctx, w, r, x, answer)
 		return nil
 	}
-	return s.relayBody(ctx, w, r, answer)
+	return s.relayBody(ctx, w, r, up, answer)
 }
 
 func copyRelayed(to, from http.Header) {
@@ -90,15 +89,6 @@ func isInitialized(body []byte) bool {
 	return err == nil && e.First().Method == mcp.MethodInitialized
 }
 
-// lostUpstream ends a session that its upstream no longer knows. The client
-// starts again.
-func (s *Session) lostUpstream(w http.ResponseWriter, r *Request) {
-	if s.close(leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST) {
-		s.table.queue(s)
-	}
-	mcp.WriteSessionNotFound(w, r.ID())
-}
-
 func (s *Session) upstreamError(w http.ResponseWriter, r *Request, message string) {
 	s.table.cfg.Logger.Warn("upstream failed", "gateway", s.gateway, "upstream", s.upstream.Name, "error", message)
 	mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(), Message: message})
@@ -118,7 +108,7 @@ func release(b *[]byte) {
 // relayBody passes on an answer that is not a stream. A client can do nothing
 // with a part of a JSON text, so an answer of unknown length is read whole and
 // can still be refused with an error that says why.
-func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Request, answer *http.Response) error {
+func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Request, up *upstreamSession, answer *http.Response) error {
 	length := answer.ContentLength
 	if length > MaxResponse {
 		s.upstreamError(w, r, s.tooLarge(strconv.FormatInt(length, 10)))
@@ -133,15 +123,15 @@ func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Reque
 	body, err := readAll((*buffer)[:0], answer.Body, length)
 	*buffer = body
 	switch {
-	case err == nil && answer.StatusCode == http.StatusBadRequest && s.upstreamID != "" && s.proven.Load() && mcp.IsSessionLost(body):
-		s.lostUpstream(w, r)
-		return nil
+	case err == nil && answer.StatusCode == http.StatusBadRequest && up.id != "" && s.proven.Load() && mcp.IsSessionLost(body):
+		clear(w.Header())
+		return s.lostUpstream(ctx, w, r, up)
 	case errors.Is(err, errTooLarge):
 		s.upstreamError(w, r, s.tooLarge("more than "+strconv.Itoa(MaxResponse)))
 		return nil
 	case err != nil:
 		clear(w.Header())
-		return s.answerFailure(ctx, w, r, err)
+		return s.answerFailure(ctx, w, r, up, err)
 	}
 	if err := s.Pass(); err != nil {
 		return s.unknown(w, r, err)

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"time"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -52,9 +55,6 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 			Message: "batches are part of protocol version " + mcp.V20250326 + " only; this session speaks " + s.version})
 		return nil
 	}
-	if s.upstreamID != "" {
-		r.Header[mcp.HeaderSessionID] = []string{s.upstreamID}
-	}
 	if x.kind == aStream {
 		return s.serveGet(ctx, w, r, x)
 	}
@@ -66,14 +66,45 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 	return s.dispatch(ctx, w, r, x)
 }
 
-// dispatch sends the request to the upstream and relays the answer.
+// dispatch sends the request to the upstream and relays the answer. If that is that
+// the upstream has lost its session, and a new one was opened, the request is sent
+// again only if it may be.
 func (s *Session) dispatch(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange) error {
-	answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: s.address, Gate: x})
+	err := s.try(ctx, w, r, x)
+	if err != errRenewed {
+		return err
+	}
+	if s.repeatable(r) {
+		if err := s.try(ctx, w, r, x); err != errRenewed {
+			return err
+		}
+	}
+	s.answerRenewed(w, r)
+	return nil
+}
+
+// try is dispatch to the upstream session that there is. errRenewed: there is a new
+// one, the request was not carried out, and nothing was written.
+func (s *Session) try(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange) error {
+	up := s.up.Load()
+	up.name(r.Header)
+	d := &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: up.address, Gate: x}
+	if len(r.IDs) > 0 {
+		d.Silence = s.responseTimeout()
+	}
+	answer, err := s.table.cfg.Upstream.Do(ctx, d)
 	if err != nil {
-		return s.answerFailure(ctx, w, r, err)
+		return s.answerFailure(ctx, w, r, up, err)
 	}
 	defer answer.Body.Close()
-	return s.relay(ctx, w, r, x, answer)
+	return s.relay(ctx, w, r, x, up, answer)
+}
+
+// name puts the upstream session's id into a header.
+func (up *upstreamSession) name(h http.Header) {
+	if up.id != "" {
+		h[mcp.HeaderSessionID] = []string{up.id}
+	}
 }
 
 func (s *Session) refuse(w http.ResponseWriter, r *Request, verdict refusal) {
@@ -107,7 +138,7 @@ func moving(ctx context.Context, err error) error {
 
 // answerFailure answers a request for which the upstream gave no answer, or
 // returns why somebody else is to answer it.
-func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *Request, err error) error {
+func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *Request, up *upstreamSession, err error) error {
 	cause, moves := context.Cause(ctx), moving(ctx, err)
 	switch {
 	case errors.Is(cause, errEnded):
@@ -118,7 +149,7 @@ func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *R
 		// Nobody reads an answer.
 	case errors.Is(err, ErrReplicaGone):
 		s.table.cfg.Logger.Warn("upstream replica gone", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
-		s.lostUpstream(w, r)
+		return s.lostUpstream(ctx, w, r, up)
 	case errors.Is(err, ErrNotSent):
 		s.table.cfg.Logger.Warn("upstream not reached", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(),
@@ -142,6 +173,7 @@ func (s *Session) unknown(w http.ResponseWriter, r *Request, err error) error {
 	}
 	s.table.cfg.Logger.Warn("outcome unknown", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 	s.table.CountUnknown()
+	s.giveUp(r, err)
 	clear(w.Header())
 	r.OutcomeUnknown(w, s.upstream.Name, s.epoch, s.whyUnknown(err))
 	return nil
@@ -150,17 +182,50 @@ func (s *Session) unknown(w http.ResponseWriter, r *Request, err error) error {
 // repeatable asks the gateway as it is now: which tools are safe to call twice
 // may have changed since the session was opened.
 func (s *Session) repeatable(r *Request) bool {
-	if gateway := s.table.cfg.World().Gateways[s.gateway]; gateway != nil {
+	if gateway := s.definition(); gateway != nil {
 		return r.Repeatable(gateway.Upstream)
 	}
 	return r.Repeatable(nil)
+}
+
+// definition returns the gateway as it is now, or nil if it is gone.
+func (s *Session) definition() *config.Gateway { return s.table.cfg.World().Gateways[s.gateway] }
+
+// responseTimeout is how long the upstream may be silent while a request waits.
+func (s *Session) responseTimeout() time.Duration {
+	if gateway := s.definition(); gateway != nil {
+		return gateway.Upstream.ResponseTimeout
+	}
+	return s.upstream.ResponseTimeout
 }
 
 func (s *Session) whyUnknown(err error) string {
 	if errors.Is(err, ErrFenced) || errors.Is(err, ErrLost) {
 		return "the session's owner lost its lease"
 	}
+	if errors.Is(err, ErrSilent) {
+		return fmt.Sprintf("upstream %q was silent for %v", s.upstream.Name, s.responseTimeout())
+	}
 	return fmt.Sprintf("upstream %q did not answer", s.upstream.Name)
+}
+
+// giveUp tells the upstream that nobody waits for its answer any more, if it was
+// silent for too long.
+func (s *Session) giveUp(r *Request, err error) {
+	if !errors.Is(err, ErrSilent) {
+		return
+	}
+	ids := slices.Clone(r.IDs)
+	s.table.pumps.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), refusalTime)
+		defer cancel()
+		for _, id := range ids {
+			body := append(append([]byte(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":`), id...), `,"reason":"no answer in time"}}`...)
+			if s.tell(ctx, body) != nil {
+				return
+			}
+		}
+	})
 }
 
 // serveDelete ends the session for its client. The answer means that the

@@ -49,11 +49,12 @@ type Session struct {
 	incarnation int64
 	principal   [32]byte
 	upstream    *config.Upstream
-	upstreamID  string // the upstream's session id; empty if it gave none
-	address     string // of the replica that has the upstream session; empty if it gave no id
 	version     string // negotiated protocol version
 	expires     time.Time
+	up          atomic.Pointer[upstreamSession]
 	proven      atomic.Bool // the upstream has answered a request of the session
+
+	stood atomic.Bool // the upstream has served a GET stream of the session
 
 	mu        sync.Mutex // guards what follows
 	reason    leaseholdv1.EndReason
@@ -69,6 +70,8 @@ type Session struct {
 	exchanges exchange             // list head
 	standing  *standing            // the upstream's GET stream; nil without one
 	journal   *journal             // what clients may be sent again; nil without anything
+	renewing  *renewal             // the opening of a new upstream session; nil without one
+	announce  [][]byte             // events that the client is to get first on its next GET stream
 	asked     map[string]*exchange // requests of the upstream that wait for the client, by id
 	quiet     chan struct{}        // closed when the last call of a closing session is done
 
@@ -108,7 +111,7 @@ func (s *Session) drop() {
 	s.dropLogsLocked()
 	s.cutLocked(ErrLost, func(*exchange) bool { return true })
 	if s.upstream != nil && s.upstream.Pinned() { // a buried orphan has none
-		s.table.cfg.Upstream.Drop(s.upstream, s.upstreamID)
+		s.table.cfg.Upstream.Drop(s.upstream, s.up.Load().id)
 	}
 }
 

@@ -36,6 +36,7 @@ type standing struct {
 	session  *Session
 	exchange *exchange
 	header   http.Header // of the request to the upstream
+	address  string      // of the replica that has the session
 
 	opened chan struct{}  // closed once the following are set
 	answer *http.Response // what the upstream said; a stream if begun
@@ -82,6 +83,7 @@ func (st *standing) run(ctx context.Context) {
 		close(st.opened)
 		return
 	}
+	s.stood.Store(true)
 	close(st.opened)
 	stop := context.AfterFunc(ctx, st.cut)
 	defer stop()
@@ -109,7 +111,7 @@ func (st *standing) open(ctx context.Context) (*http.Response, error) {
 	s := st.session
 	began := time.Now()
 	for wait := 25 * time.Millisecond; ; wait *= 2 {
-		answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: s.address, Gate: s})
+		answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: st.address, Gate: s})
 		if err != nil || answer.StatusCode != http.StatusConflict || time.Since(began)+wait > stillThere {
 			return answer, err
 		}
@@ -283,6 +285,23 @@ func (st *standing) overLocked(cause error) {
 	if st.closer != nil {
 		st.closer.Stop()
 	}
+}
+
+// lastWords ends the stream after events of our own. It reports whether a client
+// gets them.
+func (st *standing) lastWords(events [][]byte) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	n := len(st.listeners)
+	if st.over || n == 0 {
+		st.overLocked(nil)
+		return false
+	}
+	for _, event := range events {
+		st.listeners[n-1].push(event)
+	}
+	st.overLocked(nil)
+	return true
 }
 
 // end ends the clients' streams, once they have what there is.

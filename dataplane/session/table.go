@@ -394,7 +394,7 @@ func (t *Table) complete(ctx context.Context, s *Session) bool {
 			t.completeLater(s) // the upstream session may be somebody else's by now
 			return false
 		}
-		if err := t.endUpstream(ctx, s.upstream, upstreamSession{s.upstreamID, s.version, s.address}, s); moving(ctx, err) != nil {
+		if err := t.endUpstream(ctx, s.upstream, s.up.Load(), s); moving(ctx, err) != nil {
 			t.completeLater(s)
 			return false
 		}

@@ -39,6 +39,10 @@ const (
 	readBuffer = 4 << 10
 )
 
+// keepAlive finds out within 15 s that the other end of a connection is gone
+// without a word, however long its answer may take.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 3 * time.Second, Count: 3}
+
 // Client makes requests to upstreams over connections that all sessions of the
 // worker share: a connection carries no session, a header does. Safe for
 // concurrent use.
@@ -67,7 +71,7 @@ func (p place) key() string { return p.target.Scheme + "://" + p.target.Host + "
 // NewClient returns a client without connections. lookup finds the addresses of
 // upstreams; nil asks the system.
 func NewClient(lookup Lookup) *Client {
-	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}
+	dialer := &net.Dialer{Timeout: connectTimeout, KeepAliveConfig: keepAlive}
 	return &Client{now: time.Now, connect: dialer.DialContext, breaker: newBreaker(time.Now), replicas: newReplicas(time.Now, lookup), idle: make(map[string][]*conn)}
 }
 
@@ -82,6 +86,7 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{Conn: cn.raw})
 	}
+	cn.listen(d.Silence)
 	stop := context.AfterFunc(ctx, cn.interrupt)
 	if d.Gate != nil {
 		if err := d.Gate.Pass(); err != nil {

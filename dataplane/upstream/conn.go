@@ -2,15 +2,20 @@ package upstream
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/leasehold/leasehold/dataplane/session"
 )
 
 // conn is a connection to an upstream. One request uses it at a time.
@@ -21,6 +26,9 @@ type conn struct {
 	since  time.Time // when it became idle
 	reader *bufio.Reader
 	limit  int // bytes of header that may still be read, or unlimited
+	// silence is how long a read may take; 0 means any time.
+	silence time.Duration
+	cut     atomic.Bool // interrupt was called
 	// aside is closed when a body that is written while the answer is read is
 	// done; nil otherwise.
 	aside chan struct{}
@@ -41,19 +49,50 @@ type source struct{ cn *conn }
 
 // Read implements io.Reader.
 func (s source) Read(p []byte) (int, error) {
-	if s.cn.limit == unlimited {
-		return s.cn.net.Read(p)
-	}
-	if s.cn.limit == 0 {
+	switch s.cn.limit {
+	case unlimited:
+	case 0:
 		return 0, errHeaderTooLarge
+	default:
+		p = p[:min(len(p), s.cn.limit)]
 	}
-	n, err := s.cn.net.Read(p[:min(len(p), s.cn.limit)])
-	s.cn.limit -= n
+	n, err := s.cn.read(p)
+	if s.cn.limit != unlimited {
+		s.cn.limit -= n
+	}
 	return n, err
 }
 
+// read reads what comes within the silence that is allowed. The error is
+// session.ErrSilent if nothing does.
+func (cn *conn) read(p []byte) (int, error) {
+	if cn.silence == 0 {
+		return cn.net.Read(p)
+	}
+	cn.net.SetReadDeadline(time.Now().Add(cn.silence))
+	if cn.cut.Load() {
+		cn.interrupt() // which the deadline has undone
+	}
+	n, err := cn.net.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !cn.cut.Load() {
+		err = fmt.Errorf("%w for %v", session.ErrSilent, cn.silence)
+	}
+	return n, err
+}
+
+// listen sets how long a read may take from now on.
+func (cn *conn) listen(silence time.Duration) {
+	if cn.silence != 0 && silence == 0 {
+		cn.net.SetReadDeadline(time.Time{})
+	}
+	cn.silence = silence
+}
+
 // interrupt makes every read and write fail, now and later.
-func (cn *conn) interrupt() { cn.net.SetDeadline(time.Unix(1, 0)) }
+func (cn *conn) interrupt() {
+	cn.cut.Store(true)
+	cn.net.SetDeadline(time.Unix(1, 0))
+}
 
 // exchange writes a request and reads the head of its answer.
 func (cn *conn) exchange(target *url.URL, method string, header http.Header, body []byte) (*http.Response, error) {

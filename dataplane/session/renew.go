@@ -1,0 +1,206 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/leasehold/leasehold/dataplane/mcp"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// renewBudget bounds the opening of a new upstream session in place of a lost one.
+const renewBudget = 10 * time.Second
+
+// errRenewed says that the upstream had lost its session, that there is a new one,
+// and that the request was not carried out.
+var errRenewed = errors.New("the upstream session is a new one")
+
+// renewal is the opening of a new upstream session in place of one that was lost.
+type renewal struct {
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+// lostUpstream deals with an upstream that no longer knows its session, as the
+// gateway's policy has it: the client's session ends, and the client starts again;
+// or it goes on with a new upstream session, which errRenewed says.
+func (s *Session) lostUpstream(ctx context.Context, w http.ResponseWriter, r *Request, lost *upstreamSession) error {
+	if definition := s.definition(); definition != nil && definition.Reinitialize {
+		err := s.renew(ctx, lost)
+		if err == nil {
+			return errRenewed
+		}
+		if moves := moving(ctx, err); moves != nil {
+			return moves
+		}
+		s.table.cfg.Logger.Warn("no new upstream session in place of the lost one", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+	}
+	if s.close(leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST) {
+		s.table.queue(s)
+	}
+	mcp.WriteSessionNotFound(w, r.ID())
+	return nil
+}
+
+// answerRenewed answers a request that the upstream did not carry out, since it had
+// lost its session, and that is not ours to send again: what it relied on is gone.
+func (s *Session) answerRenewed(w http.ResponseWriter, r *Request) {
+	status := http.StatusOK
+	if r.ID() == nil {
+		status = http.StatusBadGateway
+	}
+	mcp.WriteError(w, status, &mcp.Error{Code: mcp.CodeUpstreamRenewed, ID: r.ID(), Data: []byte(`{"executed":"no"}`),
+		Message: fmt.Sprintf("upstream %q had lost its session and has a new one; the request was not carried out", s.upstream.Name)})
+}
+
+// renew opens a new upstream session in place of lost, unless that has happened
+// already. However many requests find the session lost, one is opened.
+func (s *Session) renew(ctx context.Context, lost *upstreamSession) error {
+	s.mu.Lock()
+	if s.up.Load() != lost {
+		s.mu.Unlock()
+		return nil
+	}
+	r := s.renewing
+	if r == nil {
+		r = &renewal{done: make(chan struct{})}
+		s.renewing = r
+		s.table.pumps.Go(func() { s.runRenewal(r) })
+	}
+	s.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Session) runRenewal(r *renewal) {
+	ctx, cancel := context.WithTimeout(context.Background(), renewBudget)
+	defer cancel()
+	defer close(r.done)
+	up, announce, err := s.reopen(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.err = err; err == nil {
+		s.up.Store(up)
+		s.asked = nil
+		s.announceLocked(announce)
+	}
+	s.renewing = nil
+}
+
+// reopen opens an upstream session with what the client said at its beginning, and
+// records it. It also returns what to tell the client.
+func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error) {
+	records, key := s.table.cfg.Records, s.digest.String()
+	resolved, err := records.Resolve(ctx, s.gateway, key, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	record := resolved.GetRecord()
+	if record.GetWorker() != s.table.cfg.Worker || record.GetIncarnation() != s.incarnation || record.GetEpoch() != s.epoch || record.GetEnd() != nil {
+		return nil, nil, ErrLost
+	}
+	up, result, err := s.initialize(ctx, record)
+	if err != nil {
+		return nil, nil, err
+	}
+	abandon := func(err error) error {
+		_ = s.table.endUpstream(context.WithoutCancel(ctx), s.upstream, up, nil)
+		return err
+	}
+	next := proto.CloneOf(record)
+	part := next.GetUpstreams()[0]
+	part.SealedSessionId, part.Address = nil, up.address
+	if up.id != "" {
+		if part.SealedSessionId, err = s.table.cfg.World().Ring.Seal([]byte(up.id), sealContext(s.digest, s.upstream.Name)); err != nil {
+			return nil, nil, abandon(err)
+		}
+	}
+	part.Class = classOf(s.upstream, up.id)
+	switch err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next); {
+	case errors.Is(err, ErrUnavailable):
+		// The next owner may find the lost session in the record, and do the same.
+		s.table.cfg.Logger.Warn("new upstream session not recorded", "gateway", s.gateway, "session", s.digest, "error", err)
+	case err != nil:
+		return nil, nil, abandon(fmt.Errorf("%w: %w", ErrLost, err))
+	}
+	s.table.cfg.Logger.Info("upstream had lost its session, a new one was opened", "gateway", s.gateway, "session", s.digest, "upstream", s.upstream.Name)
+	return up, listsChanged(result), nil
+}
+
+// initialize opens an upstream session in the name of a recorded client.
+func (s *Session) initialize(ctx context.Context, record *leaseholdv1.SessionRecord) (*upstreamSession, []byte, error) {
+	capabilities := record.GetClientCapabilities()
+	if len(capabilities) == 0 {
+		capabilities = []byte("{}")
+	}
+	body := append([]byte(`{"jsonrpc":"2.0","id":"leasehold","method":"initialize","params":{"protocolVersion":`), mcp.AppendQuoted(nil, s.version)...)
+	body = append(append(body, `,"capabilities":`...), capabilities...)
+	body = mcp.AppendQuoted(append(body, `,"clientInfo":{"name":`...), record.GetClient().GetName())
+	body = append(mcp.AppendQuoted(append(body, `,"version":`...), record.GetClient().GetVersion()), "}}}"...)
+	up := &upstreamSession{}
+	header := up.header()
+	answer, err := s.table.cfg.Upstream.Do(withAddress(ctx, &up.address), &Dispatch{
+		Upstream: s.upstream, Method: http.MethodPost, Header: header, Body: body, Silence: openBudget, Gate: s})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer answer.Body.Close()
+	up.id = answer.Header.Get(mcp.HeaderSessionID)
+	fail := func(err error) (*upstreamSession, []byte, error) {
+		_ = s.table.endUpstream(context.WithoutCancel(ctx), s.upstream, up, nil)
+		return nil, nil, err
+	}
+	_, result, err := readInitialize(answer)
+	switch {
+	case err != nil:
+		return fail(err)
+	case answer.StatusCode != http.StatusOK || result == nil:
+		return fail(fmt.Errorf("upstream answered initialize with HTTP %d", answer.StatusCode))
+	}
+	if up.version, err = mcp.ParseInitializeResult(result); err != nil {
+		return fail(err)
+	}
+	if up.version != s.version {
+		return fail(fmt.Errorf("upstream speaks %.32q now, and the client %s", up.version, s.version))
+	}
+	if up.id == "" {
+		up.address = ""
+	}
+	if err := s.table.tell(ctx, s.upstream, up, []byte(`{"jsonrpc":"2.0","method":"`+mcp.MethodInitialized+`"}`), s); err != nil {
+		return fail(err)
+	}
+	return up, result, nil
+}
+
+// listsChanged returns the notifications that tell a client to ask again for every
+// list that the upstream has.
+func listsChanged(result []byte) [][]byte {
+	var events [][]byte
+	for _, list := range [...]struct{ capability, method string }{
+		{"tools", mcp.MethodToolsListChanged}, {"prompts", mcp.MethodPromptsListChanged}, {"resources", mcp.MethodResourcesListChanged},
+	} {
+		if _, ok := mcp.Lookup(result, "capabilities", list.capability); ok {
+			events = append(events, mcp.AppendEvent(nil, []byte(`{"jsonrpc":"2.0","method":"`+list.method+`"}`)))
+		}
+	}
+	return events
+}
+
+// announceLocked tells the client something on its GET stream, now or when it opens
+// one, and ends the upstream's stream, which was the lost session's: the client's
+// end with it, and begin anew at the new one.
+func (s *Session) announceLocked(events [][]byte) {
+	s.announce = events
+	if s.standing != nil && s.standing.lastWords(events) {
+		s.announce = nil
+	}
+}
