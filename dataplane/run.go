@@ -285,6 +285,8 @@ func (w *worker) apply(state *config.State) error {
 		// Otherwise the list is of a moment when the leases had run out, this
 		// worker's too, and says nothing of who is really gone.
 		w.forwards.Retain(addresses)
+	} else {
+		w.control.Doubt()
 	}
 	if len(next.Endings) > 0 {
 		select {

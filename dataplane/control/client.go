@@ -76,7 +76,8 @@ type Client struct {
 	current    atomic.Uint32 // index of the replica that answered last
 	calls      *prometheus.CounterVec
 	lease      atomic.Int64
-	applied    atomic.Int64 // the newest revision that was applied
+	doubts     chan struct{} // capacity 1: the lease may be gone
+	applied    atomic.Int64  // the newest revision that was applied
 }
 
 type replica struct {
@@ -133,7 +134,7 @@ func assemble(cfg Config, replicas []replica) (*Client, error) {
 	authority := &Authority{now: cfg.now}
 	c := &Client{
 		cfg: cfg, authority: authority, fences: &fences{authority: authority},
-		succession: succession{dir: cfg.DataDir, boot: cfg.boot}, replicas: replicas,
+		succession: succession{dir: cfg.DataDir, boot: cfg.boot}, replicas: replicas, doubts: make(chan struct{}, 1),
 	}
 	c.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "leasehold_control_requests_total",

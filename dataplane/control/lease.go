@@ -96,6 +96,7 @@ func (c *Client) keep(ctx context.Context, held lease) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-c.doubts:
 		}
 		err := c.renew(ctx, &held)
 		if errors.Is(err, errLeaseLost) {
@@ -114,6 +115,16 @@ func (c *Client) keep(ctx context.Context, held lease) {
 			c.cfg.Lost()
 			return
 		}
+	}
+}
+
+// Doubt makes the worker ask at once whether it still has its lease. A lease can be
+// gone before its time: a member of etcd that stood still for longer than the
+// lease's time and believes for a moment that it still leads revokes every lease.
+func (c *Client) Doubt() {
+	select {
+	case c.doubts <- struct{}{}:
+	default: // it is about to ask
 	}
 }
 

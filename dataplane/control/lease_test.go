@@ -385,6 +385,28 @@ func TestALostLeaseIsReadoptedAndTheNewOneRenewed(t *testing.T) {
 	})
 }
 
+func TestADoubtedLeaseIsAskedForAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		f.answer = func(_ context.Context, method string) error {
+			if method == "Renew" {
+				return refused(codes.NotFound, "LEASE_LOST")
+			}
+			return nil
+		}
+		b := newBubble(t, f)
+		b.run(t, func() {
+			time.Sleep(bubbleTTL / 60)
+			b.Doubt()
+			b.Doubt() // once is enough
+			synctest.Wait()
+			if renewals, readoptions := len(f.got("Renew")), len(f.got("Readopt")); renewals == 0 || readoptions != renewals {
+				t.Errorf("got %d renewals and %d re-adoptions, want the lease to be asked for and re-adopted at once", renewals, readoptions)
+			}
+		})
+	})
+}
+
 func TestAuthorityAfterAReadoptionCountsFromItsSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const late = firstAttempt - time.Millisecond
