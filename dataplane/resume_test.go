@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -148,6 +149,36 @@ func TestClientsShareOneStreamOfTheUpstreamAndEachEventComesOnce(t *testing.T) {
 	}
 	if len(s.opened) != 0 {
 		t.Errorf("the upstream has %d streams more, want one for all", len(s.opened))
+	}
+}
+
+func TestWhatTheUpstreamSaysAtOnceReachesTheClient(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	w := startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(w)
+	var opened atomic.Int32
+	closed := make(chan struct{}, 100)
+	u.setHook(func(rw http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.Method != http.MethodGet {
+			return false
+		}
+		opened.Add(1)
+		rw.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(rw, ": ok\n\nid: 1\ndata: "+note(1)+"\n\ndata: \n\n") // with the head
+		rw.(http.Flusher).Flush()
+		<-r.Context().Done()
+		closed <- struct{}{}
+		return true
+	})
+	for n := int32(1); n <= 20; n++ {
+		listening := c.listen(w, "", "")
+		if got := listening.data(); got != note(1) || opened.Load() != n {
+			t.Fatalf("client %d got %s after %d streams of the upstream, want %s", n, got, opened.Load(), note(1))
+		}
+		listening.cancel()
+		<-closed
 	}
 }
 

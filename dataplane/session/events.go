@@ -111,7 +111,7 @@ func (d *delivery) identify(event mcp.Event) []byte {
 		d.buffer = event.AppendPrefixed(d.buffer[:0], s.prefix(kindPost))
 		return d.buffer
 	}
-	if d.resumable || data == nil || d.entry == nil && (kind == mcp.KindResponse || !d.begin()) {
+	if d.resumable || len(data) == 0 || d.entry == nil && (kind == mcp.KindResponse || !d.begin()) {
 		return event.Raw
 	}
 	d.buffer = event.AppendIdentified(d.buffer[:0], d.nextID())

@@ -50,6 +50,7 @@ type standing struct {
 	mu        sync.Mutex // guards what follows
 	changed   *sync.Cond
 	listeners []*listener // the newest last
+	attached  bool        // a client has listened
 	over      bool
 	entry     *entry // what is kept for clients, if the upstream gives no event ids
 	closer    *time.Timer
@@ -151,7 +152,7 @@ func (st *standing) deliver(event mcp.Event) bool {
 		st.session.ask(id, nil)
 	}
 	st.numbered = st.numbered || event.HasID()
-	if data != nil && !st.numbered && st.entry == nil {
+	if len(data) > 0 && !st.numbered && st.entry == nil {
 		entry := st.session.newEntry(nil)
 		st.mu.Lock()
 		st.entry = entry
@@ -159,15 +160,14 @@ func (st *standing) deliver(event mcp.Event) bool {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	raw := st.identifyLocked(event, data)
 	for !st.over {
-		if len(st.listeners) == 0 {
-			return st.entry != nil
-		}
-		l := st.listeners[len(st.listeners)-1]
-		if l.size == 0 || l.size+len(raw) <= waiting {
-			l.push(raw)
+		switch n := len(st.listeners); {
+		case n > 0 && st.listeners[n-1].hasRoom(len(event.Raw)):
+			st.listeners[n-1].push(st.identifyLocked(event, data))
 			return true
+		case n == 0 && st.attached:
+			st.identifyLocked(event, data)
+			return st.entry != nil
 		}
 		st.changed.Wait()
 	}
@@ -181,13 +181,16 @@ func (st *standing) identifyLocked(event mcp.Event, data []byte) []byte {
 	switch {
 	case event.HasID():
 		return event.AppendPrefixed(nil, s.prefix(kindGet))
-	case data == nil || st.numbered || st.entry == nil:
+	case len(data) == 0 || st.numbered || st.entry == nil:
 		return append([]byte(nil), event.Raw...)
 	}
 	raw := event.AppendIdentified(nil, s.appendReplay(nil, st.entry.number, st.entry.log.Next(), nil))
 	st.entry.log.Append(raw)
 	return raw
 }
+
+// hasRoom reports whether an event may still wait for the client.
+func (l *listener) hasRoom(size int) bool { return l.size == 0 || l.size+size <= waiting }
 
 func (l *listener) push(raw []byte) {
 	l.pending = append(l.pending, raw)
@@ -216,7 +219,7 @@ func (st *standing) attach(l *listener, kept *entry, number uint64) bool {
 			l.push(raw)
 		}
 	}
-	st.listeners = append(st.listeners, l)
+	st.listeners, st.attached = append(st.listeners, l), true
 	st.changed.Broadcast()
 	return true
 }

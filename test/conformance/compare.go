@@ -20,6 +20,15 @@ func outcome(checks []check) string {
 	return strings.Join(lines, "\n")
 }
 
+// outcomes returns the outcomes of all runs.
+func (h history) outcomes() string {
+	var all []string
+	for i, run := range h {
+		all = append(all, fmt.Sprintf("run %d:\n%s", i+1, outcome(run)))
+	}
+	return strings.Join(all, "\n")
+}
+
 // has reports whether any run had this outcome.
 func (h history) has(o string) bool {
 	return slices.ContainsFunc(h, func(run []check) bool { return outcome(run) == o })
@@ -67,9 +76,12 @@ type difference struct {
 }
 
 // name names a check.
-type name struct{ suite, scenario, check string }
+type name struct {
+	pairing
+	scenario, check string
+}
 
-func (n name) String() string { return n.suite + " " + n.scenario + " " + n.check }
+func (n name) String() string { return n.pairing.String() + " " + n.scenario + " " + n.check }
 
 func (d difference) String() string {
 	s := fmt.Sprintf("%s: %s directly, %s through Leasehold in %s runs", d.name, d.direct, d.via, d.runs)
@@ -80,7 +92,7 @@ func (d difference) String() string {
 }
 
 // differences returns every check of a scenario that differs.
-func differences(suite, scenario string, direct, via history) []difference {
+func differences(p pairing, scenario string, direct, via history) []difference {
 	if same(direct, via) {
 		return nil
 	}
@@ -97,7 +109,7 @@ func differences(suite, scenario string, direct, via history) []difference {
 			}
 		}
 		for _, d := range diff(usual, run) {
-			d.suite, d.scenario, d.runs = suite, scenario, fmt.Sprintf("%d of %d", count, len(via))
+			d.pairing, d.scenario, d.runs = p, scenario, fmt.Sprintf("%d of %d", count, len(via))
 			all = append(all, d)
 		}
 	}

@@ -46,7 +46,7 @@ func TestEveryCheckThatDiffersIsListed(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, d := range differences("suite", "scenario", test.direct, test.via) {
+			for _, d := range differences(pairing{"server", "suite"}, "scenario", test.direct, test.via) {
 				got = append(got, strings.Join([]string{d.check, d.direct, d.via, d.runs}, " "))
 			}
 			if got := strings.Join(got, "; "); got != test.want {
@@ -56,22 +56,50 @@ func TestEveryCheckThatDiffersIsListed(t *testing.T) {
 	}
 }
 
+func TestOwnChecksArePassedAndNotCompared(t *testing.T) {
+	const scenario = "server-session-lifecycle"
+	tests := map[string]struct {
+		direct, via history
+		failed      int
+		differ      bool
+	}{
+		"passed by both":           {runs("a=SUCCESS server-session-terminated-returns-404=SUCCESS"), runs("a=SUCCESS server-session-terminated-returns-404=SUCCESS"), 0, false},
+		"passed by ours alone":     {runs("a=SUCCESS server-session-terminated-returns-404=FAILURE"), runs("a=SUCCESS server-session-terminated-returns-404=SUCCESS"), 0, false},
+		"failed by both":           {runs("a=SUCCESS server-session-terminated-returns-404=FAILURE"), runs("a=SUCCESS server-session-terminated-returns-404=FAILURE"), 1, false},
+		"failed once":              {runs("a=SUCCESS"), runs("a=SUCCESS server-session-terminated-returns-404=SUCCESS", "a=SUCCESS"), 1, false},
+		"not run":                  {runs("a=SUCCESS"), nil, 1, true},
+		"another check is not own": {runs("a=FAILURE"), runs("a=SUCCESS server-session-terminated-returns-404=SUCCESS"), 0, true},
+	}
+	for name, test := range tests {
+		if got := test.via.failed(scenario); len(got) != test.failed {
+			t.Errorf("%s: got %q, want %d failed", name, got, test.failed)
+		}
+		if got := !same(test.direct.compared(scenario), test.via.compared(scenario)); got != test.differ {
+			t.Errorf("%s: differs: got %v, want %v", name, got, test.differ)
+		}
+	}
+	if got := runs("a=SUCCESS").failed("another"); got != nil {
+		t.Errorf("a scenario without own checks: got %q, want none", got)
+	}
+}
+
 func TestKnownDifferencesAreNamedAndExplained(t *testing.T) {
 	tests := map[string]string{
-		"":                                     "",
-		"# only a comment\n":                   "",
-		"0.1/all tools-call-x c # because":     "",
-		"0.1/all tools-call-x c":               "WHY",
-		"0.1/all tools-call-x c #":             "WHY",
-		"0.1/all tools-call-x # because":       "WHY",
-		"0.9/all tools-call-x c # because":     "no suite",
-		"0.1/all x c # one\n0.1/all x c # two": "twice",
-		"0.1/all ping c # because":             "may not differ",
-		"0.2/all-2025-11-25 server-session-lifecycle session-delete # no":        "may not differ",
-		"0.2/all-2025-11-25 dns-rebinding-protection x # no":                     "may not differ",
-		"0.2/all-2025-11-25 server-initialize x # no":                            "may not differ",
-		"0.2/all-2025-11-25 tools-list x # no":                                   "may not differ",
-		"0.2/all-2025-11-25 tools-call-simple-text wire-schema-valid # not this": "may not differ",
+		"":                   "",
+		"# only a comment\n": "",
+		"go-sdk 0.1/all tools-call-x c # because":                                       "",
+		"go-sdk 0.1/all tools-call-x c":                                                 "WHY",
+		"go-sdk 0.1/all tools-call-x c #":                                               "WHY",
+		"go-sdk 0.1/all tools-call-x # because":                                         "WHY",
+		"nobody 0.1/all tools-call-x c # because":                                       "there is no",
+		"go-sdk 0.9/all tools-call-x c # because":                                       "there is no",
+		"go-sdk 0.1/all x c # one\ngo-sdk 0.1/all x c # two":                            "twice",
+		"go-sdk 0.1/all ping c # because":                                               "may not differ",
+		"go-sdk 0.2/all-2025-11-25 server-session-lifecycle session-delete # no":        "may not differ",
+		"go-sdk 0.2/all-2025-11-25 dns-rebinding-protection x # no":                     "may not differ",
+		"go-sdk 0.2/all-2025-11-25 server-initialize x # no":                            "may not differ",
+		"go-sdk 0.2/all-2025-11-25 tools-list x # no":                                   "may not differ",
+		"go-sdk 0.2/all-2025-11-25 tools-call-simple-text wire-schema-valid # not this": "may not differ",
 	}
 	for text, want := range tests {
 		_, err := parseKnown(text)
@@ -82,12 +110,13 @@ func TestKnownDifferencesAreNamedAndExplained(t *testing.T) {
 }
 
 func TestKnownDifferencesThatAreGoneAreFound(t *testing.T) {
-	known, err := parseKnown("0.1/all s there # y\n0.1/all s gone # y\n0.2/all-2025-11-25 s elsewhere # y\n")
+	known, err := parseKnown("go-sdk 0.1/all s there # y\ngo-sdk 0.1/all s gone # y\ngo-sdk-events 0.1/all s elsewhere # y\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := []difference{{name: name{"0.1/all", "s", "there"}}, {name: name{"0.1/all", "s", "new"}}}
-	unknown, gone := judge("0.1/all", known, found)
+	here := pairing{"go-sdk", "0.1/all"}
+	found := []difference{{name: name{here, "s", "there"}}, {name: name{here, "s", "new"}}}
+	unknown, gone := judge(here, known, found)
 	if len(unknown) != 1 || unknown[0].check != "new" {
 		t.Errorf("unknown: got %v, want the new one", unknown)
 	}
@@ -97,7 +126,7 @@ func TestKnownDifferencesThatAreGoneAreFound(t *testing.T) {
 }
 
 func TestBaselineFindsWhatDidNotRun(t *testing.T) {
-	b, err := parseBaseline("# comment\n0.1/all a 1/2\n0.1/all b 2/2 # why\n0.2/x c 1/1\n")
+	b, err := parseBaseline("# comment\ns 0.1/all a 1/2\ns 0.1/all b 2/2 # why\ns 0.2/x c 1/1\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,14 +139,15 @@ func TestBaselineFindsWhatDidNotRun(t *testing.T) {
 		"a scenario less":     {results{"a": run("x=SUCCESS y=WARNING")}, 1},
 		"a check less":        {results{"a": run("x=SUCCESS"), "b": run("x=SUCCESS y=SUCCESS")}, 1},
 		"one that was passed": {results{"a": run("x=SUCCESS y=WARNING"), "b": run("x=SUCCESS y=FAILURE")}, 1},
+		"a scenario more":     {results{"a": run("x=SUCCESS y=WARNING"), "b": run("x=SUCCESS y=SUCCESS"), "c": run("x=SUCCESS")}, 1},
 		"nothing":             {results{}, 2},
 	}
 	for name, test := range tests {
-		if got := b.short("0.1/all", test.results); len(got) != test.want {
+		if got := b.short(pairing{"s", "0.1/all"}, test.results); len(got) != test.want {
 			t.Errorf("%s: got %v, want %d scenarios", name, got, test.want)
 		}
 	}
-	for _, bad := range []string{"0.1/all a", "0.1/all a 1", "0.1/all a x/2"} {
+	for _, bad := range []string{"s 0.1/all a", "s 0.1/all a 1", "s 0.1/all a x/2"} {
 		if _, err := parseBaseline(bad); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -20,8 +20,8 @@ var neverKnown = []string{
 	"prompts-get-simple", "prompts-get-with-args", "prompts-get-embedded-resource", "prompts-get-with-image",
 }
 
-// parseKnown reads the known differences: a line each with the suite, the
-// scenario, the check, a # and why.
+// parseKnown reads the known differences: a line each with the server, the suite,
+// the scenario, the check, a # and why.
 func parseKnown(text string) (map[name]string, error) {
 	known := map[name]string{}
 	for i, line := range strings.Split(text, "\n") {
@@ -32,12 +32,12 @@ func parseKnown(text string) (map[name]string, error) {
 		entry, why, _ := strings.Cut(line, "#")
 		fields := strings.Fields(entry)
 		why = strings.TrimSpace(why)
-		if len(fields) != 3 || why == "" {
-			return nil, fmt.Errorf("%s:%d: want SUITE SCENARIO CHECK # WHY, got %q", knownFile, i+1, line)
+		if len(fields) != 4 || why == "" {
+			return nil, fmt.Errorf("%s:%d: want SERVER SUITE SCENARIO CHECK # WHY, got %q", knownFile, i+1, line)
 		}
-		n := name{fields[0], fields[1], fields[2]}
-		if !slices.ContainsFunc(suites, func(s suite) bool { return s.name == n.suite }) {
-			return nil, fmt.Errorf("%s:%d: there is no suite %q", knownFile, i+1, n.suite)
+		n := name{pairing{fields[0], fields[1]}, fields[2], fields[3]}
+		if !slices.Contains(pairings(), n.pairing) {
+			return nil, fmt.Errorf("%s:%d: there is no %q", knownFile, i+1, n.pairing)
 		}
 		if slices.Contains(neverKnown, n.scenario) {
 			return nil, fmt.Errorf("%s:%d: %s may not differ", knownFile, i+1, n.scenario)
@@ -50,9 +50,9 @@ func parseKnown(text string) (map[name]string, error) {
 	return known, nil
 }
 
-// judge returns the differences that are not known, and the known ones of a suite
-// that are none any more.
-func judge(suite string, known map[name]string, found []difference) (unknown []difference, gone []name) {
+// judge returns the differences that are not known, and the known ones of a
+// pairing that are none any more.
+func judge(p pairing, known map[name]string, found []difference) (unknown []difference, gone []name) {
 	here := map[name]bool{}
 	for _, d := range found {
 		here[d.name] = true
@@ -61,7 +61,7 @@ func judge(suite string, known map[name]string, found []difference) (unknown []d
 		}
 	}
 	for n := range known {
-		if n.suite == suite && !here[n] {
+		if n.pairing == p && !here[n] {
 			gone = append(gone, n)
 		}
 	}

@@ -25,19 +25,19 @@ const suiteLimit = time.Minute
 // some read a stream for ten seconds.
 const scenarioLimit = 12 * time.Second
 
-// suite is one run of the official suite against a server.
+// suite is one run of the official suite against a server, or with a client.
 type suite struct {
 	// name names it in the files of this directory.
 	name string
 	// pkg is the package in suiteDir.
 	pkg string
-	// all are the arguments that choose the scenarios.
+	// all are the arguments that choose the scenarios of a run against a server.
 	all []string
 	// one are the arguments that, with a scenario's name, run it alone.
 	one []string
 }
 
-// suites are the runs that are compared.
+// suites are the runs against a server that are compared.
 var suites = []suite{
 	{
 		name: "0.1/all", pkg: "conformance-0.1",
@@ -55,6 +55,42 @@ var suites = []suite{
 		all: []string{"--suite", "all", "--spec-version", "2025-11-25", "--timeout", timeout},
 		one: []string{"--spec-version", "2025-11-25", "--timeout", timeout},
 	},
+}
+
+// clientSuites are the runs with a client that are compared: the suite is the
+// server, one for each scenario.
+var clientSuites = []struct {
+	suite
+	// scenarios are those in which a client has a session.
+	scenarios []string
+}{
+	{
+		suite{name: "0.1/client", pkg: "conformance-0.1"},
+		[]string{"initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"},
+	}, {
+		suite{name: "0.2/client-2025-06-18", pkg: "conformance-0.2", one: []string{"--spec-version", "2025-06-18", "--timeout", timeout}},
+		[]string{"initialize", "tools_call"},
+	}, {
+		suite{name: "0.2/client-2025-11-25", pkg: "conformance-0.2", one: []string{"--spec-version", "2025-11-25", "--timeout", timeout}},
+		[]string{"initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry", "json-schema-2020-12-preservation"},
+	},
+}
+
+// itself names the server of a pairing in which the suite is the server.
+const itself = "suite"
+
+// pairings are all that are compared.
+func pairings() []pairing {
+	var all []pairing
+	for _, s := range servers {
+		for _, suite := range suites {
+			all = append(all, pairing{s.name, suite.name})
+		}
+	}
+	for _, suite := range clientSuites {
+		all = append(all, pairing{itself, suite.name})
+	}
+	return all
 }
 
 // timeout is scenarioLimit as the suites take it.
@@ -76,18 +112,26 @@ type results map[string][]check
 // runAll runs all scenarios of a suite against the server at url and keeps what
 // it writes in dir.
 func (s *suite) runAll(ctx context.Context, url, dir string) (results, error) {
-	return s.run(ctx, url, dir, s.all)
+	return s.run(ctx, dir, append([]string{"server", "--url", url}, s.all...))
 }
 
-// runOne runs one scenario. A scenario that left no result has no checks.
+// runOne runs one scenario against the server at url. A scenario that left no
+// result has no checks.
 func (s *suite) runOne(ctx context.Context, url, dir, scenario string) ([]check, error) {
-	r, err := s.run(ctx, url, dir, append([]string{"--scenario", scenario}, s.one...))
+	r, err := s.run(ctx, dir, append([]string{"server", "--url", url, "--scenario", scenario}, s.one...))
+	return r[scenario], err
+}
+
+// runClient runs one scenario with a client, a command that is given the URL of
+// the scenario's server as its last argument.
+func (s *suite) runClient(ctx context.Context, command, dir, scenario string) ([]check, error) {
+	r, err := s.run(ctx, dir, append([]string{"client", "--command", command, "--scenario", scenario}, s.one...))
 	return r[scenario], err
 }
 
 // run runs a suite. That a check is not met, or a scenario not finished, is not
 // an error.
-func (s *suite) run(ctx context.Context, url, dir string, args []string) (results, error) {
+func (s *suite) run(ctx context.Context, dir string, args []string) (results, error) {
 	ctx, cancel := context.WithTimeout(ctx, suiteLimit)
 	defer cancel()
 	dir, err := filepath.Abs(dir)
@@ -96,8 +140,8 @@ func (s *suite) run(ctx context.Context, url, dir string, args []string) (result
 	}
 	command := append([]string{
 		"--import", "./preload.mjs", "node_modules/" + s.pkg + "/dist/index.js",
-		"server", "--url", url, "-o", dir,
 	}, args...)
+	command = append(command, "-o", dir)
 	cmd := exec.CommandContext(ctx, "node", command...)
 	cmd.Dir = suiteDir
 	var out bytes.Buffer
@@ -122,7 +166,7 @@ func (s *suite) run(ctx context.Context, url, dir string, args []string) (result
 func tail(s string, most int) string { return s[max(0, len(s)-most):] }
 
 // resultDir matches the directory that a suite makes for a scenario.
-var resultDir = regexp.MustCompile(`^server-(.+)-\d{4}-\d{2}-\d{2}T[0-9-]+Z$`)
+var resultDir = regexp.MustCompile(`^(?:server-)?(.+)-\d{4}-\d{2}-\d{2}T[0-9-]+Z$`)
 
 // readResults reads what a suite wrote.
 func readResults(dir string) (results, error) {

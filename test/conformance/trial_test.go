@@ -19,8 +19,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/leasehold/leasehold/test/internal/npm"
 )
 
 var trialRuns = flag.Int("proxy-trial", 0,
@@ -83,18 +81,15 @@ func trial(ctx context.Context, runs int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := npm.Install(ctx, suiteDir); err != nil {
-		return err
-	}
-	binary, err := buildServer(ctx, dir)
+	programs, err := prepare(ctx, dir, goSDK)
 	if err != nil {
 		return err
 	}
-	address, server, err := startServer(ctx, binary, dir, "server")
+	address, process, err := goSDK.start(ctx, programs[goSDK.name], dir, "server")
 	if err != nil {
 		return err
 	}
-	defer server.Kill()
+	defer process.Kill()
 	least, err := os.ReadFile(baselineFile)
 	if err != nil {
 		return err
@@ -138,7 +133,7 @@ func try(ctx context.Context, name string, p *proxy, address string, runs int, d
 		if err != nil {
 			return err
 		}
-		if short := want.short(s.name, r); len(short) > 0 {
+		if short := want.short(pairing{goSDK.name, s.name}, r); len(short) > 0 {
 			worse++
 			fmt.Printf("  run %d: %s\n", i+1, strings.Join(slices.Sorted(maps.Keys(short)), ", "))
 		}
