@@ -16,9 +16,10 @@ import (
 
 const (
 	// maxBatch is how many writes share a transaction. etcd takes 128 operations
-	// by default; the outer level has one for each write, and a write's own few
-	// are counted on top of that.
-	maxBatch = 50
+	// by default; the outer level has one for each write, or the one within it
+	// that has those with a common premise, and a write's own few are counted on
+	// top of that.
+	maxBatch = 100
 	// maxBatchBytes keeps a transaction below etcd's 1.5 MiB for a request.
 	maxBatchBytes = 1 << 20
 	// batchTimeout bounds a batch, read included: shorter than callers wait, so
@@ -32,14 +33,18 @@ const (
 // write is one claim, save or end on its way through a batch.
 type write struct {
 	key session.Key
-	// reads asks for the record before plan is called.
+	// reads asks for the record before plan is called, unless it is known.
 	reads bool
+	// known is a record that was read before; the step has to compare that it is
+	// still this one.
+	known *mvccpb.KeyValue
 	// plan says what is to be done, given the record (nil if there is none, or
 	// if reads is not set). Returning done means that there is nothing to do.
 	plan func(stored *mvccpb.KeyValue) (step step, done bool, revision int64, err error)
-	// verdict says why the step was refused, from what step.otherwise read. It
-	// may say that the write was granted before, and at which revision.
-	verdict func(resp *etcdserverpb.TxnResponse) (revision int64, err error)
+	// verdict says why the step was refused, from what step.otherwise read, and if
+	// it was by the premise, from what premise.otherwise read. It may say that the
+	// write was granted before, and at which revision.
+	verdict func(own, shared []*etcdserverpb.ResponseOp) (revision int64, err error)
 	// size is how many bytes it adds to a request, about.
 	size int
 	// gone is closed when the caller no longer waits; nil if it always does.
@@ -59,10 +64,20 @@ func (w *write) abandoned() bool {
 	}
 }
 
-// step is one write's own comparisons and operations.
+// step is one write's own comparisons and operations. When premise is set they
+// come after its comparisons.
 type step struct {
+	premise         *premise
 	when            []clientv3.Cmp
 	then, otherwise []clientv3.Op
+}
+
+// premise is comparisons that steps share, and what they want to know when those do
+// not hold. Steps of one batch whose premises have one name share them.
+type premise struct {
+	name      string
+	when      []clientv3.Cmp
+	otherwise []clientv3.Op
 }
 
 type result struct {
@@ -184,7 +199,11 @@ func (b *batcher) send(ctx context.Context, batch []*write) {
 	var steps []step
 	var sent []*write
 	for _, w := range batch {
-		s, done, revision, err := w.plan(stored[w.key])
+		record := w.known
+		if record == nil {
+			record = stored[w.key]
+		}
+		s, done, revision, err := w.plan(record)
 		if done || err != nil {
 			w.result <- result{revision, err}
 			continue
@@ -194,31 +213,27 @@ func (b *batcher) send(ctx context.Context, batch []*write) {
 	if len(sent) == 0 {
 		return
 	}
-	resp, err := b.store.txn(ctx, "batch", nil, nest(steps), nil)
+	ops, places := nest(steps)
+	resp, err := b.store.txn(ctx, "batch", nil, ops, nil)
 	if err != nil {
 		fail(sent, unanswered(err))
 		return
 	}
 	for i, w := range sent {
-		w.result <- w.outcome(resp.Responses[i].GetResponseTxn(), resp.Header.Revision)
+		if granted, own, shared := places[i].find(resp.Responses); granted {
+			w.result <- result{revision: resp.Header.Revision} // of all that was put
+		} else {
+			revision, err := w.verdict(own, shared)
+			w.result <- result{revision, err}
+		}
 	}
-}
-
-// outcome is the write's own: a nested transaction that succeeded put the record
-// at the revision of the whole.
-func (w *write) outcome(own *etcdserverpb.TxnResponse, revision int64) result {
-	if own.Succeeded {
-		return result{revision: revision}
-	}
-	revision, err := w.verdict(own)
-	return result{revision, err}
 }
 
 // read gets the records of the writes that ask for them, all in one request.
 func (b *batcher) read(ctx context.Context, batch []*write) (map[session.Key]*mvccpb.KeyValue, error) {
 	var gets []clientv3.Op
 	for _, w := range batch {
-		if w.reads {
+		if w.reads && w.known == nil {
 			gets = append(gets, clientv3.OpGet(sessionKey(w.key)))
 		}
 	}
@@ -240,14 +255,6 @@ func (b *batcher) read(ctx context.Context, batch []*write) (map[session.Key]*mv
 		}
 	}
 	return stored, nil
-}
-
-func nest(steps []step) []clientv3.Op {
-	ops := make([]clientv3.Op, len(steps))
-	for i, s := range steps {
-		ops[i] = clientv3.OpTxn(s.when, s.then, s.otherwise)
-	}
-	return ops
 }
 
 // unanswered says ErrUnavailable for the batch's own deadline, which is not that

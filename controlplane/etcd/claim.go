@@ -35,8 +35,8 @@ func (s *Store) Claim(ctx context.Context, key session.Key, rec *session.Record)
 		key:  key,
 		size: len(value),
 		plan: func(*mvccpb.KeyValue) (step, bool, int64, error) { return claim, false, 0, nil },
-		verdict: func(resp *etcdserverpb.TxnResponse) (int64, error) {
-			stored, revision, err := readRecord(resp.Responses[0])
+		verdict: func(own, _ []*etcdserverpb.ResponseOp) (int64, error) {
+			stored, revision, err := readRecord(own[0])
 			if err != nil {
 				return 0, err
 			}
@@ -79,8 +79,8 @@ func (s *Store) Save(ctx context.Context, key session.Key, revision int64, rec *
 				otherwise: []clientv3.Op{clientv3.OpGet(name)},
 			}, false, 0, err
 		},
-		verdict: func(resp *etcdserverpb.TxnResponse) (int64, error) {
-			stored, now, err := readRecord(resp.Responses[0])
+		verdict: func(own, _ []*etcdserverpb.ResponseOp) (int64, error) {
+			stored, now, err := readRecord(own[0])
 			if err != nil {
 				return 0, err
 			}
@@ -107,7 +107,7 @@ func (s *Store) End(ctx context.Context, key session.Key, end session.End) (int6
 			reads:   true,
 			size:    sessionSize,
 			plan:    func(kv *mvccpb.KeyValue) (step, bool, int64, error) { return planEnd(key, kv, end) },
-			verdict: func(*etcdserverpb.TxnResponse) (int64, error) { return 0, errChanged },
+			verdict: func(_, _ []*etcdserverpb.ResponseOp) (int64, error) { return 0, errChanged },
 		})
 		switch {
 		case err == nil:

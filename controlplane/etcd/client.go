@@ -65,6 +65,8 @@ type Store struct {
 	lookups  *lookups
 	// condemned spares reclaims from condemning again.
 	condemned condemnedSet
+	// seen spares them from reading what was looked up just before.
+	seen seenRecords
 	// endpoints is how many members of etcd can be asked.
 	endpoints int
 	// followed is the newest state that Follow published.

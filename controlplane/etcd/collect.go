@@ -107,7 +107,8 @@ func (s *Store) collectTombstones(ctx context.Context, kvs []*mvccpb.KeyValue, n
 		}
 	}
 	for some := range slices.Chunk(steps, maxBatch) {
-		if _, err := s.txn(ctx, "collect", nil, nest(some), nil); err != nil {
+		ops, _ := nest(some)
+		if _, err := s.txn(ctx, "collect", nil, ops, nil); err != nil {
 			return err
 		}
 	}

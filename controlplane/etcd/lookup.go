@@ -2,7 +2,10 @@ package etcd
 
 import (
 	"context"
+	"maps"
+	"slices"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -10,9 +13,14 @@ import (
 	"github.com/leasehold/leasehold/controlplane/store"
 )
 
-// maxLookups is how many records are looked up together: etcd takes 128
-// operations, and each needs three.
-const maxLookups = 40
+const (
+	// maxLookups is how many records are looked up together.
+	maxLookups = 100
+	// maxGets is how many keys are read together: etcd takes 128 operations.
+	maxGets = 126
+	// maxRecent is how many owners are read together with the records.
+	maxRecent = 8
+)
 
 // lookup is a question for a session's record and its owner.
 type lookup struct {
@@ -36,6 +44,32 @@ type lookups struct {
 	store   *Store
 	waiting chan *lookup
 	stopped chan struct{}
+	// recent are the owners that the last round found, whose sessions are likely
+	// to be asked for next. Only run uses it.
+	recent []holder
+}
+
+// holder is an incarnation that owns sessions.
+type holder struct {
+	worker      string
+	incarnation int64
+}
+
+func holderOf(rec *session.Record) holder { return holder{rec.Worker, rec.Incarnation} }
+
+// gets reads what the store has of the owner.
+func (o holder) gets() []clientv3.Op {
+	return []clientv3.Op{
+		clientv3.OpGet(memberKey(o.worker, o.incarnation)),
+		clientv3.OpGet(incarnationKey(o.worker), clientv3.WithKeysOnly()),
+	}
+}
+
+// ownerKeys is what gets found.
+type ownerKeys struct{ member, incarnation *mvccpb.KeyValue }
+
+func readOwner(answers []*etcdserverpb.ResponseOp) ownerKeys {
+	return ownerKeys{first(answers[0].GetResponseRange().Kvs), first(answers[1].GetResponseRange().Kvs)}
 }
 
 func newLookups(s *Store) *lookups {
@@ -105,21 +139,28 @@ func (l *lookups) answer(ctx context.Context, round []*lookup) {
 	}
 }
 
-// look reads all records, and then, at one revision, what belongs to each and
-// whether it is still the same. That is without comparisons: etcd takes nested
-// transactions for writes, which each of its members would have to carry out.
+// look reads all records together with the owners that came up last, and then
+// what is missing: the other owners, together with whether their records are still
+// the same. Each answer is of one revision. That is without comparisons: etcd takes
+// nested transactions for writes, which each of its members would have to carry out.
 func (l *lookups) look(ctx context.Context, round []*lookup) ([]found, error) {
-	gets := make([]clientv3.Op, len(round))
-	for i, q := range round {
-		gets[i] = clientv3.OpGet(sessionKey(q.key))
+	var gets []clientv3.Op
+	for _, q := range round {
+		gets = append(gets, clientv3.OpGet(sessionKey(q.key)))
+	}
+	for _, o := range l.recent {
+		gets = append(gets, o.gets()...)
 	}
 	read, err := l.store.txn(ctx, "resolve", nil, gets, nil)
 	if err != nil {
 		return nil, err
 	}
-	answers := make([]found, len(round))
-	var owners []clientv3.Op
-	var of []int
+	owners := make(map[holder]ownerKeys, len(l.recent))
+	for i, o := range l.recent {
+		owners[o] = readOwner(read.Responses[len(round)+2*i:])
+	}
+	answers, rest := make([]found, len(round)), unsettled{}
+	came := make(map[holder]bool)
 	for i, q := range round {
 		kv := first(read.Responses[i].GetResponseRange().Kvs)
 		answers[i] = found{record: kv, settled: kv == nil}
@@ -128,24 +169,60 @@ func (l *lookups) look(ctx context.Context, round []*lookup) ([]found, error) {
 			answers[i].err = err
 			continue
 		}
-		of = append(of, i)
-		owners = append(owners,
-			clientv3.OpGet(sessionKey(q.key), clientv3.WithKeysOnly()),
-			clientv3.OpGet(memberKey(rec.Worker, rec.Incarnation)),
-			clientv3.OpGet(incarnationKey(rec.Worker), clientv3.WithKeysOnly()))
+		came[holderOf(rec)] = true
+		if keys, ok := owners[holderOf(rec)]; ok {
+			answers[i].settle(keys)
+		} else {
+			rest.add(i, q.key, holderOf(rec))
+		}
 	}
-	if len(owners) == 0 {
-		return answers, nil
+	l.recent = slices.Collect(maps.Keys(came))
+	l.recent = l.recent[:min(len(l.recent), maxRecent)]
+	return answers, l.settle(ctx, answers, rest)
+}
+
+func (f *found) settle(keys ownerKeys) {
+	f.settled, f.member, f.incarnation = true, keys.member, keys.incarnation
+}
+
+// unsettled are the records whose owners have still to be read.
+type unsettled struct {
+	at     []int // in the round
+	keys   []session.Key
+	owners []holder
+}
+
+func (u *unsettled) add(at int, key session.Key, o holder) {
+	u.at, u.keys, u.owners = append(u.at, at), append(u.keys, key), append(u.owners, o)
+}
+
+// settle reads the owners, and whether the records are still the same.
+func (l *lookups) settle(ctx context.Context, answers []found, u unsettled) error {
+	for done := 0; done < len(u.at); {
+		var gets []clientv3.Op
+		places := make(map[holder]int) // of each owner's keys among the gets
+		from := done
+		for ; done < len(u.at) && len(gets)+3 <= maxGets; done++ {
+			gets = append(gets, clientv3.OpGet(sessionKey(u.keys[done]), clientv3.WithKeysOnly()))
+			if _, ok := places[u.owners[done]]; !ok {
+				places[u.owners[done]] = len(gets)
+				gets = append(gets, u.owners[done].gets()...)
+			}
+		}
+		then, err := l.store.txn(ctx, "resolve", nil, gets, nil)
+		if err != nil {
+			return err
+		}
+		next := 0
+		for n := from; n < done; n++ {
+			same := modRevision(first(then.Responses[next].GetResponseRange().Kvs)) == answers[u.at[n]].record.ModRevision
+			if next++; places[u.owners[n]] == next {
+				next += 2
+			}
+			if same {
+				answers[u.at[n]].settle(readOwner(then.Responses[places[u.owners[n]]:]))
+			}
+		}
 	}
-	then, err := l.store.txn(ctx, "resolve", nil, owners, nil)
-	if err != nil {
-		return nil, err
-	}
-	for n, i := range of {
-		own := then.Responses[3*n : 3*n+3]
-		answers[i].settled = modRevision(first(own[0].GetResponseRange().Kvs)) == answers[i].record.ModRevision
-		answers[i].member = first(own[1].GetResponseRange().Kvs)
-		answers[i].incarnation = first(own[2].GetResponseRange().Kvs)
-	}
-	return answers, nil
+	return nil
 }

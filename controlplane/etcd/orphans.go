@@ -246,7 +246,8 @@ func (s *Store) wishOrphans(ctx context.Context, due []session.Orphan, marks map
 			steps[i].when = append(steps[i].when, absent(gatewayKey(o.Key.Gateway)))
 		}
 	}
-	resp, err := s.txn(ctx, "collect", nil, nest(steps), nil)
+	ops, _ := nest(steps)
+	resp, err := s.txn(ctx, "collect", nil, ops, nil)
 	if err != nil {
 		return false, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -70,6 +69,9 @@ func (s *Store) resolve(ctx context.Context, key session.Key) (*leaseholdv1.Reso
 		if err != nil {
 			return nil, 0, err
 		}
+		if f.member == nil && !session.Ended(rec) {
+			s.seen.note(key, f.record)
+		}
 		res, err := resolution(f.record, rec, f.member, f.incarnation)
 		return res, clientv3.LeaseID(f.member.GetLease()), err
 	}
@@ -110,25 +112,41 @@ func (s *Store) Reclaim(ctx context.Context, key session.Key, t session.Taker) (
 
 // reclaim shares a transaction with others once the owner's incarnation is
 // condemned: then nothing but the session's own record is written. The first
-// reclaim from an incarnation condemns it, and cannot.
+// reclaim from an incarnation condemns it, and cannot; the others wait for it.
 func (s *Store) reclaim(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error) {
-	rec, revision, err := s.reclaimTogether(ctx, key, t)
-	if errors.Is(err, errNotCondemned) {
-		return s.reclaimFirst(ctx, key, t)
+	known := s.seen.take(key, t.Revision)
+	for waited := false; ; waited = true {
+		rec, revision, err := s.reclaimTogether(ctx, key, t, known)
+		unnamed := (*notCondemnedError)(nil)
+		if !errors.As(err, &unnamed) {
+			return rec, revision, err
+		}
+		over, mine := s.condemned.begin(unnamed.incarnation)
+		if mine || waited {
+			rec, revision, err = s.reclaimFirst(ctx, key, t)
+			if mine {
+				s.condemned.end(unnamed.incarnation)
+			}
+			return rec, revision, err
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
 	}
-	return rec, revision, err
 }
 
-// errNotCondemned says that a reclaim has to condemn the owner's incarnation.
-var errNotCondemned = errors.New("the owner's incarnation is not condemned yet")
-
-// reclaimTogether reclaims from an incarnation that is known to be condemned.
-func (s *Store) reclaimTogether(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error) {
+// reclaimTogether reclaims from an incarnation that is known to be condemned. The
+// error is a notCondemnedError if it is not. known is the record if it was read
+// before.
+func (s *Store) reclaimTogether(ctx context.Context, key session.Key, t session.Taker, known *mvccpb.KeyValue) (*session.Record, int64, error) {
 	var next *session.Record // is set before the outcome is sent
-	name := sessionKey(key)
+	var condemned string     // so is this
 	revision, err := s.writes.do(ctx, &write{
 		key:   key,
 		reads: true,
+		known: known,
 		size:  sessionSize,
 		plan: func(kv *mvccpb.KeyValue) (step, bool, int64, error) {
 			stored, err := decodeRecord(kv)
@@ -143,26 +161,39 @@ func (s *Store) reclaimTogether(ctx context.Context, key session.Key, t session.
 			case kv.ModRevision != t.Revision && !noCompareAndSwap:
 				return step{}, true, 0, session.ErrStale
 			}
-			condemned := condemnedKey(stored.Worker, stored.Incarnation)
+			condemned = condemnedKey(stored.Worker, stored.Incarnation)
 			if !s.condemned.has(condemned) {
-				return step{}, true, 0, errNotCondemned
+				return step{}, true, 0, &notCondemnedError{condemned}
 			}
 			value, err := encodeProto(next)
 			return step{
-				when:      append(reclaimGuards(key, stored, t), present(condemned)),
-				then:      []clientv3.Op{clientv3.OpPut(name, value)},
-				otherwise: append(reclaimFacts(key, stored, t), clientv3.OpGet(condemned, clientv3.WithCountOnly())),
+				premise:   reclaimPremise(stored, t),
+				when:      reclaimOwnGuards(key, t),
+				then:      []clientv3.Op{clientv3.OpPut(sessionKey(key), value)},
+				otherwise: []clientv3.Op{clientv3.OpGet(sessionKey(key))},
 			}, false, 0, err
 		},
-		verdict: func(resp *etcdserverpb.TxnResponse) (revision int64, err error) {
-			if resp.Responses[4].GetResponseRange().Count == 0 {
-				return 0, errNotCondemned
+		verdict: func(own, shared []*etcdserverpb.ResponseOp) (revision int64, err error) {
+			if shared != nil && shared[3].GetResponseRange().Count == 0 {
+				s.condemned.forget(condemned)
+				return 0, &notCondemnedError{condemned}
 			}
-			next, revision, err = reclaimRefusal(resp.Responses, t)
+			next, revision, err = reclaimRefusal(own[0], shared, t)
 			return revision, err
 		},
 	})
 	return next, revision, err
+}
+
+// reclaimPremise is what all reclaims of a taker from one condemned incarnation
+// have in common.
+func reclaimPremise(stored *session.Record, t session.Taker) *premise {
+	condemned := condemnedKey(stored.Worker, stored.Incarnation)
+	return &premise{
+		name:      fmt.Sprintf("%s %d %s", condemned, t.IncarnationRevision, memberKey(t.Worker, t.Incarnation)),
+		when:      append(reclaimSharedGuards(stored, t), present(condemned)),
+		otherwise: append(reclaimSharedFacts(stored, t), clientv3.OpGet(condemned, clientv3.WithCountOnly())),
+	}
 }
 
 func (s *Store) reclaimFirst(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error) {
@@ -192,12 +223,13 @@ func (s *Store) reclaimFirst(ctx context.Context, key session.Key, t session.Tak
 	if !condemnedLater {
 		then = append(then, clientv3.OpPut(condemned, unixText(time.Now())))
 	}
-	resp, err := s.txn(ctx, "reclaim", reclaimGuards(key, stored, t), then, reclaimFacts(key, stored, t))
+	resp, err := s.txn(ctx, "reclaim", append(reclaimSharedGuards(stored, t), reclaimOwnGuards(key, t)...), then,
+		append(reclaimSharedFacts(stored, t), clientv3.OpGet(name)))
 	switch {
 	case err != nil:
 		return nil, 0, err
 	case !resp.Succeeded:
-		return reclaimRefusal((*etcdserverpb.TxnResponse)(resp).Responses, t)
+		return reclaimRefusal(resp.Responses[3], resp.Responses[:3], t)
 	case condemnedLater:
 		s.condemnLater(condemned)
 	default:
@@ -206,25 +238,21 @@ func (s *Store) reclaimFirst(ctx context.Context, key session.Key, t session.Tak
 	return next, resp.Header.Revision, nil
 }
 
-// reclaimFacts reads why a reclaim is refused.
-func reclaimFacts(key session.Key, stored *session.Record, t session.Taker) []clientv3.Op {
+// reclaimSharedFacts reads why a reclaim is refused, but for the record.
+func reclaimSharedFacts(stored *session.Record, t session.Taker) []clientv3.Op {
 	return []clientv3.Op{
-		clientv3.OpGet(sessionKey(key)),
 		clientv3.OpGet(memberKey(stored.Worker, stored.Incarnation), clientv3.WithCountOnly()),
 		clientv3.OpGet(memberKey(t.Worker, t.Incarnation), clientv3.WithCountOnly()),
 		clientv3.OpGet(incarnationKey(stored.Worker), clientv3.WithKeysOnly()),
 	}
 }
 
-// reclaimGuards hold while the record and its owner's incarnation are those that
-// were read, the owner is dead and the taker is alive.
-func reclaimGuards(key session.Key, stored *session.Record, t session.Taker) []clientv3.Cmp {
+// reclaimSharedGuards hold while the owner's incarnation is the one that was read,
+// the owner is dead and the taker is alive.
+func reclaimSharedGuards(stored *session.Record, t session.Taker) []clientv3.Cmp {
 	guards := []clientv3.Cmp{
 		present(memberKey(t.Worker, t.Incarnation)),
 		unchanged(incarnationKey(stored.Worker), t.IncarnationRevision),
-	}
-	if !noCompareAndSwap {
-		guards = append(guards, unchanged(sessionKey(key), t.Revision))
 	}
 	if !noDeadOwnerGuard {
 		guards = append(guards, absent(memberKey(stored.Worker, stored.Incarnation)))
@@ -232,45 +260,33 @@ func reclaimGuards(key session.Key, stored *session.Record, t session.Taker) []c
 	return guards
 }
 
-// reclaimRefusal judges a refused reclaim by the facts that the same transaction
-// read. The same reclaim may have been granted meanwhile.
-func reclaimRefusal(facts []*etcdserverpb.ResponseOp, t session.Taker) (*session.Record, int64, error) {
-	stored, revision, err := readRecord(facts[0])
+// reclaimOwnGuards hold while the record is the one that was read.
+func reclaimOwnGuards(key session.Key, t session.Taker) []clientv3.Cmp {
+	if noCompareAndSwap {
+		return nil
+	}
+	return []clientv3.Cmp{unchanged(sessionKey(key), t.Revision)}
+}
+
+// reclaimRefusal judges a refused reclaim by the record and the shared facts that
+// the same transaction read; without those it was the record that had changed. The
+// same reclaim may have been granted meanwhile.
+func reclaimRefusal(record *etcdserverpb.ResponseOp, shared []*etcdserverpb.ResponseOp, t session.Taker) (*session.Record, int64, error) {
+	stored, revision, err := readRecord(record)
 	if err != nil {
 		return nil, 0, err
 	}
-	if rec, granted, err := session.Reclaim(stored, t.Worker, t.Incarnation, time.Now()); granted || err != nil {
+	rec, granted, err := session.Reclaim(stored, t.Worker, t.Incarnation, time.Now())
+	switch {
+	case granted || err != nil:
 		return rec, revision, err
+	case shared == nil:
+		return nil, 0, session.ErrStale
 	}
-	incarnation := first(facts[3].GetResponseRange().Kvs)
+	incarnation := first(shared[2].GetResponseRange().Kvs)
 	return nil, 0, session.ReclaimFacts{
 		Unchanged:  revision == t.Revision && modRevision(incarnation) == t.IncarnationRevision,
-		OwnerAlive: facts[1].GetResponseRange().Count > 0,
-		TakerAlive: facts[2].GetResponseRange().Count > 0,
+		OwnerAlive: shared[0].GetResponseRange().Count > 0,
+		TakerAlive: shared[1].GetResponseRange().Count > 0,
 	}.Refusal()
-}
-
-// maxCondemned bounds the condemned incarnations that a replica remembers.
-const maxCondemned = 1024
-
-// condemnedSet is incarnations that this replica has condemned. Forgetting one
-// costs a transaction. Safe for concurrent use.
-type condemnedSet struct {
-	mu   sync.Mutex // guards keys
-	keys map[string]bool
-}
-
-func (c *condemnedSet) has(key string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.keys[key]
-}
-
-func (c *condemnedSet) add(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.keys == nil || len(c.keys) >= maxCondemned {
-		c.keys = make(map[string]bool)
-	}
-	c.keys[key] = true
 }

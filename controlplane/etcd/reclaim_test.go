@@ -153,8 +153,6 @@ func TestResolveSaysWhetherTheOwnerIsAlive(t *testing.T) {
 	}
 }
 
-// Between the read of the record and that of its owner the session may move: the
-// answer is then the new owner's, and never the old record with another's life.
 // The time that an owner was silent is asked of etcd only when somebody wants to
 // know, is whole seconds rounded up, and is not said of the dead.
 func TestResolveMeasuresAnOwnersSilenceWhenAsked(t *testing.T) {
@@ -174,6 +172,7 @@ func TestResolveMeasuresAnOwnersSilenceWhenAsked(t *testing.T) {
 		}
 		return res
 	}
+	resolve(t, s, key) // from now on its owner is one that came up
 	plain := requestsOf(func() {
 		if res := resolve(t, s, key); res.OwnerSilence != nil {
 			t.Errorf("silence %v although nobody asked", res.OwnerSilence)
@@ -219,6 +218,8 @@ func (i *interrupted) Txn(ctx context.Context) clientv3.Txn {
 	return i.KV.Txn(ctx)
 }
 
+// Between the read of the record and that of its owner the session may move: the
+// answer is then the new owner's, and never the old record with another's life.
 func TestResolveIsOneStateOfTheStore(t *testing.T) {
 	s, slow := newStore(t), newStore(t)
 	owner, taker, key := register(t, s), register(t, s), newSession()

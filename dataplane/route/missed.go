@@ -10,6 +10,8 @@ const (
 	// verdictTime is how long requests are refused without trying once a worker
 	// is known to be cut off from this one.
 	verdictTime = time.Second
+	// askAgain is how often one of those who wait for a worker asks how it is.
+	askAgain = 100 * time.Millisecond
 	// missTime is how long a worker that could not be reached is remembered
 	// without another attempt.
 	missTime  = time.Minute
@@ -30,6 +32,7 @@ type missed struct {
 // miss is one worker that could not be reached.
 type miss struct {
 	since, last time.Time
+	asked       time.Time // when doubtful said last that it is to be asked
 	until       time.Time // the verdict that it is cut off holds
 }
 
@@ -84,6 +87,28 @@ func (m *missed) long(worker string, ttl time.Duration) bool {
 	defer m.mu.Unlock()
 	entry, ok := m.of[worker]
 	return ok && now.Sub(entry.since) >= renewed(ttl)+time.Second
+}
+
+// doubtful reports whether the caller is to ask how a worker is that cannot be
+// reached, or need not since the verdict that it is cut off is there. Of all that
+// wait for the worker one is enough.
+func (m *missed) doubtful(worker string, ttl time.Duration) bool {
+	if m.cutOff(worker) {
+		return true
+	}
+	if !m.long(worker, ttl) {
+		return false
+	}
+	now := m.clock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	entry, ok := m.of[worker]
+	if !ok || now.Sub(entry.asked) < askAgain {
+		return false
+	}
+	entry.asked = now
+	m.of[worker] = entry
+	return true
 }
 
 // renewed is how long a living worker seems not to have renewed at most: that is

@@ -39,8 +39,8 @@ const (
 	// patience is how long an owner that is believed alive may take to admit a
 	// request. It has nothing to do for that but look into its table.
 	patience = 800 * time.Millisecond
-	// askTogether bounds the questions to the control plane under way, so that
-	// thousands of orphans do not keep leases from being renewed.
+	// askTogether bounds the questions to the control plane under way, and the
+	// reclaims, so that thousands of orphans do not keep leases from being renewed.
 	askTogether = 64
 )
 
@@ -80,7 +80,11 @@ type Router struct {
 	waiting waiting
 	missed  missed
 	strays  strays
+	mourned mourned
 	asking  *semaphore.Weighted
+	// reclaiming is apart, so that a reclaim does not wait behind the questions for
+	// sessions that come after it.
+	reclaiming *semaphore.Weighted
 }
 
 // New returns a router.
@@ -90,7 +94,7 @@ func New(cfg Config) (*Router, error) {
 		return nil, fmt.Errorf("owner cache: %w", err)
 	}
 	return &Router{cfg: cfg, owners: owners, waiting: waiting{of: make(map[sessionid.Digest]int)}, missed: missed{of: make(map[string]miss)},
-		asking: semaphore.NewWeighted(askTogether),
+		asking: semaphore.NewWeighted(askTogether), reclaiming: semaphore.NewWeighted(askTogether),
 		strays: strays{of: make(map[sessionid.Digest]string)}}, nil
 }
 
@@ -158,7 +162,9 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 		}
 		return false, err
 	}
-	rt.missed.forget(target.Worker)
+	if err == nil || errors.Is(err, ErrRefused) { // otherwise it broke off, and may be out of reach by now
+		rt.missed.forget(target.Worker)
+	}
 	switch {
 	case err == nil:
 		return true, nil
@@ -232,7 +238,7 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 	if !ok {
 		p := place{of: &rt.waiting, session: r.Digest}
 		defer p.release()
-		ctx, cancel := context.WithTimeout(ctx, rt.cfg.TTL())
+		ctx, cancel := context.WithTimeout(ctx, rt.limit())
 		defer cancel()
 		err := p.take()
 		if err == nil {

@@ -19,8 +19,9 @@ const (
 	// look is how often a waiting request asks again without a change that
 	// concerns it.
 	look = time.Second
-	// watch is how often it does while its owner is a member still: the end of
-	// that is told to every worker, and those who wait may be thousands.
+	// watch is how often it does while its owner is a member still, the end of
+	// which is told to every worker; when many wait, it is how long after a lease's
+	// time at most they begin to.
 	watch = 3 * look
 	// refusals is how many workers may refuse one request as not theirs. More
 	// means that its session moves faster than anybody can follow.
@@ -34,14 +35,10 @@ const (
 func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.Request, refused int, missed Target) {
 	p := place{of: &rt.waiting, session: r.Digest}
 	defer p.release()
-	bounded, cancel := context.WithTimeout(ctx, rt.cfg.TTL()+grace)
+	bounded, cancel := context.WithTimeout(ctx, rt.limit())
 	defer cancel()
 	s := search{rt: rt, bounded: bounded, ctx: ctx, w: w, r: r, place: &p, missed: missed}
-	for {
-		if err := p.take(); err != nil {
-			mcp.WriteUnavailable(w, r.ID(), err.Error())
-			return
-		}
+	for s.hold() {
 		done, err := s.attempt()
 		if done {
 			return
@@ -54,6 +51,9 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 			return
 		}
 		rt.cfg.Logger.Debug("waiting for an owner", "gateway", r.Gateway, "session", r.Digest, "reason", err)
+		if !s.hold() {
+			return
+		}
 		if !s.wait() {
 			mcp.WriteUnavailable(w, r.ID(), "the session has no reachable owner now; it is not lost")
 			return
@@ -61,15 +61,31 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 	}
 }
 
+// hold takes the request's place among those that wait, which an attempt gives
+// back before it forwards. It reports false when the request was answered that
+// there is none.
+func (s *search) hold() bool {
+	err := s.place.take()
+	if err != nil {
+		mcp.WriteUnavailable(s.w, s.r.ID(), err.Error())
+	}
+	return err == nil
+}
+
+// limit is how long a request waits for an owner, and a session to be taken over:
+// in the order in which they were asked for, and none in vain, as it would be if
+// those that wait for their turn were given up and asked for again.
+func (rt *Router) limit() time.Duration { return rt.cfg.TTL() + grace }
+
 // wait waits until it is worth asking again. It reports false when the request
 // has waited long enough.
 func (s *search) wait() bool {
-	most := look
-	if s.missed.Worker != "" {
-		most = watch
-	}
-	timer := time.NewTimer(most/2 + rand.N(most))
+	timer := time.NewTimer(look/2 + rand.N(look))
 	defer timer.Stop()
+	overdue := time.Now().Add(watch/2 + rand.N(watch))
+	if s.rt.waiting.many() {
+		overdue = time.Now().Add(s.rt.cfg.TTL() + rand.N(watch))
+	}
 	for {
 		changed := s.rt.cfg.World.Changed()
 		if s.missed.Worker != "" && !s.rt.alive(s.missed) {
@@ -78,8 +94,11 @@ func (s *search) wait() bool {
 		select {
 		case <-s.bounded.Done():
 			return false
-		case <-timer.C:
-			return true
+		case now := <-timer.C:
+			if s.missed.Worker == "" || now.After(overdue) || s.rt.missed.doubtful(s.missed.Worker, s.rt.cfg.TTL()) {
+				return true
+			}
+			timer.Reset(look/2 + rand.N(look))
 		case <-changed:
 			if s.missed.Worker == "" {
 				return true
@@ -109,6 +128,7 @@ type search struct {
 	r       *session.Request
 	place   *place
 	missed  Target // the owner that could not be reached, if that was what went wrong last
+	again   bool   // it was tried once more
 }
 
 // attempt finds the owner once and serves the request there. It reports whether
@@ -119,6 +139,20 @@ func (s *search) attempt() (done bool, err error) {
 		s.missed = Target{}
 		if done, _ = s.atWinner(); done {
 			return true, nil
+		}
+	}
+	if s.missed.Worker != "" {
+		if s.rt.missed.cutOff(s.missed.Worker) {
+			writeCutOff(s.w, s.r)
+			return true, nil
+		}
+		if !s.again && s.rt.waiting.many() {
+			// While it is a member nobody else is the owner, if this worker's view of
+			// the members is up to date: thousands need not ask whether it is.
+			s.again = true
+			if done, err := s.at(s.missed); done || s.missed.Worker != "" {
+				return done, err
+			}
 		}
 	}
 	resolved, err := s.rt.resolve(s.bounded, s.r, s.missed.Worker != "" && s.rt.missed.long(s.missed.Worker, s.rt.cfg.TTL()))
@@ -139,8 +173,10 @@ func (s *search) attempt() (done bool, err error) {
 func (s *search) atWinner() (bool, error) {
 	if winner, ok := s.rt.cfg.World.Load().Winner(s.r.Digest); ok && winner.Worker != s.rt.cfg.Worker {
 		deadline, _ := s.bounded.Deadline()
+		// A winner that is dead as well is noticed before that, and this worker takes
+		// the session. One that is not may have thousands to take up first.
 		target := Target{Worker: winner.Worker, Incarnation: winner.Incarnation, Address: winner.PeerAddress,
-			Patience: time.Until(deadline) / 2} // the winner may be dead as well: then this worker takes the session
+			Patience: time.Until(deadline) - look}
 		s.place.release()
 		done, err := s.rt.forward(s.ctx, s.w, s.r, target)
 		if done {
@@ -169,6 +205,11 @@ func (s *search) atOwner(resolved *leaseholdv1.ResolveResponse) (bool, error) {
 		writeCutOff(s.w, s.r)
 		return true, nil
 	}
+	return s.at(target)
+}
+
+// at serves the request at the worker that is believed to be the owner.
+func (s *search) at(target Target) (bool, error) {
 	s.place.release()
 	done, err := s.rt.forward(s.ctx, s.w, s.r, target)
 	if done {

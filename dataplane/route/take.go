@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -22,7 +24,7 @@ func (rt *Router) take(ctx context.Context, gateway string, d sessionid.Digest) 
 // takeAt is take at the pace that pace sets.
 func (rt *Router) takeAt(ctx context.Context, gateway string, d sessionid.Digest, pace func(ctx context.Context, gateway string) error) (*session.Session, error) {
 	result := rt.taking.DoChan(string(d[:]), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rt.cfg.TTL())
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rt.limit())
 		defer cancel()
 		s, err := rt.takeOnce(ctx, gateway, d, pace)
 		rt.strays.note(d, gateway, err)
@@ -43,11 +45,9 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 	if s, ok := rt.cfg.Table.Find(d); ok {
 		return s, nil
 	}
-	if err := rt.asking.Acquire(ctx, 1); err != nil {
-		return nil, err
-	}
-	resolved, err := rt.cfg.Records.Resolve(ctx, gateway, d.String(), false)
-	rt.asking.Release(1)
+	resolved, err := inTurn(ctx, rt, rt.asking, func(ctx context.Context) (*leaseholdv1.ResolveResponse, error) {
+		return rt.cfg.Records.Resolve(ctx, gateway, d.String(), false)
+	})
 	switch {
 	case err != nil:
 		return nil, err
@@ -64,6 +64,9 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		return nil, errOwnerAlive
 	}
 	if !mine {
+		if err := rt.mourned.wait(ctx, owner{record.GetWorker(), record.GetIncarnation()}); err != nil {
+			return nil, err
+		}
 		if err := pace(ctx, gateway); err != nil {
 			return nil, err
 		}
@@ -75,12 +78,9 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		// A reclaim of this worker's that was granted, and whose answer was lost.
 		return rt.adopt(gateway, d, record)
 	}
-	if err := rt.asking.Acquire(ctx, 1); err != nil {
-		rt.cfg.Table.Release()
-		return nil, err
-	}
-	reclaimed, err := rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
-	rt.asking.Release(1)
+	reclaimed, err := inTurn(ctx, rt, rt.reclaiming, func(ctx context.Context) (*leaseholdv1.ReclaimResponse, error) {
+		return rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
+	})
 	if err != nil {
 		rt.cfg.Table.Release()
 		if errors.Is(err, session.ErrUnavailable) {
@@ -92,8 +92,20 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 	if err != nil {
 		return nil, err
 	}
-	rt.cfg.Logger.Info("session reclaimed", "gateway", gateway, "session", d, "epoch", s.Epoch(), "from", resolved.GetRecord().GetWorker())
+	rt.cfg.Logger.Debug("session reclaimed", "gateway", gateway, "session", d, "epoch", s.Epoch(), "from", resolved.GetRecord().GetWorker())
 	return s, nil
+}
+
+// inTurn asks the control plane when it is this question's turn. The answer is
+// given up after a lease: whoever waits for it can then ask anew what is true.
+func inTurn[T any](ctx context.Context, rt *Router, turns *semaphore.Weighted, ask func(context.Context) (T, error)) (answer T, err error) {
+	if err := turns.Acquire(ctx, 1); err != nil {
+		return answer, err
+	}
+	defer turns.Release(1)
+	ctx, cancel := context.WithTimeout(ctx, rt.cfg.TTL())
+	defer cancel()
+	return ask(ctx)
 }
 
 // adopt continues a session that is recorded as this worker's.

@@ -12,6 +12,8 @@ const (
 	maxWaiting = 4096
 	// maxWaitingHere bounds those of one session.
 	maxWaitingHere = 256
+	// few requests that wait may all ask the control plane for themselves.
+	few = 64
 )
 
 // waiting counts the requests that wait for an owner. Safe for concurrent use.
@@ -19,6 +21,13 @@ type waiting struct {
 	mu  sync.Mutex // guards what follows
 	all int
 	of  map[sessionid.Digest]int
+}
+
+// many reports whether more wait than few.
+func (w *waiting) many() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all > few
 }
 
 // bound is an error that says which bound on waiting requests is reached.

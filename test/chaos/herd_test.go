@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -11,13 +12,10 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/test/internal/cluster"
+	"github.com/leasehold/leasehold/test/internal/volley"
 )
 
 const (
-	// abreast is how many of their clients wait for an answer at the same time. The
-	// race detector, under which the clients run, bears 8,128 goroutines; each
-	// client takes three.
-	abreast = 2000
 	// reconnects is the rate at which a worker may take sessions up again.
 	reconnects = 1500
 	// etcdLimit is how long a write to etcd may take meanwhile, in the 99th percentile.
@@ -35,18 +33,13 @@ func TestHerdOfOrphansIsServedInTime(t *testing.T) {
 	t.Logf("%d sessions were opened at %s in %v", *herd, victim.Name, time.Since(begin).Round(time.Millisecond))
 
 	crew.target(w.Others(victim)...)
+	fire := crew.aim()
 	probe := w.probeEtcd()
 	killed := kill(victim)
-	if errs := side(*herd, min(*herd, abreast), func(i int) error {
-		if c := crew.members[i].do(t.Context(), order{}); c.outcome != answered {
-			return fmt.Errorf("%v", c)
-		}
-		return nil
-	}); len(errs) > 0 {
-		t.Errorf("%d of %d orphans were not served, among them %v", len(errs), *herd, errs[0])
-	}
-	all := time.Since(killed.end)
+	calls := fire()
 	etcd := probe()
+	w.want("after the kill", calls, answered)
+	all := slices.MaxFunc(calls, func(a, b *call) int { return a.end.Compare(b.end) }).end.Sub(killed.end)
 
 	t.Logf("all were served %v after the kill; etcd writes meanwhile: %d, p50 %v, p99 %v, max %v", all.Round(time.Millisecond),
 		len(etcd), part(etcd, 0.5), part(etcd, 0.99), part(etcd, 1))
@@ -59,6 +52,55 @@ func TestHerdOfOrphansIsServedInTime(t *testing.T) {
 	w.checkRate(len(w.Others(victim)))
 	w.audit(crew, book{})
 	w.leave(crew, nil)
+}
+
+// aim prepares a call of each member, at any of the targets. The function that it
+// returns has a process of its own make them all at the same time.
+func (c *crew) aim() (fire func() []*call) {
+	c.t.Helper()
+	calls, requests := make([]*call, len(c.members)), make([]volley.Request, len(c.members))
+	for i, m := range c.members {
+		id := m.seq.Add(1)
+		calls[i] = &call{order: order{id: id}, member: m, front: m.fronts(nil)[0], tag: fmt.Sprintf("%s:%d.%d", c.name, m.number, id)}
+		header := map[string]string{"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+		for name, values := range m.session.Header() {
+			header[name] = values[0]
+		}
+		requests[i] = volley.Request{URL: calls[i].front.URL(c.gateway), Header: header, Body: calls[i].body()}
+	}
+	v, err := volley.Load(c.t.Context(), requests, patience)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return func() []*call {
+		answers, err := v.Fire()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for i, a := range answers {
+			calls[i].receive(a)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.calls = append(c.calls, calls...)
+		return calls
+	}
+}
+
+// receive keeps what became of a call that was made in a volley.
+func (c *call) receive(v volley.Answer) {
+	c.begin, c.end = v.Begin, v.End
+	a := answer{status: v.Status, header: http.Header{}}
+	for name, value := range v.Header {
+		a.header.Set(name, value)
+	}
+	if v.Failure == "" || v.Body != "" {
+		a.read([]byte(v.Body), fmt.Sprint(c.id))
+	}
+	if v.Failure != "" && a.outcome != answered && a.outcome != unknown {
+		a.outcome, a.err = broken, errors.New(v.Failure)
+	}
+	c.take(a)
 }
 
 // checkRate checks that the upstream's sessions were not taken up faster than
