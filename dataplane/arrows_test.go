@@ -43,7 +43,11 @@ func TestArrowsPointOneWay(t *testing.T) {
 	may["dataplane/upstream"] = rules
 	may["dataplane/control"] = rules
 	may["dataplane/forward"] = append([]string{"dataplane/route"}, rules...)
-	may["dataplane"] = append([]string{"dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/control", "dataplane/forward"}, rules...)
+	may["dataplane/duplex"] = rules
+	may["dataplane/duplex/duplextest"] = nil
+	may["dataplane/duplex/stdio"] = append([]string{"dataplane/duplex"}, rules...)
+	may["dataplane/duplex/sse"] = append([]string{"dataplane/duplex"}, rules...)
+	may["dataplane"] = append([]string{"dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/control", "dataplane/forward"}, rules...)
 	out, err := exec.Command("go", "list", "./...").Output()
 	if err != nil {
 		t.Fatal(err)

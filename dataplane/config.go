@@ -9,8 +9,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leasehold/leasehold/dataplane/duplex/stdio"
 	"github.com/leasehold/leasehold/dataplane/upstream"
 )
+
+// DefaultMaxPrograms is how many programs a worker runs at most by default.
+const DefaultMaxPrograms = stdio.DefaultMax
 
 // DefaultMaxSessions is how many sessions a worker owns at most by default.
 const DefaultMaxSessions = 50_000
@@ -53,6 +57,15 @@ type Config struct {
 	TLS *tls.Config
 	// MaxSessions bounds the sessions this worker owns; 0 means DefaultMaxSessions.
 	MaxSessions int
+	// AllowStdio lets gateways run programs on this machine, under this process's
+	// own user: without it their sessions are refused.
+	AllowStdio bool
+	// MaxPrograms bounds the programs that run at the same time; 0 means
+	// DefaultMaxPrograms.
+	MaxPrograms int
+	// ProgramMemory bounds the memory that each process of a program may write to,
+	// in bytes; 0 means no bound. It needs Linux.
+	ProgramMemory int64
 	// Version is the version of the binary.
 	Version string
 	// Logger gets the worker's log; nil discards it.

@@ -17,7 +17,7 @@ func (w *worker) watchFence(ctx context.Context) error {
 		if held && !current {
 			w.cfg.Logger.Warn("fenced: the lease is uncertain, requests in flight are cut", "sessions", w.table.Len())
 			w.table.Fence()
-			w.upstreams.CloseIdle(0)
+			w.upstreams.http.CloseIdle(0)
 		}
 		held = current
 		select {

@@ -20,7 +20,6 @@ import (
 	"github.com/leasehold/leasehold/dataplane/front"
 	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
-	"github.com/leasehold/leasehold/dataplane/upstream"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -59,7 +58,7 @@ type worker struct {
 	id        string
 	world     *config.Holder
 	control   *control.Client
-	upstreams *upstream.Client
+	upstreams *transports
 	table     *session.Table
 	forwards  *forward.Client
 	router    *route.Router
@@ -81,13 +80,16 @@ func assemble(cfg Config) (*worker, error) {
 	if cfg.MaxSessions == 0 {
 		cfg.MaxSessions = DefaultMaxSessions
 	}
-	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{}, upstreams: upstream.NewClient(cfg.lookup),
+	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{},
 		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
 	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))
 	err := w.watchdog.register(cfg.Metrics)
 	if err != nil {
 		return nil, err
+	}
+	if w.upstreams, err = newTransports(&cfg); err != nil {
+		return nil, fmt.Errorf("upstreams: %w", err)
 	}
 	w.control, err = control.New(control.Config{
 		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Lost: w.lost, Registered: w.registered,
@@ -135,6 +137,10 @@ func (cfg *Config) validate() error {
 		return errors.New("worker config: DataDir is required")
 	case cfg.MaxSessions < 0:
 		return fmt.Errorf("worker config: MaxSessions is %d, want at least 0", cfg.MaxSessions)
+	case cfg.MaxPrograms < 0:
+		return fmt.Errorf("worker config: MaxPrograms is %d, want at least 0", cfg.MaxPrograms)
+	case cfg.ProgramMemory < 0:
+		return fmt.Errorf("worker config: ProgramMemory is %d, want at least 0", cfg.ProgramMemory)
 	}
 	return nil
 }
@@ -328,5 +334,5 @@ func (w *worker) watchHealth(ctx context.Context) error {
 // lost forgets every session: the incarnation that owned them is over.
 func (w *worker) lost() {
 	w.table.DropAll()
-	w.upstreams.CloseIdle(0)
+	w.upstreams.http.CloseIdle(0)
 }

@@ -27,6 +27,7 @@ const (
 // dev is the command's flags.
 type dev struct {
 	daemon
+	programs
 	dataDir, listen, controlListen string
 	workers                        int
 	noDemo                         bool
@@ -39,8 +40,9 @@ func newDev() *cobra.Command {
 		Short: "Run everything in one process, to try it",
 		Long: "Runs an etcd server, a control plane, workers and a demo upstream in this process,\n" +
 			"on loopback addresses only, and prints what to do with them. Gateways stay in the\n" +
-			"data directory. Ctrl-C ends it.",
-		Example: "  leasehold dev\n  leasehold dev --workers 3 --listen 127.0.0.1:0 --data-dir /tmp/leasehold",
+			"data directory. Ctrl-C ends it.\n\n" +
+			"With --allow-stdio gateways with TRANSPORT_STDIO can run programs on this machine.",
+		Example: "  leasehold dev\n  leasehold dev --workers 3 --listen 127.0.0.1:0 --data-dir /tmp/leasehold\n  leasehold dev --allow-stdio",
 		Args:    usage.Args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := d.check(); err != nil {
@@ -57,6 +59,7 @@ func newDev() *cobra.Command {
 	flags.StringVar(&d.listen, "listen", defaultDevListen, "address of the first worker; the others have the next ports; port 0 takes free ones")
 	flags.StringVar(&d.controlListen, "control-listen", defaultControl, "address of the control plane")
 	flags.BoolVar(&d.noDemo, "no-demo", false, "do not run the demo upstream, and leave gateways/demo alone")
+	d.programs.flags(cmd)
 	d.daemon.flags(cmd, "warn")
 	return cmd
 }
@@ -76,6 +79,9 @@ func (d *dev) check() error {
 	}
 	if _, err := address.Offset(d.listen, d.workers-1); err != nil {
 		return usage.Errorf("--listen: the last of %d workers: %w", d.workers, err)
+	}
+	if err := d.programs.check(); err != nil {
+		return err
 	}
 	if d.dataDir == "" {
 		var err error

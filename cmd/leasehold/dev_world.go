@@ -129,10 +129,11 @@ func (w *world) runWorker(ctx context.Context, i int, health func(error)) error 
 		Control:      []string{bound(w.listeners.control)},
 		DataDir:      w.flags.workerDir(i),
 		Zone:         "dev",
-		Version:      version.Number(),
-		Logger:       w.logger.Named(name),
-		Metrics:      prometheus.WrapRegistererWith(prometheus.Labels{"part": name}, w.registry),
-		Health:       health,
+		AllowStdio:   w.flags.allow, MaxPrograms: w.flags.max, ProgramMemory: int64(w.flags.memory),
+		Version: version.Number(),
+		Logger:  w.logger.Named(name),
+		Metrics: prometheus.WrapRegistererWith(prometheus.Labels{"part": name}, w.registry),
+		Health:  health,
 	})
 }
 

@@ -31,6 +31,7 @@ type worker struct {
 	daemon
 	plaintext
 	clientAccess
+	programs
 	listen, peerListen, peerAdvertise, adminListen string
 	control                                        []string
 	dataDir, zone                                  string
@@ -53,10 +54,14 @@ func newWorker() *cobra.Command {
 			"that a page cannot use its visitor's network. For the same reason a worker on a\n" +
 			"loopback address takes requests to loopback names and --allowed-hosts only.\n" +
 			"Behind a proxy that replaces Host, name its network in --trusted-proxies and\n" +
-			"let it send X-Forwarded-Host.",
+			"let it send X-Forwarded-Host.\n\n" +
+			"A gateway with TRANSPORT_STDIO has workers run a program, one process for each\n" +
+			"session, under the worker's own user. Whoever may write gateways decides which\n" +
+			"program: workers do so with --allow-stdio only.",
 		Example: "  leasehold worker --insecure --listen 127.0.0.1:8080 --peer-listen 127.0.0.1:0 \\\n" +
 			"    --control 127.0.0.1:7070 --data-dir /var/lib/leasehold/worker\n" +
-			"  leasehold worker … --tls-cert tls.crt --tls-key tls.key --allowed-origins https://app.example.com",
+			"  leasehold worker … --tls-cert tls.crt --tls-key tls.key --allowed-origins https://app.example.com\n" +
+			"  leasehold worker … --allow-stdio --max-programs 64 --program-memory 1073741824",
 		Args: usage.Args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := w.check(); err != nil {
@@ -78,6 +83,7 @@ func newWorker() *cobra.Command {
 	flags.IntVar(&w.maxSessions, "max-sessions", dataplane.DefaultMaxSessions, "how many sessions it owns at most")
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
 	w.clientAccess.flags(cmd)
+	w.programs.flags(cmd)
 	w.plaintext.flag(cmd)
 	w.daemon.flags(cmd, "info")
 	return cmd
@@ -121,6 +127,9 @@ func (w *worker) check() error {
 			"add --allow-unauthenticated-clients if that is meant", w.listen)
 	}
 	if err := w.clientAccess.check(); err != nil {
+		return err
+	}
+	if err := w.programs.check(); err != nil {
 		return err
 	}
 	return w.plaintext.check(pairs...)
@@ -170,6 +179,9 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		TrustedProxies: w.networks,
 		TLS:            tlsConfig(ctx, group, pair),
 		MaxSessions:    w.maxSessions,
+		AllowStdio:     w.allow,
+		MaxPrograms:    w.max,
+		ProgramMemory:  int64(w.memory),
 		Version:        version.Number(),
 		Logger:         logger.Named("worker"),
 		Metrics:        registry,

@@ -1,0 +1,76 @@
+package dataplane
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/duplex"
+	"github.com/leasehold/leasehold/dataplane/duplex/sse"
+	"github.com/leasehold/leasehold/dataplane/duplex/stdio"
+	"github.com/leasehold/leasehold/dataplane/session"
+	"github.com/leasehold/leasehold/dataplane/upstream"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// transports makes each request the way that its upstream is spoken to. It
+// implements session.Upstream.
+type transports struct {
+	http     *upstream.Client
+	streams  *duplex.Upstream // of legacy servers
+	programs *duplex.Upstream
+	host     *stdio.Host
+}
+
+func newTransports(cfg *Config) (*transports, error) {
+	client := upstream.NewClient(cfg.lookup)
+	host, err := stdio.NewHost(stdio.Config{
+		Allow: cfg.AllowStdio, Max: cfg.MaxPrograms, Memory: cfg.ProgramMemory, Logger: cfg.Logger.Named("stdio")})
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Metrics != nil {
+		if err := cfg.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "leasehold_programs",
+			Help: "Programs that run now, one for each session of a gateway with TRANSPORT_STDIO.",
+		}, func() float64 { return float64(host.Running()) })); err != nil {
+			return nil, err
+		}
+	}
+	return &transports{http: client, host: host,
+		streams:  duplex.New(sse.NewDialer(client), cfg.Logger.Named("sse")),
+		programs: duplex.New(host, cfg.Logger.Named("stdio")),
+	}, nil
+}
+
+// of returns what speaks to an upstream.
+func (t *transports) of(u *config.Upstream) session.Upstream {
+	switch u.Transport {
+	case leaseholdv1.Transport_TRANSPORT_SSE:
+		return t.streams
+	case leaseholdv1.Transport_TRANSPORT_STDIO:
+		return t.programs
+	}
+	return t.http
+}
+
+// Do implements session.Upstream.
+func (t *transports) Do(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
+	return t.of(d.Upstream).Do(ctx, d)
+}
+
+// Drop implements session.Upstream.
+func (t *transports) Drop(u *config.Upstream, id string) { t.of(u).Drop(u, id) }
+
+// Run closes in time what nobody uses, and ends everything when ctx ends.
+func (t *transports) Run(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() error { return t.http.Run(ctx) })
+	group.Go(func() error { return t.host.Run(ctx) })
+	group.Go(func() error { return t.streams.Run(ctx) })
+	group.Go(func() error { return t.programs.Run(ctx) })
+	return group.Wait()
+}
