@@ -25,14 +25,6 @@ func (u *upstreamServer) forget() {
 // reinitialize is the policy of going on after the upstream lost a session.
 var reinitialize = &leaseholdv1.SessionPolicy{OnUpstreamLost: leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_REINITIALIZE}
 
-// list asks for the upstream's tools, which is safe to ask twice.
-func (c *client) list(w *worker) (int, string) {
-	c.tb.Helper()
-	c.ids++
-	resp, body := c.do(w, http.MethodPost, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/list"}`, c.ids))
-	return resp.StatusCode, body
-}
-
 func TestASessionGoesOnWithANewUpstreamSessionIfTheGatewaySaysSo(t *testing.T) {
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, reinitialize)

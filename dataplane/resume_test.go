@@ -362,3 +362,23 @@ func TestTheUpstreamLearnsThatItsQuestionsHaveNoWayToTheClient(t *testing.T) {
 		t.Errorf("the upstream was told again: %s", <-told)
 	}
 }
+
+func TestACallThatItsClientCancelledMayEndWithoutAnAnswer(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, other := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	s := u.speak()
+	for _, cancelled := range []bool{true, false} {
+		call := c.listen(other, "", slowCall)
+		<-s.opened
+		if cancelled {
+			c.do(owner, http.MethodPost, `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"slow"}}`)
+		}
+		s.say <- ""
+		if got := call.data(); cancelled != (got == "<end>") || !cancelled && !strings.Contains(got, `"code":5040`) {
+			t.Errorf("cancelled: %v: the stream ended with %s", cancelled, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -37,12 +38,14 @@ func (s *Session) ask(id []byte, on *exchange) {
 	}
 }
 
-// answered notes what of a client's message are answers to the upstream.
-func (s *Session) answered(body []byte) {
+// noted notes what of a client's message, which has no requests, concerns what is
+// in flight: answers to the upstream, and calls that are cancelled.
+func (s *Session) noted(body []byte) {
+	cancels := bytes.Contains(body, cancelledMethod)
 	s.mu.Lock()
 	waiting := len(s.asked)
 	s.mu.Unlock()
-	if waiting == 0 {
+	if waiting == 0 && !cancels {
 		return
 	}
 	e, err := mcp.Parse(body, mcp.Limits{})
@@ -52,8 +55,26 @@ func (s *Session) answered(body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range e.Messages() {
-		if m.Kind == mcp.KindResponse {
+		switch {
+		case m.Kind == mcp.KindResponse:
 			delete(s.asked, string(m.ID))
+		case m.Method == mcp.MethodCancelled:
+			if id, ok := mcp.Lookup(m.Params, "requestId"); ok {
+				s.cancelledLocked(id)
+			}
+		}
+	}
+}
+
+var cancelledMethod = []byte(mcp.MethodCancelled)
+
+// cancelledLocked notes that the client does not want an answer any more: the
+// upstream need not give one.
+func (s *Session) cancelledLocked(id []byte) {
+	wanted := exchange{ids: [][]byte{id}}
+	for x := s.exchanges.next; x != nil && x != &s.exchanges; x = x.next {
+		if x.shares(&wanted) {
+			x.cancelled.Store(true)
 		}
 	}
 }

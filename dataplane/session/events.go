@@ -178,7 +178,7 @@ func (d *delivery) end() {
 // with Last-Event-ID, or is gone.
 func (s *Session) streamTail(ctx context.Context, d *delivery, err error) []byte {
 	r := d.request
-	if r.Method != http.MethodPost || d.answered || err == io.EOF && (d.resumable || len(r.IDs) == 0) {
+	if r.Method != http.MethodPost || d.answered || err == io.EOF && (d.resumable || len(r.IDs) == 0 || d.exchange.cancelled.Load()) {
 		return nil
 	}
 	cause := context.Cause(ctx)

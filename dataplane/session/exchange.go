@@ -35,6 +35,8 @@ type exchange struct {
 	named      atomic.Bool // the client was given an event id, by which it can come back
 	muted      atomic.Bool // the client gets its events by another request, or not at all
 
+	cancelled atomic.Bool // by the client, which wants no answer any more
+
 	// Guarded by session.mu:
 	over    bool
 	away    bool // the client is gone, and the call goes on

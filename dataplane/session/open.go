@@ -24,6 +24,9 @@ import (
 const (
 	// openBudget bounds initialize at the upstream: its answer must be there by then.
 	openBudget = 5 * time.Second
+	// startBudget is openBudget for an upstream that is a program: it may have to be
+	// fetched first.
+	startBudget = 30 * time.Second
 	// claimBudget bounds the claim; a client waits for both at most.
 	claimBudget = 5 * time.Second
 	// maxCapabilities bounds the client's capabilities as they are recorded.
@@ -90,7 +93,8 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 	// must still learn its id to end it.
 	upCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	budget := time.AfterFunc(openBudget, func() { cancel(errBudget) })
+	most := openBudgetOf(o.gateway.Upstream)
+	budget := time.AfterFunc(most, func() { cancel(fmt.Errorf("%w within %v", errBudget, most)) })
 	defer budget.Stop()
 	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), &Dispatch{
 		Upstream: o.gateway.Upstream, Method: http.MethodPost, Header: o.request.Header, Body: o.request.Body, Gate: o})
@@ -136,7 +140,16 @@ func withAddress(ctx context.Context, address *string) context.Context {
 	})
 }
 
-var errBudget = fmt.Errorf("no answer to initialize within %v", openBudget)
+// errBudget says that an upstream took too long to open a session.
+var errBudget = errors.New("no answer to initialize")
+
+// openBudgetOf bounds initialize at u.
+func openBudgetOf(u *config.Upstream) time.Duration {
+	if u.Program != nil {
+		return startBudget
+	}
+	return openBudget
+}
 
 // establish claims the session and answers the client.
 func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *http.Response, head []byte) bool {
@@ -322,7 +335,7 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 	case errors.Is(err, ErrNotSent):
 		what = "could not be reached"
 	case errors.Is(err, errBudget):
-		what = errBudget.Error()
+		what = err.Error()
 	}
 	mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: o.id,
 		Message: fmt.Sprintf("upstream %q: %s", o.gateway.Upstream.Name, what)})

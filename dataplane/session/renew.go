@@ -13,8 +13,9 @@ import (
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
-// renewBudget bounds the opening of a new upstream session in place of a lost one.
-const renewBudget = 10 * time.Second
+// renewBudget is how much longer than its opening the making of a new upstream
+// session in place of a lost one may take.
+const renewBudget = 5 * time.Second
 
 // errRenewed says that the upstream had lost its session, that there is a new one,
 // and that the request was not carried out.
@@ -82,18 +83,42 @@ func (s *Session) renew(ctx context.Context, lost *upstreamSession) error {
 }
 
 func (s *Session) runRenewal(r *renewal) {
-	ctx, cancel := context.WithTimeout(context.Background(), renewBudget)
+	ctx, cancel := context.WithTimeout(context.Background(), openBudgetOf(s.upstream)+renewBudget)
 	defer cancel()
 	defer close(r.done)
 	up, announce, err := s.reopen(ctx)
+	if err == nil && !s.adoptRenewed(up, announce) {
+		err = errEnded
+		s.abandonRenewed(ctx, up)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.err = err; err == nil {
-		s.up.Store(up)
-		s.asked = nil
-		s.announceLocked(announce)
-	}
+	r.err = err
 	s.renewing = nil
+}
+
+// adoptRenewed makes up the upstream session, unless the session is over.
+func (s *Session) adoptRenewed(up *upstreamSession, announce [][]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || s.dropped {
+		return false
+	}
+	s.up.Store(up)
+	s.asked = nil
+	s.announceLocked(announce)
+	return true
+}
+
+// abandonRenewed ends an upstream session that came too late. One of a dropped
+// session is somebody else's, as the record says, unless it cannot be.
+func (s *Session) abandonRenewed(ctx context.Context, up *upstreamSession) {
+	switch {
+	case !s.isDropped():
+		_ = s.table.endUpstream(context.WithoutCancel(ctx), s.upstream, up, s)
+	case s.upstream.Pinned():
+		s.table.cfg.Upstream.Drop(s.upstream, up.id)
+	}
 }
 
 // reopen opens an upstream session with what the client said at its beginning, and
@@ -149,7 +174,7 @@ func (s *Session) initialize(ctx context.Context, record *leaseholdv1.SessionRec
 	up := &upstreamSession{}
 	header := up.header()
 	answer, err := s.table.cfg.Upstream.Do(withAddress(ctx, &up.address), &Dispatch{
-		Upstream: s.upstream, Method: http.MethodPost, Header: header, Body: body, Silence: openBudget, Gate: s})
+		Upstream: s.upstream, Method: http.MethodPost, Header: header, Body: body, Silence: openBudgetOf(s.upstream), Gate: s})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -59,7 +59,7 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 		return s.serveGet(ctx, w, r, x)
 	}
 	if len(r.IDs) == 0 {
-		s.answered(r.Body)
+		s.noted(r.Body)
 	}
 	stop := context.AfterFunc(x.client, func() { s.leave(x) })
 	defer stop()
