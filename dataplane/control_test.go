@@ -27,23 +27,25 @@ type plane struct {
 	address string
 	server  *grpc.Server
 
-	mu       sync.Mutex // guards what follows
-	revision int64
-	gateways map[string]*leaseholdv1.Gateway
-	members  map[string]*leaseholdv1.Member
-	records  map[string]*stored
-	watchers map[chan struct{}]bool
-	calls    map[string]int
-	saveErr  error
-	claimErr error
-	away     bool            // renewals and ends get no answer
-	mute     map[string]bool // workers that are told nothing
+	mu         sync.Mutex // guards what follows
+	revision   int64
+	gateways   map[string]*leaseholdv1.Gateway
+	members    map[string]*leaseholdv1.Member
+	records    map[string]*stored
+	watchers   map[chan struct{}]bool
+	calls      map[string]int
+	saveErr    error
+	resolveErr bool // questions for records get no answer
+	claimErr   error
+	away       bool            // renewals and ends get no answer
+	mute       map[string]bool // workers that are told nothing
 	// afterReclaim decides what is answered to a reclaim that was carried out.
 	afterReclaim func() error
 	endings      []*leaseholdv1.Ending
 	leaveErr     error // what Leave is answered with, which is not carried out then
 	leaves       []*leaseholdv1.LeaveRequest
-	renewed      time.Time // when the last renewal came
+	renewed      time.Time     // when the last renewal came
+	ttl          time.Duration // of leases
 }
 
 type stored struct {
@@ -62,7 +64,7 @@ func startPlane(tb testing.TB) *plane {
 	p := &plane{
 		address: l.Addr().String(), server: grpc.NewServer(), revision: 1,
 		gateways: map[string]*leaseholdv1.Gateway{}, members: map[string]*leaseholdv1.Member{}, records: map[string]*stored{},
-		watchers: map[chan struct{}]bool{}, calls: map[string]int{},
+		watchers: map[chan struct{}]bool{}, calls: map[string]int{}, ttl: testTTL,
 	}
 	leaseholdv1.RegisterControlServiceServer(p.server, p)
 	done := make(chan struct{})
@@ -149,7 +151,7 @@ func (p *plane) Register(_ context.Context, r *leaseholdv1.RegisterRequest) (*le
 		e = p.revision
 		p.members[r.GetWorker()] = &leaseholdv1.Member{Worker: r.GetWorker(), Incarnation: e, Info: r.GetInfo()}
 	})
-	return &leaseholdv1.RegisterResponse{Incarnation: e, Lease: e, Ttl: durationpb.New(testTTL)}, nil
+	return &leaseholdv1.RegisterResponse{Incarnation: e, Lease: e, Ttl: durationpb.New(p.ttl)}, nil
 }
 
 func (p *plane) alive(worker string, incarnation int64) bool {
@@ -168,7 +170,7 @@ func (p *plane) Renew(_ context.Context, r *leaseholdv1.RenewRequest) (*leasehol
 	if !p.alive(r.GetWorker(), r.GetIncarnation()) {
 		return nil, refusal(codes.NotFound, "LEASE_LOST")
 	}
-	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(testTTL)}, nil
+	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(p.ttl)}, nil
 }
 
 func (p *plane) Readopt(context.Context, *leaseholdv1.ReadoptRequest) (*leaseholdv1.ReadoptResponse, error) {
@@ -245,6 +247,9 @@ func (p *plane) Resolve(_ context.Context, r *leaseholdv1.ResolveRequest) (*leas
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls["Resolve"]++
+	if p.resolveErr {
+		return nil, refusal(codes.Unavailable, "AWAY")
+	}
 	s := p.records[r.GetSession()]
 	if s == nil {
 		return nil, refusal(codes.NotFound, "NO_RECORD")

@@ -232,3 +232,11 @@ func TestAnUpstreamThatIsSilentForTooLongEndsTheCall(t *testing.T) {
 		})
 	}
 }
+
+// list asks for the upstream's tools, which is safe to ask twice.
+func (c *client) list(w *worker) (int, string) {
+	c.tb.Helper()
+	c.ids++
+	resp, body := c.do(w, http.MethodPost, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/list"}`, c.ids))
+	return resp.StatusCode, body
+}

@@ -240,6 +240,7 @@ func ignoreClosed(err error) error {
 func (w *worker) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainCalls)
 	defer cancel()
+	w.table.Retire()
 	if w.clients.Shutdown(ctx) != nil {
 		w.clients.Close()
 	}

@@ -24,9 +24,10 @@ import (
 
 // Owner serves forwarded requests.
 type Owner interface {
-	// Admit finds the session if this worker is the owner that target names, or
-	// returns a Refusal. With epoch 0 it takes the session over if that is free.
-	Admit(ctx context.Context, target route.Target, r *session.Request) (*session.Session, error)
+	// Admit finds what is to serve the request if this worker is the owner that
+	// target names, or returns a Refusal. With epoch 0 it takes the session over if
+	// that is free.
+	Admit(ctx context.Context, target route.Target, r *session.Request) (route.Admitted, error)
 	// Find returns the session with this digest if this worker owns it.
 	Find(d sessionid.Digest) (*session.Session, bool)
 }

@@ -1,9 +1,10 @@
-// Package front serves MCP clients over streamable HTTP: it checks what arrives
-// against the protocol and the bounds, and hands it to the session's owner. It
-// keeps nothing about a request.
+// Package front serves MCP clients over streamable HTTP, and old ones over HTTP+SSE:
+// it checks what arrives against the protocol and the bounds, and hands it to the
+// session's owner. It keeps nothing about a request.
 package front
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -47,11 +48,15 @@ const noConfiguration = "this worker has no configuration yet"
 // Opener opens sessions on this worker.
 type Opener interface {
 	Open(ctx context.Context, w http.ResponseWriter, r *session.Request, message mcp.Message)
+	// Connect serves the stream of a client of the HTTP+SSE transport.
+	Connect(ctx context.Context, w http.ResponseWriter, r *session.Request)
 }
 
 // Router serves requests of sessions, wherever they are owned.
 type Router interface {
 	Serve(ctx context.Context, w http.ResponseWriter, r *session.Request, hint sessionid.Hint)
+	// Message takes a message of a client of the HTTP+SSE transport.
+	Message(ctx context.Context, w http.ResponseWriter, r *session.Request, hint sessionid.Hint)
 }
 
 // Config is what a front needs; all fields but Stall are required.
@@ -98,9 +103,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if gateway, which, ok := legacyPath(r.URL.Path); ok {
+		h.legacy(w, r, gateway, which)
+		return
+	}
 	gateway, ok := gatewayOf(r.URL.Path)
 	if !ok {
-		refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, nil, "no such path; clients use /gateways/{gateway}/mcp")
+		refuse(w, http.StatusNotFound, mcp.CodeInvalidRequest, nil, "no such path; clients use /gateways/{gateway}/mcp, or /gateways/{gateway}/sse")
 		return
 	}
 	world := h.cfg.World.Load()
@@ -153,20 +162,8 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, w
 		refuse(w, http.StatusNotAcceptable, mcp.CodeInvalidRequest, nil, "Accept: want both application/json and text/event-stream")
 		return
 	}
-	body, ok := readBody(w, r)
-	if !ok {
-		return
-	}
-	envelope, err := mcp.Parse(body, mcp.Limits{})
-	if err != nil {
-		var e *mcp.Error
-		if !errors.As(err, &e) {
-			e = &mcp.Error{Code: mcp.CodeParse, Message: err.Error()}
-		}
-		mcp.WriteError(w, http.StatusBadRequest, e)
-		return
-	}
-	if !h.checkVersion(w, r, &envelope) {
+	body, envelope, ok := h.readMessage(w, r)
+	if !ok || !h.checkVersion(w, r, &envelope) {
 		return
 	}
 	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body, IDs: requestIDs(&envelope)}
@@ -188,7 +185,25 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, w
 	if !envelope.Batch && first.Kind == mcp.KindRequest {
 		rpcID = first.ID
 	}
-	h.route(w, r, request, id, rpcID, world)
+	h.route(w, r, request, id, rpcID)
+}
+
+// readMessage reads a body and checks that it is JSON-RPC.
+func (h *Handler) readMessage(w http.ResponseWriter, r *http.Request) ([]byte, mcp.Envelope, bool) {
+	body, ok := readBody(w, r)
+	if !ok {
+		return nil, mcp.Envelope{}, false
+	}
+	envelope, err := mcp.Parse(body, mcp.Limits{})
+	if err != nil {
+		var e *mcp.Error
+		if !errors.As(err, &e) {
+			e = &mcp.Error{Code: mcp.CodeParse, Message: err.Error()}
+		}
+		mcp.WriteError(w, http.StatusBadRequest, e)
+		return nil, mcp.Envelope{}, false
+	}
+	return body, envelope, true
 }
 
 // requestIDs are the ids of the requests in a body.
@@ -215,33 +230,47 @@ func (h *Handler) getOrDelete(w http.ResponseWriter, r *http.Request, gateway st
 		return
 	}
 	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: r.Method, Header: ownerHeader(r.Header)}
-	h.route(w, r, request, r.Header[mcp.HeaderSessionID], nil, world)
+	h.route(w, r, request, r.Header[mcp.HeaderSessionID], nil)
 }
 
-// route opens the session id and passes the request on. Whatever is wrong with
-// an id, the answer is the same, so that it cannot be probed.
-func (h *Handler) route(w http.ResponseWriter, r *http.Request, request *session.Request, id []string, rpcID []byte, world *config.Snapshot) {
-	switch {
-	case len(id) == 0:
+// route passes the request on to whoever owns the session.
+func (h *Handler) route(w http.ResponseWriter, r *http.Request, request *session.Request, id []string, rpcID []byte) {
+	if len(id) == 0 {
 		refuse(w, http.StatusBadRequest, mcp.CodeInvalidRequest, rpcID, "Mcp-Session-Id: missing; a session begins with initialize")
 		return
-	case len(id) > 1 || len(id[0]) > maxSessionID:
-		mcp.WriteSessionNotFound(w, rpcID)
-		return
 	}
-	hint, err := world.Ring.Open(id[0], request.Gateway, request.Principal)
-	switch {
-	case errors.Is(err, sessionid.ErrUnknownKey) && !h.cfg.Current():
-		mcp.WriteUnavailable(w, rpcID, "the session id's key is not known here yet")
-		return
-	case err != nil:
-		mcp.WriteSessionNotFound(w, rpcID)
+	hint, ok := h.open(w, request, id, rpcID)
+	if !ok {
 		return
 	}
 	request.Digest = sessionid.DigestOf(id[0])
 	answer := newPatient(w, h.cfg.Stall)
 	h.cfg.Router.Serve(r.Context(), answer, request, hint)
 	answer.done()
+}
+
+// open opens the session id, of which there is at least one. Whatever is wrong with
+// an id, the answer is the same, so that it cannot be probed.
+func (h *Handler) open(w http.ResponseWriter, request *session.Request, id []string, rpcID []byte) (hint sessionid.Hint, ok bool) {
+	world := h.cfg.World.Load()
+	switch {
+	case len(id) > 1 || len(id[0]) > maxSessionID:
+		mcp.WriteSessionNotFound(w, rpcID)
+		return hint, false
+	case world.Ring == nil:
+		mcp.WriteUnavailable(w, rpcID, noConfiguration)
+		return hint, false
+	}
+	hint, err := world.Ring.Open(id[0], request.Gateway, request.Principal)
+	switch {
+	case errors.Is(err, sessionid.ErrUnknownKey) && !h.cfg.Current():
+		mcp.WriteUnavailable(w, rpcID, "the session id's key is not known here yet")
+		return hint, false
+	case err != nil:
+		mcp.WriteSessionNotFound(w, rpcID)
+		return hint, false
+	}
+	return hint, true
 }
 
 // checkVersion refuses what is not of a stateful protocol version. A client that
@@ -286,24 +315,48 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	control := http.NewResponseController(w)
 	control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not supported only by test recorders
 	var body []byte
+	var size int
 	var err error
 	if r.ContentLength >= 0 && r.ContentLength <= promptBody {
 		body = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(r.Body, body)
+		size, err = io.ReadFull(r.Body, body)
 	} else {
-		body, err = io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
+		body, size, err = gather(r.Body)
 	}
 	switch {
-	case err != nil || r.ContentLength > int64(len(body)):
+	case err != nil || r.ContentLength > int64(size):
 		w.Header().Set("Connection", "close")
 		refuse(w, http.StatusBadRequest, mcp.CodeParse, nil, "the body broke off")
 		return nil, false
-	case len(body) > MaxBody:
+	case size > MaxBody:
 		tooLarge(w, fmt.Sprintf("more than %d", MaxBody))
 		return nil, false
 	}
 	control.SetReadDeadline(time.Time{})
 	return body, true
+}
+
+// gather reads a body in pieces, which it puts together only if they are within the
+// bound. Of a longer one it reads a byte more than that, and returns the size.
+func gather(r io.Reader) (body []byte, size int, err error) {
+	var pieces [][]byte
+	for err == nil && size <= MaxBody {
+		piece := make([]byte, min(max(size, 8<<10), 512<<10, MaxBody+1-size))
+		n := 0
+		for err == nil && n < len(piece) {
+			var more int
+			more, err = r.Read(piece[n:])
+			n += more
+		}
+		pieces, size = append(pieces, piece[:n]), size+n
+	}
+	switch {
+	case err != nil && err != io.EOF:
+		return nil, size, err
+	case size > MaxBody:
+		return nil, size, nil
+	}
+	return bytes.Join(pieces, nil), size, nil
 }
 
 func tooLarge(w http.ResponseWriter, size string) {

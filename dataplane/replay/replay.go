@@ -13,11 +13,11 @@ import (
 // Bounds of what is kept.
 const (
 	// MaxEvents bounds the events of one stream, and MaxBytes their size. Beyond
-	// either the oldest go.
+	// either the oldest go, but the newest one is kept however large it is.
 	MaxEvents = 256
 	MaxBytes  = 1 << 20
 	// MaxTotal bounds the size of all events in a store. Beyond it the oldest
-	// streams go whole.
+	// streams go whole, first of those that have ended.
 	MaxTotal = 64 << 20
 	// Keep is how long the events of a stream are kept after its end.
 	Keep = 5 * time.Minute
@@ -31,14 +31,17 @@ type Store struct {
 	now func() time.Time
 
 	mu    sync.Mutex // guards what follows, and all logs
-	logs  Log        // list head; the oldest first
+	open  Log        // list head; the oldest first
+	ended Log        // list head; those that ended first come first
 	bytes int
 }
 
 // NewStore returns an empty store.
 func NewStore(now func() time.Time) *Store {
 	s := &Store{now: now}
-	s.logs.prev, s.logs.next = &s.logs, &s.logs
+	for _, head := range [...]*Log{&s.open, &s.ended} {
+		head.prev, head.next = head, head
+	}
 	return s
 }
 
@@ -58,9 +61,15 @@ type Log struct {
 func (s *Store) New() *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := &Log{store: s, first: 1, prev: s.logs.prev, next: &s.logs}
-	l.prev.next, l.next.prev = l, l
+	l := &Log{store: s, first: 1}
+	l.append(&s.open)
 	return l
+}
+
+// append makes l the last one of a list.
+func (l *Log) append(head *Log) {
+	l.prev, l.next = head.prev, head
+	l.prev.next, l.next.prev = l, l
 }
 
 // Next returns the number that the next event will have.
@@ -81,11 +90,15 @@ func (l *Log) Append(event []byte) {
 	l.events = append(l.events, append([]byte(nil), event...))
 	l.bytes += len(event)
 	s.bytes += len(event)
-	for len(l.events) > MaxEvents || l.bytes > MaxBytes {
+	for len(l.events) > MaxEvents || l.bytes > MaxBytes && len(l.events) > 1 {
 		l.forgetFirst()
 	}
 	for s.bytes > MaxTotal {
-		s.logs.next.drop()
+		oldest := s.ended.next
+		if oldest == &s.ended {
+			oldest = s.open.next
+		}
+		oldest.drop()
 	}
 	l.wake()
 }
@@ -104,8 +117,40 @@ func (l *Log) End() {
 	defer l.store.mu.Unlock()
 	if l.ended.IsZero() {
 		l.ended = l.store.now()
+		if l.next != nil {
+			l.prev.next, l.next.prev = l.next, l.prev
+			l.append(&l.store.ended)
+		}
 	}
 	l.wake()
+}
+
+// Full reports whether an event of a size would make the log forget one that
+// follows number n.
+func (l *Log) Full(n uint64, size int) bool {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	var unread [][]byte
+	switch {
+	case n < l.first:
+		unread = l.events
+	case n-l.first+1 < uint64(len(l.events)):
+		unread = l.events[n-l.first+1:]
+	}
+	if len(unread) >= MaxEvents {
+		return true
+	}
+	for _, event := range unread {
+		size += len(event)
+	}
+	return len(unread) > 0 && size > MaxBytes
+}
+
+// Ended reports whether no more events come, or the log was dropped.
+func (l *Log) Ended() bool {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	return l.next == nil || !l.ended.IsZero()
 }
 
 // Drop forgets the log.
@@ -160,20 +205,13 @@ func (s *Store) Sweep() (next time.Duration, due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	for l := s.logs.next; l != &s.logs; {
-		following := l.next
-		if !l.ended.IsZero() {
-			left := l.ended.Add(Keep).Sub(now)
-			switch {
-			case left <= 0:
-				l.drop()
-			case !due || left < next:
-				next, due = left, true
-			}
+	for l := s.ended.next; l != &s.ended; l = s.ended.next {
+		if left := l.ended.Add(Keep).Sub(now); left > 0 {
+			return left, true
 		}
-		l = following
+		l.drop()
 	}
-	return next, due
+	return 0, false
 }
 
 // Bytes returns the size of all events.

@@ -124,3 +124,39 @@ func TestALogIsKeptForAWhileAfterItsEnd(t *testing.T) {
 		t.Errorf("the store has %d bytes, want 1", got)
 	}
 }
+
+func TestTheNewestEventIsKeptHoweverLarge(t *testing.T) {
+	s := NewStore(time.Now)
+	l := s.New()
+	l.Append([]byte("a"))
+	l.Append(make([]byte, 2*MaxBytes))
+	if got, _, err := l.After(1); len(got) != 1 || err != nil {
+		t.Errorf("got %d events and %v, want the last one", len(got), err)
+	}
+}
+
+func TestLogsThatHaveEndedGoBeforeThoseThatGoOn(t *testing.T) {
+	s := NewStore(time.Now)
+	open := s.New()
+	open.Append([]byte("a"))
+	for range MaxTotal/MaxBytes + 1 {
+		l := s.New()
+		l.Append(make([]byte, MaxBytes))
+		l.End()
+	}
+	if got, _, err := open.After(0); texts(got) != "a" || err != nil {
+		t.Errorf("a stream that goes on: got %q and %v, want a", texts(got), err)
+	}
+}
+
+func BenchmarkSweepOfManyLogs(b *testing.B) {
+	s := NewStore(time.Now)
+	for range 30_000 {
+		l := s.New()
+		l.Append([]byte("a"))
+		l.End()
+	}
+	for b.Loop() {
+		s.Sweep()
+	}
+}

@@ -221,11 +221,16 @@ func (rt *Router) endUnknown(ctx context.Context, w http.ResponseWriter, r *sess
 	w.Write(r.UnknownEvent(rt.upstreamOf(r), target.Epoch, ownerGone))
 }
 
+// Admitted is what serves a request that was forwarded: a session, or a connection.
+type Admitted interface {
+	Serve(ctx context.Context, w http.ResponseWriter, r *session.Request) error
+}
+
 // Admit finds the session for a request that was forwarded to this worker, if
 // this worker is the owner that target names; otherwise it returns a Refusal.
 // With epoch 0 it takes the session over if its owner is dead; a session that it
 // has just taken over may not be in its table yet.
-func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) (*session.Session, error) {
+func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) (Admitted, error) {
 	switch {
 	case target.Worker != rt.cfg.Worker:
 		return nil, NotOwner
@@ -233,6 +238,9 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		return nil, StaleIncarnation
 	case !rt.cfg.Authority.Holds(target.Incarnation):
 		return nil, Fenced
+	}
+	if r.Method == session.MethodMessage {
+		return rt.admitMessage(r)
 	}
 	s, ok := rt.cfg.Table.Find(r.Digest)
 	if !ok {

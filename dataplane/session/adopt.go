@@ -83,23 +83,31 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 	if seen := part.GetGatewayRevision(); seen > world.Revision {
 		return nil, 0, fmt.Errorf("the session was opened under revision %d, this worker knows %d", seen, world.Revision)
 	}
-	if record.GetClass() == leaseholdv1.Class_CLASS_PINNED {
+	same := definition != nil && string(part.GetConnectionFingerprint()) == string(definition.Upstream.Fingerprint[:])
+	if same {
+		s.upstream, s.idle = definition.Upstream, definition.IdleTimeout
+	}
+	switch {
+	case record.GetClass() == leaseholdv1.Class_CLASS_PINNED:
+		if part.GetClass() == leaseholdv1.Class_CLASS_PINNED {
+			s.upstream = nil // what is left of the upstream session went with its worker
+		}
 		return s, leaseholdv1.EndReason_END_REASON_OWNER_LOST, nil
-	}
-	if definition == nil {
+	case definition == nil:
 		return s, leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED, nil
-	}
-	s.upstream, s.idle = definition.Upstream, definition.IdleTimeout
-	if string(part.GetConnectionFingerprint()) != string(definition.Upstream.Fingerprint[:]) {
+	case !same:
 		return s, leaseholdv1.EndReason_END_REASON_UPSTREAM_CHANGED, nil
 	}
 	return s, 0, nil
 }
 
-// buryOrphan ends a reclaimed session for which there is no upstream to tell.
+// buryOrphan ends a reclaimed session that cannot go on, at the upstream too if
+// the session has one still.
 func (t *Table) buryOrphan(s *Session, reason leaseholdv1.EndReason) {
 	s.table = t
-	s.up.Store(&upstreamSession{})
+	if s.upstream == nil {
+		s.up.Store(&upstreamSession{})
+	}
 	s.close(reason)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -108,7 +116,7 @@ func (t *Table) buryOrphan(s *Session, reason leaseholdv1.EndReason) {
 		return
 	}
 	t.sessions[s.digest] = s
-	s.told = true
+	s.told = s.told || s.upstream == nil
 	t.queueLocked(s)
 	t.poke()
 }

@@ -125,13 +125,17 @@ func (s *Session) refuseAsked(on *exchange) {
 		}
 	}
 	s.mu.Unlock()
-	for _, id := range ids {
-		s.refuseOne(id)
+	if len(ids) > 0 {
+		_ = s.act(func(ctx context.Context) {
+			for _, id := range ids {
+				s.refuseOne(ctx, id)
+			}
+		})
 	}
 }
 
-func (s *Session) refuseOne(id string) {
-	ctx, cancel := context.WithTimeout(context.Background(), refusalTime)
+func (s *Session) refuseOne(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, refusalTime)
 	defer cancel()
 	body := mcp.AppendError(nil, &mcp.Error{Code: mcp.CodeClientGone, ID: []byte(id),
 		Message: "the client's connection broke, and it did not come back to be asked"})

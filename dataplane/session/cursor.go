@@ -27,6 +27,9 @@ const (
 // maxCursorRequest bounds the JSON-RPC id that an event id can carry.
 const maxCursorRequest = 64
 
+// maxCursor bounds what an event id of ours adds to an event.
+const maxCursor = 256
+
 // cursor is an event id taken apart. The zero value is none.
 type cursor struct {
 	kind byte

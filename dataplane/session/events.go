@@ -62,6 +62,9 @@ func (s *Session) relayEvents(ctx context.Context, w http.ResponseWriter, r *Req
 		if event.Partial {
 			continue // the upstream broke off within an event; the error follows
 		}
+		if e := d.readElsewhere(); e != nil {
+			s.awaitReader(ctx, e, len(event.Raw)+maxCursor)
+		}
 		if err := d.pass(event, !events.Buffered()); err != nil && (d.answered || r.Method != http.MethodPost) {
 			return
 		}
@@ -89,6 +92,16 @@ func (d *delivery) pass(event mcp.Event, flush bool) error {
 	return d.out.writeLocked(raw, flush)
 }
 
+// readElsewhere returns what is kept if the client gets it by another request.
+func (d *delivery) readElsewhere() *entry {
+	if !d.exchange.muted.Load() {
+		return nil
+	}
+	d.out.mu.Lock()
+	defer d.out.mu.Unlock()
+	return d.entry
+}
+
 // identify returns the event as the client gets it: with an id, if the client
 // could need one.
 func (d *delivery) identify(event mcp.Event) []byte {
@@ -102,14 +115,20 @@ func (d *delivery) identify(event mcp.Event) []byte {
 		s.ask(id, d.exchange)
 	}
 	if event.HasID() {
-		if d.entry != nil {
-			s.forgetEntry(d.entry)
-			d.entry = nil
-		}
 		d.resumable = true
 		d.exchange.named.Store(true)
+		d.exchange.kept.Store(true)
+		if id, _ := event.ID(); !d.exchange.muted.Load() {
+			s.gave(d.exchange, id)
+		}
 		d.buffer = event.AppendPrefixed(d.buffer[:0], s.prefix(kindPost))
+		if d.entry != nil { // the client has an id of ours, and comes back by that perhaps
+			d.entry.log.Append(d.buffer)
+		}
 		return d.buffer
+	}
+	if d.resumable && d.entry != nil && len(data) > 0 {
+		d.entry.log.Append(event.Raw)
 	}
 	if d.resumable || len(data) == 0 || d.entry == nil && (kind == mcp.KindResponse || !d.begin()) {
 		return event.Raw
@@ -133,7 +152,7 @@ func (d *delivery) begin() bool {
 
 // nextID is the id of the next event that is kept.
 func (d *delivery) nextID() []byte {
-	return d.session.appendReplay(nil, d.entry.number, d.entry.log.Next(), d.entry.request())
+	return d.session.appendReplay(nil, d.entry.number, d.entry.log.Next(), d.entry.request)
 }
 
 // primer returns what gives the client of a call an id to come back by, if its
@@ -147,7 +166,7 @@ func (d *delivery) primer() func() []byte {
 		if d.entry == nil && !d.begin() {
 			return nil
 		}
-		return mcp.AppendPriming(nil, d.session.appendReplay(nil, d.entry.number, 0, d.entry.request()))
+		return mcp.AppendPriming(nil, d.session.appendReplay(nil, d.entry.number, 0, d.entry.request))
 	}
 }
 

@@ -16,7 +16,7 @@ type exchangeKind uint8
 const (
 	aCall   exchangeKind = iota // a client's POST
 	aStream                     // a client's GET
-	aPump                       // this worker's own GET at the upstream
+	aPump                       // this worker's own: the GET at the upstream, and what nobody waits for
 )
 
 // exchange is one request in flight, in the list of its session. As a Gate it lets
@@ -33,14 +33,16 @@ type exchange struct {
 	kind       exchangeKind
 	ids        [][]byte    // of its requests
 	named      atomic.Bool // the client was given an event id, by which it can come back
+	kept       atomic.Bool // the upstream keeps its events
 	muted      atomic.Bool // the client gets its events by another request, or not at all
 
 	cancelled atomic.Bool // by the client, which wants no answer any more
 
 	// Guarded by session.mu:
 	over    bool
-	away    bool // the client is gone, and the call goes on
-	readers int  // requests that are being sent its events again
+	away    bool     // the client is gone, and the call goes on
+	readers int      // requests that are being sent its events again
+	given   []string // the newest event ids of the upstream that went to the client
 }
 
 // errClientGone says that nobody waits for an answer any more.
@@ -137,6 +139,8 @@ func (s *Session) finish(x *exchange) {
 	defer s.mu.Unlock()
 	x.over = true
 	x.prev.next, x.next.prev = x.next, x.prev
+	// What is kept of a call keeps it in memory, but not others with it, or its body.
+	x.prev, x.next, x.ids, x.client, x.given = nil, nil, nil, nil, nil
 	s.forgetLocked(x)
 	switch {
 	case x.kind == aPump:
@@ -157,6 +161,19 @@ func (s *Session) finish(x *exchange) {
 	}
 }
 
+// maxGiven bounds the event ids of a call that are remembered.
+const maxGiven = 32
+
+// gave notes an event id of the upstream that goes to a call's client.
+func (s *Session) gave(x *exchange, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(x.given) == maxGiven {
+		x.given = append(x.given[:0], x.given[1:]...)
+	}
+	x.given = append(x.given, id)
+}
+
 // leave notes that the client of a call is gone. The call goes on, and holds the
 // session's idle clock no longer.
 func (s *Session) leave(x *exchange) {
@@ -169,6 +186,31 @@ func (s *Session) leave(x *exchange) {
 	x.away, s.lastUse = true, now
 	s.away++
 	s.refuseLaterLocked(x)
+}
+
+// act runs f, which speaks to the upstream without a client that waits. Its context
+// ends with the session, and when that is another worker's, perhaps.
+func (s *Session) act(f func(ctx context.Context)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.actLocked(f)
+}
+
+func (s *Session) actLocked(f func(ctx context.Context)) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	x := &exchange{session: s, kind: aPump, cancel: cancel}
+	switch s.beginLocked(x) {
+	case refusedLost:
+		return ErrLost
+	case refusedEnded:
+		return errEnded
+	}
+	s.table.pumps.Go(func() {
+		defer s.finish(x)
+		defer cancel(nil)
+		f(ctx)
+	})
+	return nil
 }
 
 // close makes the session refuse requests and cuts its streams; calls go on. It

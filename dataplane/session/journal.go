@@ -1,6 +1,10 @@
 package session
 
 import (
+	"bytes"
+	"context"
+	"slices"
+
 	"github.com/leasehold/leasehold/dataplane/replay"
 )
 
@@ -19,21 +23,60 @@ type entry struct {
 	number   uint64
 	log      *replay.Log
 	exchange *exchange // the call; nil for the GET stream
+	request  []byte    // the JSON-RPC id of the call; nil for a batch
+
+	// Guarded by session.mu, of the request that is sent the events of a call again:
+	reader int           // counts them: the newest gets the events
+	taken  uint64        // the number of the last one that it took
+	caught chan struct{} // capacity 1: taken or the readers changed
 }
 
-// request is the JSON-RPC id of the entry's call, or nil.
-func (e *entry) request() []byte {
-	if e.exchange == nil || len(e.exchange.ids) != 1 {
-		return nil
+// changed wakes who waits for the reader.
+func (e *entry) changed() {
+	select {
+	case e.caught <- struct{}{}:
+	default:
 	}
-	return e.exchange.ids[0]
 }
 
-// newEntry begins to keep the events of a stream; nil if the session is over.
+// take notes that a reader has taken the events up to a number. It reports whether
+// they are its own to pass on: another one may have come.
+func (s *Session) take(e *entry, reader int, upto uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.reader != reader {
+		return false
+	}
+	e.taken = upto
+	e.changed()
+	return true
+}
+
+// awaitReader waits until the reader of a call's events, if there is one, has taken
+// enough of them for another one of a size: so the upstream waits for it, as it does
+// for the call's own client.
+func (s *Session) awaitReader(ctx context.Context, e *entry, size int) {
+	for {
+		s.mu.Lock()
+		reads, taken := e.exchange.readers > 0, e.taken
+		s.mu.Unlock()
+		if !reads || !e.log.Full(taken, size) {
+			return
+		}
+		select {
+		case <-e.caught:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// newEntry begins to keep the events of a stream; nil if the session is over, or
+// its client could not ask for them.
 func (s *Session) newEntry(x *exchange) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dropped || s.closing {
+	if s.dropped || s.closing || s.connected {
 		return nil
 	}
 	if s.journal == nil {
@@ -41,27 +84,28 @@ func (s *Session) newEntry(x *exchange) *entry {
 	}
 	j := s.journal
 	if len(j.entries) >= maxEntries {
-		j.entries[0].log.Drop()
-		j.entries = append(j.entries[:0], j.entries[1:]...)
+		i := j.dispensable()
+		j.entries[i].log.Drop()
+		j.entries = slices.Delete(j.entries, i, i+1)
 	}
 	j.last++
-	e := &entry{number: j.last, log: s.table.replays.New(), exchange: x}
+	e := &entry{number: j.last, log: s.table.replays.New(), exchange: x, caught: make(chan struct{}, 1)}
+	if x != nil && len(x.ids) == 1 {
+		e.request = bytes.Clone(x.ids[0]) // it is a part of the body, which goes with the call
+	}
 	j.entries = append(j.entries, e)
 	s.table.poke() // so that it is swept in time
 	return e
 }
 
-// forgetEntry drops an entry that nobody needs: the upstream gives ids after all.
-func (s *Session) forgetEntry(e *entry) {
-	e.log.Drop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, other := range s.journal.entries {
-		if other == e {
-			s.journal.entries = append(s.journal.entries[:i], s.journal.entries[i+1:]...)
-			return
-		}
+// dispensable returns which entry is the first to go: the oldest of a stream that
+// has ended, otherwise the oldest of a call. The GET stream, which calls come and go
+// beside, keeps its own.
+func (j *journal) dispensable() int {
+	if i := slices.IndexFunc(j.entries, func(e *entry) bool { return e.log.Ended() }); i >= 0 {
+		return i
 	}
+	return max(0, slices.IndexFunc(j.entries, func(e *entry) bool { return e.exchange != nil }))
 }
 
 // findEntry returns the entry that a cursor names, or nil.

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
@@ -20,7 +21,7 @@ func (s *Session) serveGet(ctx context.Context, w http.ResponseWriter, r *Reques
 	var kept *entry
 	switch from.kind {
 	case kindPost:
-		s.cutAway()
+		s.cutAway(from.id)
 		r.Header[mcp.HeaderLastEventID] = []string{from.id}
 		return s.dispatch(ctx, w, r, x)
 	case kindReplay:
@@ -44,11 +45,12 @@ func (s *Session) serveGet(ctx context.Context, w http.ResponseWriter, r *Reques
 }
 
 // cutAway cuts the calls whose clients are gone and of which the upstream keeps
-// the events: it does not let a stream go on twice.
-func (s *Session) cutAway() {
+// the events: it does not let a stream go on twice. The client that comes back after
+// an event with this id of the upstream is gone from there, known or not.
+func (s *Session) cutAway(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cutLocked(errClientGone, func(x *exchange) bool { return x.away && x.named.Load() })
+	s.cutLocked(errClientGone, func(x *exchange) bool { return x.kept.Load() && (x.away || slices.Contains(x.given, id)) })
 }
 
 // listen attaches the client to the session's GET stream at the upstream, which it
@@ -56,7 +58,14 @@ func (s *Session) cutAway() {
 func (s *Session) listen(ctx context.Context, w http.ResponseWriter, r *Request, from cursor, kept *entry) error {
 	for {
 		st, own, verdict := s.stand(r, &from)
-		if verdict != admitted {
+		switch verdict {
+		case admitted:
+		case refusedLost:
+			return ErrLost
+		default:
+			if err := s.Pass(); err != nil {
+				return err
+			}
 			s.refuse(w, r, verdict)
 			return nil
 		}
@@ -64,32 +73,35 @@ func (s *Session) listen(ctx context.Context, w http.ResponseWriter, r *Request,
 		case <-st.opened:
 		case <-ctx.Done():
 			s.leaveStanding(st)
-			return moving(ctx, nil)
+			return s.answerFailure(ctx, w, r, st.up, context.Cause(ctx))
 		}
-		if !st.begun && own {
+		if !st.begun && own && !st.givenUp() {
 			return s.notStanding(ctx, w, r, st)
 		}
 		if !st.begun {
 			continue // the one who opened it says why; perhaps it is different by now
 		}
-		l := &listener{wake: make(chan struct{}, 1)}
-		for _, event := range s.announcements() {
-			l.push(event)
-		}
-		if st.attach(l, kept, from.number) {
+		if l := s.attach(st, kept, from.number); l != nil {
 			s.serveListener(ctx, w, st, l)
 			return nil
 		}
 	}
 }
 
-// announcements returns what the client is to be told first, once.
-func (s *Session) announcements() [][]byte {
+// attach adds a client's stream to st. What the client is to be told of a new
+// upstream session comes first. It returns nil if st is over.
+func (s *Session) attach(st *standing, kept *entry, number uint64) *listener {
+	l := &listener{wake: make(chan struct{}, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	events := s.announce
+	for _, event := range s.announce {
+		l.push(event)
+	}
+	if !st.attach(l, kept, number) {
+		return nil
+	}
 	s.announce = nil
-	return events
+	return l
 }
 
 // stand returns the session's GET stream at the upstream, and whether this call
@@ -107,27 +119,31 @@ func (s *Session) stand(r *Request, from *cursor) (st *standing, own bool, verdi
 	if old != nil {
 		old.replace()
 	}
-	up := s.up.Load()
-	header := r.Header.Clone()
-	up.name(header)
-	if from.kind == kindGet {
-		header[mcp.HeaderLastEventID] = []string{from.id}
-		from.kind = 0 // what follows comes from the upstream
-	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	st = &standing{session: s, header: header, address: up.address, opened: make(chan struct{}), done: make(chan struct{}),
+	st = &standing{session: s, header: r.Header.Clone(), opened: make(chan struct{}), done: make(chan struct{}),
 		exchange: &exchange{session: s, kind: aPump, cancel: cancel}}
 	st.changed = sync.NewCond(&st.mu)
 	s.mu.Lock()
+	if s.standing != nil && from.kind == kindGet {
+		s.mu.Unlock()
+		cancel(nil)
+		return s.stand(r, from) // another one that is no good
+	}
 	defer s.mu.Unlock()
 	if s.standing != nil {
 		cancel(nil)
 		return s.standing, false, admitted
 	}
+	st.up = s.up.Load() // which does not change without ending the stream from here on
+	st.up.name(st.header)
+	if from.kind == kindGet {
+		st.header[mcp.HeaderLastEventID] = []string{from.id}
+	}
 	if verdict := s.beginLocked(st.exchange); verdict != admitted {
 		cancel(nil)
 		return nil, false, verdict
 	}
+	from.kind = 0 // what follows comes from the upstream
 	s.standing = st
 	s.table.pumps.Go(func() { st.run(ctx) })
 	return st, true, admitted
@@ -146,7 +162,7 @@ func (s *Session) forgetStanding(st *standing) {
 func (s *Session) leaveStanding(st *standing) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if len(st.listeners) == 0 {
+	if len(st.listeners) == 0 && !st.attached {
 		st.overLocked(nil)
 	}
 }
@@ -154,14 +170,10 @@ func (s *Session) leaveStanding(st *standing) {
 // notStanding answers a client for which the upstream has no stream.
 func (s *Session) notStanding(ctx context.Context, w http.ResponseWriter, r *Request, st *standing) error {
 	if st.err != nil {
-		return s.answerFailure(ctx, w, r, s.up.Load(), st.err)
+		return s.answerFailure(ctx, w, r, st.up, st.err)
 	}
 	defer st.answer.Body.Close()
-	if st.answer.StatusCode == http.StatusConflict {
-		mcp.WriteUnavailable(w, nil, "the upstream still holds an earlier stream of the session")
-		return nil
-	}
-	return s.relay(ctx, w, r, st.exchange, s.up.Load(), st.answer)
+	return s.relay(ctx, w, r, st.exchange, st.up, st.answer)
 }
 
 // serveListener writes on a client's stream until the client is gone or there is
@@ -173,7 +185,7 @@ func (s *Session) serveListener(ctx context.Context, w http.ResponseWriter, st *
 	out := startStream(w, s.table.cfg.KeepAlive, nil)
 	defer out.stop()
 	out.flush()
-	var rest [][]byte
+	var rest []queued
 	defer func() {
 		st.detach(l, rest)
 		s.standingLost()
@@ -182,7 +194,7 @@ func (s *Session) serveListener(ctx context.Context, w http.ResponseWriter, st *
 		var over bool
 		rest, over = st.take(l)
 		for len(rest) > 0 {
-			if ctx.Err() != nil || out.write(rest[0], len(rest) == 1) != nil {
+			if ctx.Err() != nil || s.Pass() != nil || out.write(rest[0].raw, len(rest) == 1) != nil {
 				return
 			}
 			rest = rest[1:]
@@ -209,22 +221,24 @@ func (s *Session) standingLost() {
 }
 
 // sendAgain sends the events of a call that follow a number, those that are still
-// to come included. The request that made the call gets them no more.
+// to come included. The request that made the call gets them no more, nor does one
+// that came back before.
 func (s *Session) sendAgain(ctx context.Context, w http.ResponseWriter, entry *entry, after uint64) error {
-	call := entry.exchange
-	call.muted.Store(true)
-	s.read(call, +1)
-	defer s.read(call, -1)
-	s.beginEvents(w)
+	reader := s.beginReading(entry, after)
+	defer s.endReading(entry)
+	beginEvents(w)
 	out := startStream(w, s.table.cfg.KeepAlive, nil)
 	defer out.stop()
 	out.flush()
 	for {
 		events, more, err := entry.log.After(after)
 		if err != nil {
-			if request := entry.request(); err == replay.ErrGone && request != nil {
+			if request := entry.request; err == replay.ErrGone && request != nil {
 				out.write(s.lostEvent(request), true)
 			}
+			return nil
+		}
+		if !s.take(entry, reader, after+uint64(len(events))) {
 			return nil
 		}
 		for i, event := range events {
@@ -244,19 +258,32 @@ func (s *Session) sendAgain(ctx context.Context, w http.ResponseWriter, entry *e
 	}
 }
 
-// read counts the requests that are sent a call's events again.
-func (s *Session) read(x *exchange, n int) {
+// beginReading notes that a request is sent a call's events again, those after a
+// number, and returns which one it is. Others get them no more.
+func (s *Session) beginReading(e *entry, after uint64) (reader int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x.readers += n; !x.over && s.wayLostLocked(x) {
+	e.exchange.muted.Store(true)
+	e.exchange.readers++
+	e.reader++
+	e.taken = after
+	return e.reader
+}
+
+func (s *Session) endReading(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := e.exchange
+	if x.readers--; !x.over && s.wayLostLocked(x) {
 		s.refuseLaterLocked(x)
 	}
+	e.changed()
 }
 
 // sendLost ends a stream of which nothing is kept, here or any more: what became of
 // the request is unknown.
 func (s *Session) sendLost(w http.ResponseWriter, request []byte) {
-	s.beginEvents(w)
+	beginEvents(w)
 	w.Write(s.lostEvent(request))
 }
 
@@ -265,7 +292,8 @@ func (s *Session) lostEvent(request []byte) []byte {
 	return r.UnknownEvent(s.upstream.Name, s.epoch, "the events that followed are no longer kept")
 }
 
-func (s *Session) beginEvents(w http.ResponseWriter) {
+// beginEvents begins an answer that is a stream of events of our own.
+func beginEvents(w http.ResponseWriter) {
 	h := w.Header()
 	h["Content-Type"] = []string{"text/event-stream"}
 	h["Cache-Control"] = []string{"no-cache, no-transform"}

@@ -40,32 +40,45 @@ const (
 // only then answers. Whatever fails after the upstream named its session ends
 // that session with DELETE.
 func (t *Table) Open(ctx context.Context, w http.ResponseWriter, r *Request, message mcp.Message) {
-	params, err := mcp.ParseInitializeParams(message.Params)
-	if err != nil {
-		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeInvalidParams, Message: "initialize: " + err.Error(), ID: message.ID})
-		return
-	}
-	if len(params.Capabilities) > maxCapabilities {
-		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeLimit, ID: message.ID,
-			Message: fmt.Sprintf("params.capabilities has %d bytes, at most %d are accepted", len(params.Capabilities), maxCapabilities)})
-		return
-	}
-	o := opening{table: t, request: r, id: message.ID, params: params, world: t.cfg.World(), incarnation: t.cfg.Authority.Incarnation()}
-	if o.gateway = o.world.Gateways[r.Gateway]; o.gateway == nil {
-		mcp.WriteError(w, http.StatusNotFound, unknownGateway(r.Gateway, message.ID))
-		return
-	}
-	if o.world.Ring == nil || !t.cfg.Authority.Holds(o.incarnation) {
-		mcp.WriteUnavailable(w, message.ID, "this worker cannot open sessions now: it has no lease")
+	o, ok := t.prepare(w, r, message)
+	if !ok {
 		return
 	}
 	if !t.reserve() {
-		mcp.WriteUnavailable(w, message.ID, fmt.Sprintf("this worker owns %d sessions, which is its bound", t.cfg.Max))
+		t.writeFull(w, message.ID)
 		return
 	}
 	if !o.run(ctx, w) {
 		t.unreserve()
 	}
+}
+
+// prepare returns the opening of a session, or answers why there can be none.
+func (t *Table) prepare(w http.ResponseWriter, r *Request, message mcp.Message) (*opening, bool) {
+	params, err := mcp.ParseInitializeParams(message.Params)
+	if err != nil {
+		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeInvalidParams, Message: "initialize: " + err.Error(), ID: message.ID})
+		return nil, false
+	}
+	if len(params.Capabilities) > maxCapabilities {
+		mcp.WriteError(w, http.StatusBadRequest, &mcp.Error{Code: mcp.CodeLimit, ID: message.ID,
+			Message: fmt.Sprintf("params.capabilities has %d bytes, at most %d are accepted", len(params.Capabilities), maxCapabilities)})
+		return nil, false
+	}
+	o := &opening{table: t, request: r, id: message.ID, params: params, world: t.cfg.World(), incarnation: t.cfg.Authority.Incarnation()}
+	if o.gateway = o.world.Gateways[r.Gateway]; o.gateway == nil {
+		mcp.WriteError(w, http.StatusNotFound, unknownGateway(r.Gateway, message.ID))
+		return nil, false
+	}
+	if o.world.Ring == nil || !t.cfg.Authority.Holds(o.incarnation) {
+		mcp.WriteUnavailable(w, message.ID, "this worker cannot open sessions now: it has no lease")
+		return nil, false
+	}
+	return o, true
+}
+
+func (t *Table) writeFull(w http.ResponseWriter, id []byte) {
+	mcp.WriteUnavailable(w, id, fmt.Sprintf("this worker owns %d sessions, which is its bound", t.cfg.Max))
 }
 
 func unknownGateway(id string, rpcID []byte) *mcp.Error {
@@ -81,6 +94,7 @@ type opening struct {
 	world       *config.Snapshot
 	gateway     *config.Gateway
 	incarnation int64
+	connection  *Connection // of a client that has one, and with it the session id; nil without
 
 	upstreamID string
 	address    string
@@ -155,7 +169,7 @@ func openBudgetOf(u *config.Upstream) time.Duration {
 func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *http.Response, head []byte) bool {
 	t := o.table
 	created := t.now()
-	id, err := o.world.Ring.Mint(sessionid.Hint{Worker: t.cfg.Worker, Incarnation: o.incarnation, Created: created}, o.gateway.ID, o.request.Principal)
+	id, err := o.mint(created)
 	if err != nil {
 		o.abandon(ctx)
 		mcp.WriteError(w, http.StatusInternalServerError, &mcp.Error{Code: mcp.CodeInternal, Message: "no session id could be made", ID: o.id})
@@ -164,7 +178,7 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	s := &Session{
 		gateway: o.gateway.ID, digest: sessionid.DigestOf(id), epoch: 1, incarnation: o.incarnation,
 		principal: sha256.Sum256([]byte(o.request.Principal)), upstream: o.gateway.Upstream,
-		version: o.version, expires: created.Add(o.gateway.AbsoluteLifetime), slot: -1,
+		version: o.version, expires: created.Add(o.gateway.AbsoluteLifetime), slot: -1, connected: o.connection != nil,
 	}
 	up := &upstreamSession{id: o.upstreamID, version: o.version}
 	if up.id != "" {
@@ -189,7 +203,7 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	t.metrics.opened.WithLabelValues("initialize").Inc()
 	// What changed meanwhile found no session to end.
 	reason := mismatch(s.upstream, t.cfg.World().Gateways[s.gateway])
-	if reason == 0 && ctx.Err() != nil {
+	if reason == 0 && (ctx.Err() != nil || o.connection != nil && !o.connection.attach(s)) {
 		reason = leaseholdv1.EndReason_END_REASON_OPEN_FAILED
 	}
 	if reason != 0 {
@@ -205,6 +219,14 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	return true
 }
 
+// mint returns the session's id.
+func (o *opening) mint(created time.Time) (string, error) {
+	if o.connection != nil {
+		return o.connection.id, nil
+	}
+	return o.world.Ring.Mint(sessionid.Hint{Worker: o.table.cfg.Worker, Incarnation: o.incarnation, Created: created}, o.gateway.ID, o.request.Principal)
+}
+
 func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRecord, error) {
 	class := classOf(s.upstream, o.upstreamID)
 	part := &leaseholdv1.UpstreamRecord{
@@ -217,6 +239,9 @@ func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRec
 			return nil, fmt.Errorf("seal upstream session id: %w", err)
 		}
 		part.SealedSessionId = sealed
+	}
+	if s.connected {
+		class = leaseholdv1.Class_CLASS_PINNED // to the connection; the upstream session is not
 	}
 	return &leaseholdv1.SessionRecord{
 		Worker: o.table.cfg.Worker, Incarnation: o.incarnation, Epoch: s.epoch, Class: class,

@@ -43,6 +43,9 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 		mcp.WriteError(w, http.StatusMethodNotAllowed, &mcp.Error{Code: mcp.CodeUpstream,
 			Message: fmt.Sprintf("upstream %q has no stream to listen on", s.upstream.Name)})
 		return nil
+	case code == http.StatusConflict && r.Method == http.MethodGet:
+		mcp.WriteUnavailable(w, nil, "the upstream still holds an earlier stream of the session")
+		return nil
 	case code == http.StatusNotFound && up.id != "":
 		return s.lostUpstream(ctx, w, r, up)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden || code >= 300 && code < 400:

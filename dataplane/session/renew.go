@@ -33,11 +33,16 @@ type renewal struct {
 func (s *Session) lostUpstream(ctx context.Context, w http.ResponseWriter, r *Request, lost *upstreamSession) error {
 	if definition := s.definition(); definition != nil && definition.Reinitialize {
 		err := s.renew(ctx, lost)
-		if err == nil {
+		switch moves := moving(ctx, err); {
+		case err == nil:
 			return errRenewed
-		}
-		if moves := moving(ctx, err); moves != nil {
+		case moves != nil:
 			return moves
+		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errEnded):
+			return nil // the client is gone; the session gets its new upstream session without it
+		case errors.Is(err, ErrUnavailable) && !errors.Is(err, errEnded):
+			mcp.WriteUnavailable(w, r.ID(), "the upstream had lost its session, and the control plane is away, where a new one is recorded")
+			return nil
 		}
 		s.table.cfg.Logger.Warn("no new upstream session in place of the lost one", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 	}
@@ -70,8 +75,11 @@ func (s *Session) renew(ctx context.Context, lost *upstreamSession) error {
 	r := s.renewing
 	if r == nil {
 		r = &renewal{done: make(chan struct{})}
+		if err := s.actLocked(func(ctx context.Context) { s.runRenewal(ctx, r) }); err != nil {
+			s.mu.Unlock()
+			return err
+		}
 		s.renewing = r
-		s.table.pumps.Go(func() { s.runRenewal(r) })
 	}
 	s.mu.Unlock()
 	select {
@@ -82,8 +90,8 @@ func (s *Session) renew(ctx context.Context, lost *upstreamSession) error {
 	}
 }
 
-func (s *Session) runRenewal(r *renewal) {
-	ctx, cancel := context.WithTimeout(context.Background(), openBudgetOf(s.upstream)+renewBudget)
+func (s *Session) runRenewal(ctx context.Context, r *renewal) {
+	ctx, cancel := context.WithTimeout(ctx, openBudgetOf(s.upstream)+renewBudget)
 	defer cancel()
 	defer close(r.done)
 	up, announce, err := s.reopen(ctx)
@@ -105,6 +113,7 @@ func (s *Session) adoptRenewed(up *upstreamSession, announce [][]byte) bool {
 		return false
 	}
 	s.up.Store(up)
+	s.stood.Store(false)
 	s.asked = nil
 	s.announceLocked(announce)
 	return true

@@ -16,11 +16,11 @@ type Request struct {
 	Gateway   string
 	Digest    sessionid.Digest
 	Principal string
-	// Method is POST, GET or DELETE.
+	// Method is POST, GET or DELETE, or MethodMessage.
 	Method string
 	// Header has the header fields that concern the owner, and belongs to it.
 	Header http.Header
-	// Body is a checked JSON-RPC message, or a batch; empty unless Method is POST.
+	// Body is a checked JSON-RPC message, or a batch; empty for GET and DELETE.
 	Body []byte
 	// IDs are the JSON-RPC ids of the requests in Body, as they came.
 	IDs [][]byte

@@ -92,7 +92,11 @@ func (s *Session) try(ctx context.Context, w http.ResponseWriter, r *Request, x 
 	if len(r.IDs) > 0 {
 		d.Silence = s.responseTimeout()
 	}
-	answer, err := s.table.cfg.Upstream.Do(ctx, d)
+	do := s.table.cfg.Upstream.Do
+	if r.Method == http.MethodGet {
+		do = s.openStream
+	}
+	answer, err := do(ctx, d)
 	if err != nil {
 		return s.answerFailure(ctx, w, r, up, err)
 	}
@@ -102,6 +106,7 @@ func (s *Session) try(ctx context.Context, w http.ResponseWriter, r *Request, x 
 
 // name puts the upstream session's id into a header.
 func (up *upstreamSession) name(h http.Header) {
+	delete(h, mcp.HeaderSessionID) // of one that was lost
 	if up.id != "" {
 		h[mcp.HeaderSessionID] = []string{up.id}
 	}
@@ -216,8 +221,8 @@ func (s *Session) giveUp(r *Request, err error) {
 		return
 	}
 	ids := slices.Clone(r.IDs)
-	s.table.pumps.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), refusalTime)
+	_ = s.act(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, refusalTime)
 		defer cancel()
 		for _, id := range ids {
 			body := append(append([]byte(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":`), id...), `,"reason":"no answer in time"}}`...)

@@ -53,6 +53,7 @@ type Session struct {
 	expires     time.Time
 	up          atomic.Pointer[upstreamSession]
 	proven      atomic.Bool // the upstream has answered a request of the session
+	connected   bool        // it is a client's Connection, by which nobody can come back
 
 	stood atomic.Bool // the upstream has served a GET stream of the session
 
@@ -89,7 +90,13 @@ func (s *Session) Epoch() uint64 { return s.epoch }
 func (s *Session) Incarnation() int64 { return s.incarnation }
 
 // graceLocked leaves the calls of a closing session some time.
-func (s *Session) graceLocked() { time.AfterFunc(callGrace, func() { s.cut(errEnded) }) }
+func (s *Session) graceLocked() {
+	grace := callGrace
+	if s.reason == leaseholdv1.EndReason_END_REASON_CLIENT {
+		grace = clientGrace
+	}
+	time.AfterFunc(grace, func() { s.cut(errEnded) })
+}
 
 func (s *Session) isDropped() bool {
 	s.mu.Lock()

@@ -36,7 +36,7 @@ type standing struct {
 	session  *Session
 	exchange *exchange
 	header   http.Header // of the request to the upstream
-	address  string      // of the replica that has the session
+	up       *upstreamSession
 
 	opened chan struct{}  // closed once the following are set
 	answer *http.Response // what the upstream said; a stream if begun
@@ -58,9 +58,18 @@ type standing struct {
 
 // listener is a client's GET stream.
 type listener struct {
-	pending [][]byte
+	pending []queued
 	size    int
 	wake    chan struct{} // capacity 1
+	// from and upto are which of the kept events it was given again when it began:
+	// those after from, up to and with upto.
+	from, upto uint64
+}
+
+// queued is an event that waits for a client.
+type queued struct {
+	raw    []byte
+	number uint64 // in what is kept for clients; 0 if it is not
 }
 
 // deserted reports whether no client listens.
@@ -70,13 +79,21 @@ func (st *standing) deserted() bool {
 	return len(st.listeners) == 0
 }
 
+// givenUp reports whether this worker itself broke off the opening of the stream,
+// for a client that has gone or since there is a new upstream session.
+func (st *standing) givenUp() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.over && st.err != nil
+}
+
 // run opens the stream and passes on what comes until it ends.
 func (st *standing) run(ctx context.Context) {
 	s := st.session
 	defer close(st.done)
 	defer s.finish(st.exchange)
 	defer st.exchange.cancel(nil)
-	st.answer, st.err = st.open(ctx)
+	st.answer, st.err = s.openStream(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: st.up.address, Gate: s})
 	st.begun = st.err == nil && st.answer.StatusCode == http.StatusOK && isEventStream(st.answer.Header)
 	if !st.begun {
 		st.keepAnswer()
@@ -106,13 +123,12 @@ func (st *standing) run(ctx context.Context) {
 	}
 }
 
-// open makes the request. An upstream that has not noticed yet that an earlier
-// stream is over refuses another one.
-func (st *standing) open(ctx context.Context) (*http.Response, error) {
-	s := st.session
+// openStream makes a request for a stream. An upstream that has not noticed yet that
+// an earlier stream is over refuses another one.
+func (s *Session) openStream(ctx context.Context, d *Dispatch) (*http.Response, error) {
 	began := time.Now()
 	for wait := 25 * time.Millisecond; ; wait *= 2 {
-		answer, err := s.table.cfg.Upstream.Do(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: st.address, Gate: s})
+		answer, err := s.table.cfg.Upstream.Do(ctx, d)
 		if err != nil || answer.StatusCode != http.StatusConflict || time.Since(began)+wait > stillThere {
 			return answer, err
 		}
@@ -163,7 +179,7 @@ func (st *standing) deliver(event mcp.Event) bool {
 	for !st.over {
 		switch n := len(st.listeners); {
 		case n > 0 && st.listeners[n-1].hasRoom(len(event.Raw)):
-			st.listeners[n-1].push(st.identifyLocked(event, data))
+			st.listeners[n-1].queue(st.identifyLocked(event, data))
 			return true
 		case n == 0 && st.attached:
 			st.identifyLocked(event, data)
@@ -176,25 +192,29 @@ func (st *standing) deliver(event mcp.Event) bool {
 
 // identifyLocked returns a copy of the event as a client gets it, and keeps it if
 // the upstream does not.
-func (st *standing) identifyLocked(event mcp.Event, data []byte) []byte {
+func (st *standing) identifyLocked(event mcp.Event, data []byte) queued {
 	s := st.session
-	switch {
-	case event.HasID():
-		return event.AppendPrefixed(nil, s.prefix(kindGet))
-	case len(data) == 0 || st.numbered || st.entry == nil:
-		return append([]byte(nil), event.Raw...)
+	e := queued{raw: event.AppendPrefixed(nil, s.prefix(kindGet))}
+	if len(data) == 0 || st.entry == nil {
+		return e
 	}
-	raw := event.AppendIdentified(nil, s.appendReplay(nil, st.entry.number, st.entry.log.Next(), nil))
-	st.entry.log.Append(raw)
-	return raw
+	e.number = st.entry.log.Next()
+	if !st.numbered {
+		e.raw = event.AppendIdentified(nil, s.appendReplay(nil, st.entry.number, e.number, nil))
+	}
+	st.entry.log.Append(e.raw) // with an id of the upstream too: the client may have one of ours
+	return e
 }
 
 // hasRoom reports whether an event may still wait for the client.
 func (l *listener) hasRoom(size int) bool { return l.size == 0 || l.size+size <= waiting }
 
-func (l *listener) push(raw []byte) {
-	l.pending = append(l.pending, raw)
-	l.size += len(raw)
+// push queues an event of our own.
+func (l *listener) push(raw []byte) { l.queue(queued{raw: raw}) }
+
+func (l *listener) queue(event queued) {
+	l.pending = append(l.pending, event)
+	l.size += len(event.raw)
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -215,8 +235,13 @@ func (st *standing) attach(l *listener, kept *entry, number uint64) bool {
 	}
 	if kept != nil {
 		missed, _, _ := kept.log.After(number) // what is gone is gone
-		for _, raw := range missed {
-			l.push(raw)
+		for i, raw := range missed {
+			event := queued{raw: raw}
+			if kept == st.entry { // and not that of an earlier stream
+				event.number = number + 1 + uint64(i)
+				l.from, l.upto = number, event.number
+			}
+			l.queue(event)
 		}
 	}
 	st.listeners, st.attached = append(st.listeners, l), true
@@ -226,7 +251,7 @@ func (st *standing) attach(l *listener, kept *entry, number uint64) bool {
 
 // take returns what is to be written on a client's stream, and whether that is all
 // there will be.
-func (st *standing) take(l *listener) (pending [][]byte, over bool) {
+func (st *standing) take(l *listener) (pending []queued, over bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	pending, l.pending, l.size = l.pending, nil, 0
@@ -235,9 +260,10 @@ func (st *standing) take(l *listener) (pending [][]byte, over bool) {
 }
 
 // detach removes a client's stream that got no further than rest, which goes to
-// another one. Without one, the stream ends: at once, or after a while if the
-// client may come back for what is kept.
-func (st *standing) detach(l *listener, rest [][]byte) {
+// another one, unless that was given it again already: a client may be back before
+// its earlier stream is known to be gone. Without another one, the stream ends: at
+// once, or after a while if the client may come back for what is kept.
+func (st *standing) detach(l *listener, rest []queued) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for i, other := range st.listeners {
@@ -248,8 +274,11 @@ func (st *standing) detach(l *listener, rest [][]byte) {
 	}
 	rest = append(rest, l.pending...)
 	if n := len(st.listeners); n > 0 {
-		for _, raw := range rest {
-			st.listeners[n-1].push(raw)
+		newest := st.listeners[n-1]
+		for _, event := range rest {
+			if event.number <= newest.from || event.number > newest.upto {
+				newest.queue(event)
+			}
 		}
 	} else if !st.over {
 		st.desertLocked()
@@ -315,6 +344,7 @@ func (st *standing) end() {
 	st.overLocked(nil)
 	if st.entry != nil {
 		st.entry.log.End()
+		st.session.table.poke() // its time counts from now
 	}
 }
 

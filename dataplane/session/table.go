@@ -29,6 +29,9 @@ import (
 const (
 	// callGrace is how long calls in flight may go on once their session ends.
 	callGrace = 5 * time.Second
+	// clientGrace is that if its client ends it, which may wait for its DELETE no
+	// longer than for other answers.
+	clientGrace = 2 * time.Second
 	// cutTime is how long a call that is cut may take to notice.
 	cutTime = time.Second
 	// deleteTimeout bounds the DELETE that ends an upstream session.
@@ -67,6 +70,7 @@ type Table struct {
 	turns   turns // of Run
 	replays *replay.Store
 	pumps   sync.WaitGroup // the GET streams at upstreams
+	clients connections
 
 	mu       sync.RWMutex // guards what follows
 	sessions map[sessionid.Digest]*Session
@@ -183,6 +187,7 @@ func (t *Table) End(d sessionid.Digest, reason leaseholdv1.EndReason) bool {
 // DropAll forgets every session without a word to the upstreams: other workers
 // may own them now.
 func (t *Table) DropAll() {
+	defer t.clients.close()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.sessions {

@@ -200,6 +200,7 @@ func (a *answer) Close() error {
 	a.conn = nil
 	undisturbed := a.stop()
 	if a.whole && a.reusable && undisturbed && cn.reader.Buffered() == 0 && cn.sent() {
+		cn.listen(0) // a deadline of its last request must not end it
 		a.client.keep(cn)
 		return nil
 	}
