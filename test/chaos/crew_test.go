@@ -58,6 +58,8 @@ type order struct {
 	ms, steps int
 	// announce has the call told to the session's listener.
 	announce bool
+	// hang has the upstream say nothing more after the events.
+	hang bool
 	// at is where it is sent first; nil leaves that to chance.
 	at *cluster.Worker
 	// id is the request's id; 0 means a new one.
@@ -255,8 +257,8 @@ func (c *call) body() string {
 		tool = "mark"
 	}
 	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%q,`+
-		`"arguments":{"tag":%q,"ms":%d,"steps":%d,"announce":%t},"_meta":{"progressToken":%q}}}`,
-		c.id, tool, c.tag, c.ms, c.steps, c.announce, c.tag)
+		`"arguments":{"tag":%q,"ms":%d,"steps":%d,"announce":%t,"hang":%t},"_meta":{"progressToken":%q}}}`,
+		c.id, tool, c.tag, c.ms, c.steps, c.announce, c.hang, c.tag)
 }
 
 // marks reports whether the call is one that the upstream writes down by its tag.

@@ -121,12 +121,12 @@ func (a *answer) read(body []byte, id string) {
 }
 
 // events takes the data out of an event stream; a part of an event at its end
-// does not count.
+// does not count, nor does an event that only has an id.
 func events(stream []byte) [][]byte {
 	var list [][]byte
 	whole := stream[:bytes.LastIndex(stream, []byte("\n\n"))+1]
 	for line := range bytes.Lines(whole) {
-		if data, ok := bytes.CutPrefix(line, []byte("data:")); ok {
+		if data, ok := bytes.CutPrefix(line, []byte("data:")); ok && len(bytes.TrimSpace(data)) > 0 {
 			list = append(list, bytes.TrimSpace(data))
 		}
 	}

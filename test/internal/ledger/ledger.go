@@ -28,6 +28,8 @@ type Entry struct {
 	Tool string `json:"tool,omitempty"`
 	// ID is the JSON-RPC id as it came.
 	ID json.RawMessage `json:"id,omitempty"`
+	// Cancels is the id of the request that notifications/cancelled is about.
+	Cancels json.RawMessage `json:"cancels,omitempty"`
 	// Protocol is the MCP-Protocol-Version header.
 	Protocol string `json:"protocol,omitempty"`
 	// Port is the source port of the connection.
@@ -81,7 +83,8 @@ type session struct {
 
 	mu      sync.Mutex // guards all below
 	counter int64
-	stream  chan []byte // what goes out on the GET stream; nil without one
+	stream  chan []byte              // what goes out on the GET stream; nil without one
+	calls   map[string]chan struct{} // under way, by id; closed when one is cancelled
 }
 
 // New returns an empty ledger.

@@ -228,3 +228,35 @@ func TestGoSDKClientUsesTheLedger(t *testing.T) {
 		t.Errorf("live after close: %v", r.Live)
 	}
 }
+
+func TestCallIsAnsweredAtOnceWhenItIsCancelled(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	s, err := client.Open(ctx, remote.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if text, err := s.Call(ctx, remote.URL(), "mark", `{"tag":"a","ms":60000}`); err != nil || text != "a 1" {
+			t.Errorf("mark: got %q, %v; want a 1", text, err)
+		}
+	})
+	if _, err := poll.Until(ctx, 5*time.Second, func(ctx context.Context) error {
+		r, err := remote.Summary(ctx)
+		if err == nil && r.Running == 0 {
+			err = fmt.Errorf("no call is under way")
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Do(ctx, "POST", remote.URL(), []byte(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}`)); err != nil {
+		t.Fatal(err)
+	}
+	calls.Wait()
+	for _, e := range report(t, remote).Entries {
+		if e.Method == "notifications/cancelled" && string(e.Cancels) != "2" {
+			t.Errorf("the notification is written down as about %q, want 2", e.Cancels)
+		}
+	}
+}

@@ -41,6 +41,7 @@ type params struct {
 	ProtocolVersion string          `json:"protocolVersion"`
 	Name            string          `json:"name"`
 	Arguments       json.RawMessage `json:"arguments"`
+	RequestID       json.RawMessage `json:"requestId"`
 	Meta            struct {
 		ProgressToken json.RawMessage `json:"progressToken"`
 	} `json:"_meta"`
@@ -103,6 +104,7 @@ type exchange struct {
 	r      *http.Request
 	entry  Entry
 	msg    message
+	cancel <-chan struct{} // closed when the call is cancelled; nil if it is none
 }
 
 // post answers a message.
@@ -128,6 +130,10 @@ func (x *exchange) post() {
 	s := x.session()
 	if s == nil {
 		return
+	}
+	if x.msg.Method == "notifications/cancelled" {
+		x.entry.Cancels = x.msg.Params.RequestID
+		s.cancel(string(x.msg.Params.RequestID))
 	}
 	if x.msg.Method == "" || x.msg.ID == nil {
 		x.entry.Status = http.StatusAccepted
@@ -157,7 +163,7 @@ func (x *exchange) initialize() {
 	if !slices.Contains(versions, version) {
 		version = versions[len(versions)-1]
 	}
-	s := &session{id: rand.Text(), protocol: version, done: make(chan struct{})}
+	s := &session{id: rand.Text(), protocol: version, done: make(chan struct{}), calls: map[string]chan struct{}{}}
 	x.ledger.open(s)
 	x.entry.Session = s.id
 	x.w.Header().Set("Mcp-Session-Id", s.id)

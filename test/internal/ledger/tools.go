@@ -17,7 +17,7 @@ const toolList = `{"tools":[` +
 	`{"name":"big","description":"returns a text of bytes bytes","inputSchema":{"type":"object","properties":{"bytes":{"type":"integer"}}}},` +
 	`{"name":"slow","description":"takes ms milliseconds; with steps, answers as an event stream with that many progress events","inputSchema":{"type":"object","properties":{"ms":{"type":"integer"},"steps":{"type":"integer"}}}},` +
 	`{"name":"gate","description":"returns once the gate of that name is released","inputSchema":{"type":"object","properties":{"name":{"type":"string"}}}},` +
-	`{"name":"mark","description":"adds one to the session's counter, takes ms milliseconds, and returns tag and counter; with steps, answers as an event stream with that many progress events; with announce, also sends tag as a log message on the session's GET stream","inputSchema":{"type":"object","properties":{"tag":{"type":"string"},"ms":{"type":"integer"},"steps":{"type":"integer"},"announce":{"type":"boolean"}}}},` +
+	`{"name":"mark","description":"adds one to the session's counter, takes ms milliseconds, and returns tag and counter; with steps, answers as an event stream with that many progress events; with announce, also sends tag as a log message on the session's GET stream; with hang, says nothing more after the progress events","inputSchema":{"type":"object","properties":{"tag":{"type":"string"},"ms":{"type":"integer"},"steps":{"type":"integer"},"announce":{"type":"boolean"},"hang":{"type":"boolean"}}}},` +
 	`{"name":"notify","description":"sends text as a log message on the session's GET stream","inputSchema":{"type":"object","properties":{"text":{"type":"string"}}}}` +
 	`]}`
 
@@ -30,12 +30,15 @@ type arguments struct {
 	Steps    int    `json:"steps"`
 	Tag      string `json:"tag"`
 	Announce bool   `json:"announce"`
+	Hang     bool   `json:"hang"`
 }
 
 // call runs a tool.
 func (x *exchange) call(s *session) {
 	x.ledger.count(&x.ledger.running, 1)
 	defer x.ledger.count(&x.ledger.running, -1)
+	x.cancel = s.begin(string(x.msg.ID))
+	defer s.finish(string(x.msg.ID))
 	var args arguments
 	if x.msg.Params.Arguments != nil {
 		if err := json.Unmarshal(x.msg.Params.Arguments, &args); err != nil {
@@ -53,7 +56,7 @@ func (x *exchange) call(s *session) {
 	case "big":
 		x.text(strings.Repeat("x", args.Bytes))
 	case "slow":
-		x.slow(s, time.Duration(args.MS)*time.Millisecond, args.Steps, "done")
+		x.slow(s, args, "done")
 	case "mark":
 		x.mark(s, args)
 	case "gate":
@@ -103,12 +106,14 @@ func (x *exchange) mark(s *session, args arguments) {
 	if args.Announce {
 		s.send(logMessage(args.Tag))
 	}
-	x.slow(s, time.Duration(args.MS)*time.Millisecond, args.Steps, fmt.Sprintf("%s %d", args.Tag, x.entry.Count))
+	x.slow(s, args, fmt.Sprintf("%s %d", args.Tag, x.entry.Count))
 }
 
-// slow takes its time and answers with text. With steps it answers as an event
-// stream, and sends progress if the caller gave a token.
-func (x *exchange) slow(s *session, total time.Duration, steps int, text string) {
+// slow takes its time and answers with text, at once if it is cancelled. With
+// steps it answers as an event stream, and sends progress if the caller gave a
+// token.
+func (x *exchange) slow(s *session, args arguments, text string) {
+	total, steps := time.Duration(args.MS)*time.Millisecond, args.Steps
 	if steps <= 0 {
 		if x.pause(s, time.After(total)) {
 			x.text(text)
@@ -124,6 +129,10 @@ func (x *exchange) slow(s *session, total time.Duration, steps int, text string)
 			x.event(fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%s,"progress":%d,"total":%d}}`,
 				token, i+1, steps))
 		}
+	}
+	if args.Hang {
+		x.pause(s, nil)
+		return
 	}
 	x.entry.Result = text
 	x.event(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"result":%s}`, x.msg.ID, content(text)))
@@ -141,11 +150,39 @@ func (x *exchange) wait(s *session, name string) {
 	}
 }
 
-// pause waits for the timer. It reports false, and has recorded why, when the
-// session ended or the caller went away before.
+// begin notes a call that is under way, and returns what is closed when it is
+// cancelled.
+func (s *session) begin(id string) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[id] = make(chan struct{})
+	return s.calls[id]
+}
+
+// finish forgets a call.
+func (s *session) finish(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.calls, id)
+}
+
+// cancel cancels a call, if it is under way.
+func (s *session) cancel(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.calls[id]; c != nil {
+		close(c)
+		delete(s.calls, id)
+	}
+}
+
+// pause waits for the timer, or until the call is cancelled. It reports false, and
+// has recorded why, when the session ended or the caller went away before.
 func (x *exchange) pause(s *session, timer <-chan time.Time) bool {
 	select {
 	case <-timer:
+		return true
+	case <-x.cancel:
 		return true
 	case <-s.done:
 		x.entry.Result = "session ended"
