@@ -88,6 +88,25 @@ func TestClientsMeasureTheUpstreamDirectlyAndThroughTheProxy(t *testing.T) {
 				}
 			}
 		})
+		t.Run(name+" long", func(t *testing.T) {
+			c := newCallers(t, at, 1)[0]
+			c.use(toolLong + "60ms")
+			start := time.Now()
+			if err := errors.Join(c.connect(), longCaller{c}.call()); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(start); took < 60*time.Millisecond || bytes.Count(c.body, []byte("progressToken")) < 2 {
+				t.Errorf("a call of 60 ms took %v and was answered with %q, want a report at the begin and one more", took, c.body)
+			}
+			c.use(toolStream)
+			if err := (longCaller{c}).call(); err != nil {
+				t.Errorf("a short stream: %v", err)
+			}
+			c.use(toolEcho)
+			if err := (longCaller{c}).call(); err == nil {
+				t.Error("an answer without a report was counted as one of a long call")
+			}
+		})
 		t.Run(name+" churn", func(t *testing.T) {
 			var churners []*churner
 			for range 3 {
@@ -251,7 +270,7 @@ func TestParse(t *testing.T) {
 	if err != nil || !slices.Equal(s.only, []string{"churn", "idle"}) || !slices.Equal(s.clients, []int{2, 3}) || !slices.Equal(s.paths, []string{"owner"}) {
 		t.Errorf("%+v, %v", s, err)
 	}
-	for _, wrong := range []string{"-only=some", "-paths=some", "-clients=0", "-rounds=0", "-rate=-1", "compare"} {
+	for _, wrong := range []string{"-only=some", "-paths=some", "-clients=0", "-rounds=0", "-rate=-1", "-long=0s", "compare"} {
 		if _, err := parse([]string{wrong}); err == nil {
 			t.Errorf("%s is accepted", wrong)
 		}

@@ -30,6 +30,7 @@ var goals = []goal{
 	{section: sectionCalls, path: pathForward, clients: goalClients, what: "× the owner's calls/s", of: toOwner, least: 0.5},
 	{section: sectionLarge, path: pathOwner, clients: goalClients, what: "× the bare proxy's calls/s with 1 MiB", of: toProxy, least: 0.8},
 	{section: sectionStream, path: pathForward, clients: goalClients, what: "ms to the first event, p99", of: figureOf(figureP99), most: 5},
+	{section: sectionMixed, path: pathForward, clients: longCalls, what: "ms for a short call beside long ones, p99", of: figureOf(figureP99), most: 50},
 	{section: sectionChurn, path: pathOwner, clients: 64, what: "sessions/s", of: figureOf(figureRate), least: 1500},
 	{section: sectionIdle, path: pathOwner, what: "bytes of heap and stack per idle session", of: figureOf(figureHeap), most: 8 << 10},
 	// A pool of connections may be larger after many sessions than before.

@@ -19,6 +19,7 @@ const (
 	toolEcho   = "echo"   // answers with the padding
 	toolLarge  = "large"  // answers with largeSize bytes
 	toolStream = "stream" // answers with two events
+	toolLong   = "long-"  // and how long it takes, as in long-10s: reports progress meanwhile
 )
 
 // caller is one client: a session, a connection while it is being measured, and

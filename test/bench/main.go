@@ -19,6 +19,8 @@
 //	          its arrival at the client
 //	openloop  small calls at a fixed rate; the latency of a call counts from
 //	          the time at which it was to be made
+//	mixed     short calls at a fixed rate through a worker that forwards them,
+//	          alone and beside 50 calls of a minute each at the owner
 //	churn     whole sessions: initialize, one call, DELETE, with claims that
 //	          are durable in etcd before the client has its session
 //	idle      memory and descriptors of the owner per session that is idle: the
@@ -56,6 +58,7 @@ type settings struct {
 	paths    []string
 	rate     float64
 	idle     int
+	long     time.Duration
 	jsonFile string
 	profiles string
 	check    bool
@@ -95,6 +98,7 @@ func parse(args []string) (settings, error) {
 	paths := flags.String("paths", strings.Join(allPaths, ","), "which paths to measure")
 	flags.Float64Var(&s.rate, "rate", 0, "calls per second of the open loop; 0 means a third of what the owner does in the closed loop")
 	flags.IntVar(&s.idle, "idle", 10_000, "how many idle sessions to open")
+	flags.DurationVar(&s.long, "long", time.Minute, "how long the long calls take")
 	flags.StringVar(&s.jsonFile, "json", "", "write the figures to this file as JSON")
 	flags.StringVar(&s.profiles, "profiles", "", "write a CPU profile of each gateway process, by perf, into this directory; the figures suffer")
 	flags.BoolVar(&s.check, "check", false, "fail unless the sections that ran reach what they have to")
@@ -104,8 +108,8 @@ func parse(args []string) (settings, error) {
 	if flags.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if s.rounds < 1 || s.idle < 1 || s.duration <= 0 || s.rate < 0 {
-		return s, fmt.Errorf("-rounds, -idle and -duration must be positive, -rate not negative")
+	if s.rounds < 1 || s.idle < 1 || s.duration <= 0 || s.long <= 0 || s.rate < 0 {
+		return s, fmt.Errorf("-rounds, -idle, -duration and -long must be positive, -rate not negative")
 	}
 	var err error
 	if s.only, err = choose("-only", *only, sectionNames()); err != nil {

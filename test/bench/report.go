@@ -56,8 +56,11 @@ func (r *result) print(out io.Writer, ran []section) {
 func printRows(out io.Writer, s section, rows []*row) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head := "clients\tpath\t"
-	if s.name == sectionIdle {
+	switch s.name {
+	case sectionIdle:
 		head = "sessions\tpath\t"
+	case sectionMixed:
+		head = "long calls\tpath\t"
 	}
 	for _, c := range s.columns {
 		head += c.head + "\t"

@@ -10,6 +10,7 @@ const (
 	sectionLarge    = "large"
 	sectionStream   = "stream"
 	sectionOpenLoop = "openloop"
+	sectionMixed    = "mixed"
 	sectionChurn    = "churn"
 	sectionIdle     = "idle"
 )
@@ -67,6 +68,10 @@ var sections = []section{
 	{
 		name: sectionOpenLoop, title: "small calls, open loop, latency from the scheduled time", live: true, run: (*bench).openLoopSection,
 		columns: []column{rateColumn("calls/s"), columnP50, columnP99, {figure: figureP999, head: "p99.9 ms", format: "%.3f"}, columnCPU},
+	},
+	{
+		name: sectionMixed, title: "short calls, 500/s in an open loop, forwarded to the owner of long ones that report progress", live: true, run: (*bench).mixedSection,
+		columns: []column{rateColumn("calls/s"), columnP50, columnP99, {figure: figureTimes, head: "p99 × alone", format: "%.2f"}, columnCPU},
 	},
 	{
 		name: sectionChurn, title: "whole sessions: initialize, one call, DELETE (CPU with the control plane and its etcd)", ratios: true, run: (*bench).churnSection,

@@ -79,6 +79,11 @@ func sentTime(stream []byte) (time.Time, bool) {
 // that it is sent now.
 func appendFirstEvent(out []byte) []byte {
 	out = append(out, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"...)
+	return appendProgress(out)
+}
+
+// appendProgress appends an event that says that it is sent now.
+func appendProgress(out []byte) []byte {
 	return appendChunk(out, fmt.Sprintf("data: "+`{"jsonrpc":"2.0","method":"notifications/progress","params":`+
 		`{"progressToken":1,"progress":1,"message":"`+sentMark+`%d"}}`+"\n\n", time.Now().UnixNano()))
 }

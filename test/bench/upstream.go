@@ -162,6 +162,13 @@ func (u *upstream) answerCall(conn net.Conn, out, body []byte) ([]byte, error) {
 		_, err := conn.Write(appendLastEvent(out, id))
 		return out, err
 	}
+	if length, ok := strings.CutPrefix(string(tool), toolLong); ok {
+		d, err := time.ParseDuration(length)
+		if err != nil {
+			return out, err
+		}
+		return answerLong(conn, out, id, d)
+	}
 	out = append(appendCall(out, id, len(callResult)), callResult...)
 	_, err := conn.Write(out)
 	return out, err
