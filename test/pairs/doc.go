@@ -1,0 +1,3 @@
+// Package pairs tests real clients with real servers, each pair once directly
+// and once through a Leasehold of two workers, to which its requests go in turn.
+package pairs
