@@ -15,7 +15,7 @@ import (
 const (
 	// linger is how long the upstream's GET stream stays open without a client, if
 	// what comes meanwhile is kept here for one that comes back.
-	linger = 10 * time.Second
+	linger = 5 * time.Second
 	// waiting bounds, in bytes, the events that wait for a client that reads
 	// slowly. Beyond it, the upstream waits.
 	waiting = 256 << 10
