@@ -211,6 +211,7 @@ func TestARenewedSessionOfAnUpstreamWithoutAStreamIsNotRenewedByEachGET(t *testi
 }
 
 func TestASessionIsNotEndedSinceTheControlPlaneIsAwayWhenItIsToBeRenewed(t *testing.T) {
+	t.Parallel()
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, reinitialize)
 	w := startWorker(t, p)

@@ -283,6 +283,7 @@ func TestEventsArriveOneByOneAndOnlyAListenersDisconnectReachesTheUpstream(t *te
 }
 
 func TestASessionThatEndsWhileItsOwnerIsFencedIsEndedUpstreamAfterwards(t *testing.T) {
+	t.Parallel()
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(3 * time.Second)})
 	w := startWorker(t, p)

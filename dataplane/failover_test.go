@@ -204,6 +204,7 @@ func TestAReclaimWhoseAnswerWasLostLeavesNoSessionWithoutAnOwner(t *testing.T) {
 }
 
 func TestAWorkerThatIsBehindNeitherDeniesNorEndsASession(t *testing.T) {
+	t.Parallel()
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("old", u.URL, nil)
 	p.setGateway("g", "http://127.0.0.1:1/elsewhere", nil)

@@ -91,6 +91,7 @@ func TestTheUpstreamSessionOfALegacyClientEndsThoughItsWorkerDied(t *testing.T) 
 	})
 	p.terminateAll() // as the control plane does with orphans
 	eventually(t, "the upstream session is over", func() bool { return u.live() == 0 })
+	eventually(t, "the end is recorded", func() bool { return len(p.tombstones()) > 0 })
 	if ends := p.tombstones(); len(ends) != 1 || ends[0] != leaseholdv1.EndReason_END_REASON_OWNER_LOST {
 		t.Errorf("reason: got %v, want OWNER_LOST", ends)
 	}

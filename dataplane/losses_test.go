@@ -84,6 +84,7 @@ func deafStream(t *testing.T, u *upstreamServer, w *worker, c *client) (cut <-ch
 }
 
 func TestAClientThatDoesNotReadHoldsUpNoEnd(t *testing.T) {
+	t.Parallel()
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, nil)
 	w := startWorker(t, p)
@@ -95,6 +96,7 @@ func TestAClientThatDoesNotReadHoldsUpNoEnd(t *testing.T) {
 }
 
 func TestAClientThatDoesNotReadLosesItsStreamInTheEnd(t *testing.T) {
+	t.Parallel()
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, nil)
 	start := func() *worker {

@@ -158,6 +158,7 @@ func TestASessionThatCannotBeRenewedEnds(t *testing.T) {
 }
 
 func TestARenewedSessionThatIsNoLongerThisWorkersIsEndedUpstream(t *testing.T) {
+	t.Parallel()
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, reinitialize)
 	w := startWorker(t, p)

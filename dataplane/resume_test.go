@@ -325,6 +325,7 @@ func TestACallWhoseEventsWereLostWithItsOwnerHasAnUnknownOutcome(t *testing.T) {
 }
 
 func TestTheUpstreamLearnsThatItsQuestionsHaveNoWayToTheClient(t *testing.T) {
+	t.Parallel()
 	const question = `{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}`
 	p, u := startPlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, nil)
