@@ -37,7 +37,9 @@ type WorkerInfo struct {
 	// Version of its binary.
 	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// How many sessions it can own.
-	Capacity      int32 `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Capacity int32 `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// It hands its sessions over and takes no more.
+	Draining      bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +116,13 @@ func (x *WorkerInfo) GetCapacity() int32 {
 	return 0
 }
 
+func (x *WorkerInfo) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 // RegisterRequest is the request of Register.
 type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -177,7 +186,10 @@ type RegisterResponse struct {
 	// The lease to renew.
 	Lease int64 `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The lease's time to live. The worker counts it from before it sent the request.
-	Ttl           *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// For how long a worker may serve on without the control plane; 0 means that it
+	// may not.
+	MaxOutage     *durationpb.Duration `protobuf:"bytes,4,opt,name=max_outage,json=maxOutage,proto3" json:"max_outage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -229,6 +241,13 @@ func (x *RegisterResponse) GetLease() int64 {
 func (x *RegisterResponse) GetTtl() *durationpb.Duration {
 	if x != nil {
 		return x.Ttl
+	}
+	return nil
+}
+
+func (x *RegisterResponse) GetMaxOutage() *durationpb.Duration {
+	if x != nil {
+		return x.MaxOutage
 	}
 	return nil
 }
@@ -301,7 +320,9 @@ func (x *RenewRequest) GetLease() int64 {
 type RenewResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The lease's time to live, counted from before the request was sent.
-	Ttl           *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// As in RegisterResponse.
+	MaxOutage     *durationpb.Duration `protobuf:"bytes,2,opt,name=max_outage,json=maxOutage,proto3" json:"max_outage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -339,6 +360,13 @@ func (*RenewResponse) Descriptor() ([]byte, []int) {
 func (x *RenewResponse) GetTtl() *durationpb.Duration {
 	if x != nil {
 		return x.Ttl
+	}
+	return nil
+}
+
+func (x *RenewResponse) GetMaxOutage() *durationpb.Duration {
+	if x != nil {
+		return x.MaxOutage
 	}
 	return nil
 }
@@ -413,7 +441,9 @@ type ReadoptResponse struct {
 	// The new lease to renew.
 	Lease int64 `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The lease's time to live, counted from before the request was sent.
-	Ttl           *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// As in RegisterResponse.
+	MaxOutage     *durationpb.Duration `protobuf:"bytes,3,opt,name=max_outage,json=maxOutage,proto3" json:"max_outage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +488,13 @@ func (x *ReadoptResponse) GetLease() int64 {
 func (x *ReadoptResponse) GetTtl() *durationpb.Duration {
 	if x != nil {
 		return x.Ttl
+	}
+	return nil
+}
+
+func (x *ReadoptResponse) GetMaxOutage() *durationpb.Duration {
+	if x != nil {
+		return x.MaxOutage
 	}
 	return nil
 }
@@ -563,6 +600,284 @@ func (*LeaveResponse) Descriptor() ([]byte, []int) {
 	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
+// Peer is one registration of a worker.
+type Peer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The worker's id.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// Its incarnation.
+	Incarnation   int64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Peer) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Peer) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// RecordPeersRequest is the request of RecordPeers.
+type RecordPeersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The calling worker's id.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The calling worker's incarnation.
+	Incarnation int64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The other workers that are alive, as far as the caller knows; at most 1000. The
+	// caller asks all of them already.
+	Peers []*Peer `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Workers that the caller, which may take over from them, has seen dead for long:
+	// they are condemned, as by a reclaim, if they are dead and the caller may do so.
+	Gone          []*Peer `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordPeersRequest) Reset() {
+	*x = RecordPeersRequest{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordPeersRequest) ProtoMessage() {}
+
+func (x *RecordPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordPeersRequest.ProtoReflect.Descriptor instead.
+func (*RecordPeersRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RecordPeersRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *RecordPeersRequest) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *RecordPeersRequest) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *RecordPeersRequest) GetGone() []*Peer {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+// RecordPeersResponse is the response of RecordPeers.
+type RecordPeersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The list as it is recorded now: those of the request, and those of the list
+	// before that may come back.
+	Peers         []*Peer `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordPeersResponse) Reset() {
+	*x = RecordPeersResponse{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordPeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordPeersResponse) ProtoMessage() {}
+
+func (x *RecordPeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordPeersResponse.ProtoReflect.Descriptor instead.
+func (*RecordPeersResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RecordPeersResponse) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// SetDrainingRequest is the request of SetDraining.
+type SetDrainingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The calling worker's id.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The calling worker's incarnation.
+	Incarnation int64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Whether it drains.
+	Draining      bool `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainingRequest) Reset() {
+	*x = SetDrainingRequest{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainingRequest) ProtoMessage() {}
+
+func (x *SetDrainingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainingRequest.ProtoReflect.Descriptor instead.
+func (*SetDrainingRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SetDrainingRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *SetDrainingRequest) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *SetDrainingRequest) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+// SetDrainingResponse is the response of SetDraining.
+type SetDrainingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainingResponse) Reset() {
+	*x = SetDrainingResponse{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainingResponse) ProtoMessage() {}
+
+func (x *SetDrainingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainingResponse.ProtoReflect.Descriptor instead.
+func (*SetDrainingResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{13}
+}
+
 // WatchRequest opens a watch or acknowledges a state.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -578,7 +893,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[9]
+	mi := &file_leasehold_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +905,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[9]
+	mi := &file_leasehold_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +918,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchRequest) GetWorker() string {
@@ -653,7 +968,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[10]
+	mi := &file_leasehold_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +980,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[10]
+	mi := &file_leasehold_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +993,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchResponse) GetRevision() int64 {
@@ -748,7 +1063,7 @@ type MemberList struct {
 
 func (x *MemberList) Reset() {
 	*x = MemberList{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[11]
+	mi := &file_leasehold_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1075,7 @@ func (x *MemberList) String() string {
 func (*MemberList) ProtoMessage() {}
 
 func (x *MemberList) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[11]
+	mi := &file_leasehold_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +1088,7 @@ func (x *MemberList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberList.ProtoReflect.Descriptor instead.
 func (*MemberList) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MemberList) GetMembers() []*Member {
@@ -798,7 +1113,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[12]
+	mi := &file_leasehold_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +1125,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[12]
+	mi := &file_leasehold_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +1138,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Member) GetWorker() string {
@@ -858,7 +1173,7 @@ type KeyRing struct {
 
 func (x *KeyRing) Reset() {
 	*x = KeyRing{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[13]
+	mi := &file_leasehold_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1185,7 @@ func (x *KeyRing) String() string {
 func (*KeyRing) ProtoMessage() {}
 
 func (x *KeyRing) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[13]
+	mi := &file_leasehold_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1198,7 @@ func (x *KeyRing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRing.ProtoReflect.Descriptor instead.
 func (*KeyRing) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyRing) GetKeys() []*Key {
@@ -906,7 +1221,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[14]
+	mi := &file_leasehold_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1233,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[14]
+	mi := &file_leasehold_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1246,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Key) GetId() []byte {
@@ -959,7 +1274,7 @@ type EndingList struct {
 
 func (x *EndingList) Reset() {
 	*x = EndingList{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[15]
+	mi := &file_leasehold_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1286,7 @@ func (x *EndingList) String() string {
 func (*EndingList) ProtoMessage() {}
 
 func (x *EndingList) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[15]
+	mi := &file_leasehold_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1299,7 @@ func (x *EndingList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndingList.ProtoReflect.Descriptor instead.
 func (*EndingList) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EndingList) GetEndings() []*Ending {
@@ -1009,7 +1324,7 @@ type Ending struct {
 
 func (x *Ending) Reset() {
 	*x = Ending{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[16]
+	mi := &file_leasehold_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1336,7 @@ func (x *Ending) String() string {
 func (*Ending) ProtoMessage() {}
 
 func (x *Ending) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[16]
+	mi := &file_leasehold_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1349,7 @@ func (x *Ending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ending.ProtoReflect.Descriptor instead.
 func (*Ending) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Ending) GetGateway() string {
@@ -1093,7 +1408,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[17]
+	mi := &file_leasehold_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1420,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[17]
+	mi := &file_leasehold_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1433,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SessionRecord) GetWorker() string {
@@ -1231,13 +1546,17 @@ type UpstreamRecord struct {
 	// The revision of the gateway's definition with which the session was opened: a
 	// worker that does not know it yet cannot tell whether the session can go on.
 	GatewayRevision int64 `protobuf:"varint,7,opt,name=gateway_revision,json=gatewayRevision,proto3" json:"gateway_revision,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The id of the last event of the upstream's GET stream that went to the client,
+	// after which the next owner goes on. Set by a hand-over only, if the upstream
+	// gives event ids.
+	EventCursor   string `protobuf:"bytes,8,opt,name=event_cursor,json=eventCursor,proto3" json:"event_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpstreamRecord) Reset() {
 	*x = UpstreamRecord{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[18]
+	mi := &file_leasehold_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1568,7 @@ func (x *UpstreamRecord) String() string {
 func (*UpstreamRecord) ProtoMessage() {}
 
 func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[18]
+	mi := &file_leasehold_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1581,7 @@ func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamRecord.ProtoReflect.Descriptor instead.
 func (*UpstreamRecord) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpstreamRecord) GetUpstream() string {
@@ -1314,6 +1633,169 @@ func (x *UpstreamRecord) GetGatewayRevision() int64 {
 	return 0
 }
 
+func (x *UpstreamRecord) GetEventCursor() string {
+	if x != nil {
+		return x.EventCursor
+	}
+	return ""
+}
+
+// HandOverRequest is the request of HandOver.
+type HandOverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway's id.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The session's digest.
+	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The record's revision as the owner last saw it.
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The calling worker's id, which owns the session.
+	Worker string `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The calling worker's incarnation.
+	Incarnation int64 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The next owner.
+	To *Peer `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	// The event cursors to record, by the name of the upstream; each at most 1024
+	// bytes.
+	EventCursors  map[string]string `protobuf:"bytes,7,rep,name=event_cursors,json=eventCursors,proto3" json:"event_cursors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverRequest) Reset() {
+	*x = HandOverRequest{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverRequest) ProtoMessage() {}
+
+func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
+func (*HandOverRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *HandOverRequest) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *HandOverRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *HandOverRequest) GetTo() *Peer {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *HandOverRequest) GetEventCursors() map[string]string {
+	if x != nil {
+		return x.EventCursors
+	}
+	return nil
+}
+
+// HandOverResponse is the response of HandOver.
+type HandOverResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record as it is now.
+	Record *SessionRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	// The record's revision.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverResponse) Reset() {
+	*x = HandOverResponse{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverResponse) ProtoMessage() {}
+
+func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
+func (*HandOverResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *HandOverResponse) GetRecord() *SessionRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *HandOverResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // ClaimRequest is the request of Claim.
 type ClaimRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1329,7 +1811,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[19]
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1823,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[19]
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1836,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClaimRequest) GetGateway() string {
@@ -1389,7 +1871,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[20]
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1883,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[20]
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1896,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClaimResponse) GetRevision() int64 {
@@ -1432,14 +1914,17 @@ type ResolveRequest struct {
 	// The session's digest.
 	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// Also say when the owner last renewed its lease.
-	MeasureOwner  bool `protobuf:"varint,3,opt,name=measure_owner,json=measureOwner,proto3" json:"measure_owner,omitempty"`
+	MeasureOwner bool `protobuf:"varint,3,opt,name=measure_owner,json=measureOwner,proto3" json:"measure_owner,omitempty"`
+	// The worker that opened the session, as its id says. It may have the session
+	// though there is no record yet.
+	OpenedBy      *Peer `protobuf:"bytes,4,opt,name=opened_by,json=openedBy,proto3" json:"opened_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1936,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1949,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResolveRequest) GetGateway() string {
@@ -1488,10 +1973,18 @@ func (x *ResolveRequest) GetMeasureOwner() bool {
 	return false
 }
 
+func (x *ResolveRequest) GetOpenedBy() *Peer {
+	if x != nil {
+		return x.OpenedBy
+	}
+	return nil
+}
+
 // ResolveResponse is the response of Resolve.
 type ResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The record, which may be a tombstone.
+	// The record, which may be a tombstone. Unset if there is none and opened_by, which
+	// is alive, may have the session without: owner is that worker then.
 	Record *SessionRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
 	// The record's revision.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1503,14 +1996,17 @@ type ResolveResponse struct {
 	IncarnationRevision int64 `protobuf:"varint,5,opt,name=incarnation_revision,json=incarnationRevision,proto3" json:"incarnation_revision,omitempty"`
 	// How long the owner has not renewed its lease, rounded up to whole seconds.
 	// Set if it is alive and measure_owner was.
-	OwnerSilence  *durationpb.Duration `protobuf:"bytes,6,opt,name=owner_silence,json=ownerSilence,proto3" json:"owner_silence,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	OwnerSilence *durationpb.Duration `protobuf:"bytes,6,opt,name=owner_silence,json=ownerSilence,proto3" json:"owner_silence,omitempty"`
+	// The recorded owner can certainly never act for the session again: it left, or
+	// registered anew.
+	OwnerSuperseded bool `protobuf:"varint,7,opt,name=owner_superseded,json=ownerSuperseded,proto3" json:"owner_superseded,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +2018,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +2031,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResolveResponse) GetRecord() *SessionRecord {
@@ -1580,6 +2076,13 @@ func (x *ResolveResponse) GetOwnerSilence() *durationpb.Duration {
 	return nil
 }
 
+func (x *ResolveResponse) GetOwnerSuperseded() bool {
+	if x != nil {
+		return x.OwnerSuperseded
+	}
+	return false
+}
+
 // ReclaimRequest is the request of Reclaim.
 type ReclaimRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1594,14 +2097,17 @@ type ReclaimRequest struct {
 	// The calling worker's id.
 	Worker string `protobuf:"bytes,5,opt,name=worker,proto3" json:"worker,omitempty"`
 	// The calling worker's incarnation.
-	Incarnation   int64 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Incarnation int64 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The caller's contact with the control plane has not lasted long enough for it to
+	// take over from an owner that may serve on: only from one that is superseded.
+	SupersededOnly bool `protobuf:"varint,7,opt,name=superseded_only,json=supersededOnly,proto3" json:"superseded_only,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReclaimRequest) Reset() {
 	*x = ReclaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[23]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +2119,7 @@ func (x *ReclaimRequest) String() string {
 func (*ReclaimRequest) ProtoMessage() {}
 
 func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[23]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +2132,7 @@ func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimRequest.ProtoReflect.Descriptor instead.
 func (*ReclaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReclaimRequest) GetGateway() string {
@@ -1671,6 +2177,13 @@ func (x *ReclaimRequest) GetIncarnation() int64 {
 	return 0
 }
 
+func (x *ReclaimRequest) GetSupersededOnly() bool {
+	if x != nil {
+		return x.SupersededOnly
+	}
+	return false
+}
+
 // ReclaimResponse is the response of Reclaim.
 type ReclaimResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1684,7 +2197,7 @@ type ReclaimResponse struct {
 
 func (x *ReclaimResponse) Reset() {
 	*x = ReclaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +2209,7 @@ func (x *ReclaimResponse) String() string {
 func (*ReclaimResponse) ProtoMessage() {}
 
 func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +2222,7 @@ func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimResponse.ProtoReflect.Descriptor instead.
 func (*ReclaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReclaimResponse) GetRecord() *SessionRecord {
@@ -1743,7 +2256,7 @@ type SaveRequest struct {
 
 func (x *SaveRequest) Reset() {
 	*x = SaveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2268,7 @@ func (x *SaveRequest) String() string {
 func (*SaveRequest) ProtoMessage() {}
 
 func (x *SaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2281,7 @@ func (x *SaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRequest.ProtoReflect.Descriptor instead.
 func (*SaveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SaveRequest) GetGateway() string {
@@ -1810,7 +2323,7 @@ type SaveResponse struct {
 
 func (x *SaveResponse) Reset() {
 	*x = SaveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2335,7 @@ func (x *SaveResponse) String() string {
 func (*SaveResponse) ProtoMessage() {}
 
 func (x *SaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2348,7 @@ func (x *SaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveResponse.ProtoReflect.Descriptor instead.
 func (*SaveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SaveResponse) GetRevision() int64 {
@@ -1867,7 +2380,7 @@ type EndRequest struct {
 
 func (x *EndRequest) Reset() {
 	*x = EndRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2392,7 @@ func (x *EndRequest) String() string {
 func (*EndRequest) ProtoMessage() {}
 
 func (x *EndRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2405,7 @@ func (x *EndRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRequest.ProtoReflect.Descriptor instead.
 func (*EndRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EndRequest) GetGateway() string {
@@ -1948,7 +2461,7 @@ type EndResponse struct {
 
 func (x *EndResponse) Reset() {
 	*x = EndResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2473,7 @@ func (x *EndResponse) String() string {
 func (*EndResponse) ProtoMessage() {}
 
 func (x *EndResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2486,7 @@ func (x *EndResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndResponse.ProtoReflect.Descriptor instead.
 func (*EndResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EndResponse) GetRevision() int64 {
@@ -1987,7 +2500,7 @@ var File_leasehold_v1_control_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/control.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\x1a\x1aleasehold/v1/session.proto\"\xc5\x01\n" +
+	"\x1aleasehold/v1/control.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\x1a\x1aleasehold/v1/session.proto\"\xe1\x01\n" +
 	"\n" +
 	"WorkerInfo\x12!\n" +
 	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\x12%\n" +
@@ -1995,32 +2508,54 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\radmin_address\x18\x03 \x01(\tR\fadminAddress\x12\x12\n" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1a\n" +
-	"\bcapacity\x18\x06 \x01(\x05R\bcapacity\"W\n" +
+	"\bcapacity\x18\x06 \x01(\x05R\bcapacity\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"W\n" +
 	"\x0fRegisterRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12,\n" +
-	"\x04info\x18\x02 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\"w\n" +
+	"\x04info\x18\x02 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\"\xb1\x01\n" +
 	"\x10RegisterResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x03R\vincarnation\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x03R\x05lease\x12+\n" +
-	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"^\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\n" +
+	"max_outage\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tmaxOutage\"^\n" +
 	"\fRenewRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
-	"\x05lease\x18\x03 \x01(\x03R\x05lease\"<\n" +
+	"\x05lease\x18\x03 \x01(\x03R\x05lease\"v\n" +
 	"\rRenewResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"x\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\n" +
+	"max_outage\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tmaxOutage\"x\n" +
 	"\x0eReadoptRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12,\n" +
-	"\x04info\x18\x03 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\"T\n" +
+	"\x04info\x18\x03 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\"\x8e\x01\n" +
 	"\x0fReadoptResponse\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12+\n" +
-	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"^\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\n" +
+	"max_outage\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tmaxOutage\"^\n" +
 	"\fLeaveRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\"\x0f\n" +
-	"\rLeaveResponse\"s\n" +
+	"\rLeaveResponse\"@\n" +
+	"\x04Peer\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\"\xa0\x01\n" +
+	"\x12RecordPeersRequest\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12(\n" +
+	"\x05peers\x18\x03 \x03(\v2\x12.leasehold.v1.PeerR\x05peers\x12&\n" +
+	"\x04gone\x18\x04 \x03(\v2\x12.leasehold.v1.PeerR\x04gone\"?\n" +
+	"\x13RecordPeersResponse\x12(\n" +
+	"\x05peers\x18\x01 \x03(\v2\x12.leasehold.v1.PeerR\x05peers\"j\n" +
+	"\x12SetDrainingRequest\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x1a\n" +
+	"\bdraining\x18\x03 \x01(\bR\bdraining\"\x15\n" +
+	"\x13SetDrainingResponse\"s\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12)\n" +
@@ -2069,7 +2604,7 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12*\n" +
 	"\x03end\x18\f \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\x122\n" +
-	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xaa\x02\n" +
+	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xcd\x02\n" +
 	"\x0eUpstreamRecord\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\x12*\n" +
 	"\x11sealed_session_id\x18\x02 \x01(\fR\x0fsealedSessionId\x12)\n" +
@@ -2077,17 +2612,33 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x125\n" +
 	"\x16connection_fingerprint\x18\x05 \x01(\fR\x15connectionFingerprint\x12)\n" +
 	"\x05class\x18\x06 \x01(\x0e2\x13.leasehold.v1.ClassR\x05class\x12)\n" +
-	"\x10gateway_revision\x18\a \x01(\x03R\x0fgatewayRevision\"w\n" +
+	"\x10gateway_revision\x18\a \x01(\x03R\x0fgatewayRevision\x12!\n" +
+	"\fevent_cursor\x18\b \x01(\tR\veventCursor\"\xd6\x02\n" +
+	"\x0fHandOverRequest\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06worker\x18\x04 \x01(\tR\x06worker\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\x03R\vincarnation\x12\"\n" +
+	"\x02to\x18\x06 \x01(\v2\x12.leasehold.v1.PeerR\x02to\x12T\n" +
+	"\revent_cursors\x18\a \x03(\v2/.leasehold.v1.HandOverRequest.EventCursorsEntryR\feventCursors\x1a?\n" +
+	"\x11EventCursorsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"c\n" +
+	"\x10HandOverResponse\x123\n" +
+	"\x06record\x18\x01 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"w\n" +
 	"\fClaimRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x123\n" +
 	"\x06record\x18\x03 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\"+\n" +
 	"\rClaimResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"i\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x9a\x01\n" +
 	"\x0eResolveRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12#\n" +
-	"\rmeasure_owner\x18\x03 \x01(\bR\fmeasureOwner\"\xa2\x02\n" +
+	"\rmeasure_owner\x18\x03 \x01(\bR\fmeasureOwner\x12/\n" +
+	"\topened_by\x18\x04 \x01(\v2\x12.leasehold.v1.PeerR\bopenedBy\"\xcd\x02\n" +
 	"\x0fResolveResponse\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1f\n" +
@@ -2095,14 +2646,16 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"ownerAlive\x12*\n" +
 	"\x05owner\x18\x04 \x01(\v2\x14.leasehold.v1.MemberR\x05owner\x121\n" +
 	"\x14incarnation_revision\x18\x05 \x01(\x03R\x13incarnationRevision\x12>\n" +
-	"\rowner_silence\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fownerSilence\"\xcd\x01\n" +
+	"\rowner_silence\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fownerSilence\x12)\n" +
+	"\x10owner_superseded\x18\a \x01(\bR\x0fownerSuperseded\"\xf6\x01\n" +
 	"\x0eReclaimRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x121\n" +
 	"\x14incarnation_revision\x18\x04 \x01(\x03R\x13incarnationRevision\x12\x16\n" +
 	"\x06worker\x18\x05 \x01(\tR\x06worker\x12 \n" +
-	"\vincarnation\x18\x06 \x01(\x03R\vincarnation\"b\n" +
+	"\vincarnation\x18\x06 \x01(\x03R\vincarnation\x12'\n" +
+	"\x0fsuperseded_only\x18\a \x01(\bR\x0esupersededOnly\"b\n" +
 	"\x0fReclaimResponse\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"\x92\x01\n" +
@@ -2123,14 +2676,17 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\")\n" +
 	"\vEndResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xba\x05\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision2\xad\a\n" +
 	"\x0eControlService\x12I\n" +
 	"\bRegister\x12\x1d.leasehold.v1.RegisterRequest\x1a\x1e.leasehold.v1.RegisterResponse\x12@\n" +
 	"\x05Renew\x12\x1a.leasehold.v1.RenewRequest\x1a\x1b.leasehold.v1.RenewResponse\x12F\n" +
 	"\aReadopt\x12\x1c.leasehold.v1.ReadoptRequest\x1a\x1d.leasehold.v1.ReadoptResponse\x12@\n" +
 	"\x05Leave\x12\x1a.leasehold.v1.LeaveRequest\x1a\x1b.leasehold.v1.LeaveResponse\x12D\n" +
 	"\x05Watch\x12\x1a.leasehold.v1.WatchRequest\x1a\x1b.leasehold.v1.WatchResponse(\x010\x01\x12@\n" +
-	"\x05Claim\x12\x1a.leasehold.v1.ClaimRequest\x1a\x1b.leasehold.v1.ClaimResponse\x12F\n" +
+	"\x05Claim\x12\x1a.leasehold.v1.ClaimRequest\x1a\x1b.leasehold.v1.ClaimResponse\x12R\n" +
+	"\vRecordPeers\x12 .leasehold.v1.RecordPeersRequest\x1a!.leasehold.v1.RecordPeersResponse\x12R\n" +
+	"\vSetDraining\x12 .leasehold.v1.SetDrainingRequest\x1a!.leasehold.v1.SetDrainingResponse\x12I\n" +
+	"\bHandOver\x12\x1d.leasehold.v1.HandOverRequest\x1a\x1e.leasehold.v1.HandOverResponse\x12F\n" +
 	"\aResolve\x12\x1c.leasehold.v1.ResolveRequest\x1a\x1d.leasehold.v1.ResolveResponse\x12F\n" +
 	"\aReclaim\x12\x1c.leasehold.v1.ReclaimRequest\x1a\x1d.leasehold.v1.ReclaimResponse\x12=\n" +
 	"\x04Save\x12\x19.leasehold.v1.SaveRequest\x1a\x1a.leasehold.v1.SaveResponse\x12:\n" +
@@ -2148,7 +2704,7 @@ func file_leasehold_v1_control_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_control_proto_rawDescData
 }
 
-var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_leasehold_v1_control_proto_goTypes = []any{
 	(*WorkerInfo)(nil),            // 0: leasehold.v1.WorkerInfo
 	(*RegisterRequest)(nil),       // 1: leasehold.v1.RegisterRequest
@@ -2159,91 +2715,115 @@ var file_leasehold_v1_control_proto_goTypes = []any{
 	(*ReadoptResponse)(nil),       // 6: leasehold.v1.ReadoptResponse
 	(*LeaveRequest)(nil),          // 7: leasehold.v1.LeaveRequest
 	(*LeaveResponse)(nil),         // 8: leasehold.v1.LeaveResponse
-	(*WatchRequest)(nil),          // 9: leasehold.v1.WatchRequest
-	(*WatchResponse)(nil),         // 10: leasehold.v1.WatchResponse
-	(*MemberList)(nil),            // 11: leasehold.v1.MemberList
-	(*Member)(nil),                // 12: leasehold.v1.Member
-	(*KeyRing)(nil),               // 13: leasehold.v1.KeyRing
-	(*Key)(nil),                   // 14: leasehold.v1.Key
-	(*EndingList)(nil),            // 15: leasehold.v1.EndingList
-	(*Ending)(nil),                // 16: leasehold.v1.Ending
-	(*SessionRecord)(nil),         // 17: leasehold.v1.SessionRecord
-	(*UpstreamRecord)(nil),        // 18: leasehold.v1.UpstreamRecord
-	(*ClaimRequest)(nil),          // 19: leasehold.v1.ClaimRequest
-	(*ClaimResponse)(nil),         // 20: leasehold.v1.ClaimResponse
-	(*ResolveRequest)(nil),        // 21: leasehold.v1.ResolveRequest
-	(*ResolveResponse)(nil),       // 22: leasehold.v1.ResolveResponse
-	(*ReclaimRequest)(nil),        // 23: leasehold.v1.ReclaimRequest
-	(*ReclaimResponse)(nil),       // 24: leasehold.v1.ReclaimResponse
-	(*SaveRequest)(nil),           // 25: leasehold.v1.SaveRequest
-	(*SaveResponse)(nil),          // 26: leasehold.v1.SaveResponse
-	(*EndRequest)(nil),            // 27: leasehold.v1.EndRequest
-	(*EndResponse)(nil),           // 28: leasehold.v1.EndResponse
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*Gateway)(nil),               // 30: leasehold.v1.Gateway
-	(EndReason)(0),                // 31: leasehold.v1.EndReason
-	(Class)(0),                    // 32: leasehold.v1.Class
-	(*ClientInfo)(nil),            // 33: leasehold.v1.ClientInfo
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(*SessionEnd)(nil),            // 35: leasehold.v1.SessionEnd
-	(*SessionEvent)(nil),          // 36: leasehold.v1.SessionEvent
+	(*Peer)(nil),                  // 9: leasehold.v1.Peer
+	(*RecordPeersRequest)(nil),    // 10: leasehold.v1.RecordPeersRequest
+	(*RecordPeersResponse)(nil),   // 11: leasehold.v1.RecordPeersResponse
+	(*SetDrainingRequest)(nil),    // 12: leasehold.v1.SetDrainingRequest
+	(*SetDrainingResponse)(nil),   // 13: leasehold.v1.SetDrainingResponse
+	(*WatchRequest)(nil),          // 14: leasehold.v1.WatchRequest
+	(*WatchResponse)(nil),         // 15: leasehold.v1.WatchResponse
+	(*MemberList)(nil),            // 16: leasehold.v1.MemberList
+	(*Member)(nil),                // 17: leasehold.v1.Member
+	(*KeyRing)(nil),               // 18: leasehold.v1.KeyRing
+	(*Key)(nil),                   // 19: leasehold.v1.Key
+	(*EndingList)(nil),            // 20: leasehold.v1.EndingList
+	(*Ending)(nil),                // 21: leasehold.v1.Ending
+	(*SessionRecord)(nil),         // 22: leasehold.v1.SessionRecord
+	(*UpstreamRecord)(nil),        // 23: leasehold.v1.UpstreamRecord
+	(*HandOverRequest)(nil),       // 24: leasehold.v1.HandOverRequest
+	(*HandOverResponse)(nil),      // 25: leasehold.v1.HandOverResponse
+	(*ClaimRequest)(nil),          // 26: leasehold.v1.ClaimRequest
+	(*ClaimResponse)(nil),         // 27: leasehold.v1.ClaimResponse
+	(*ResolveRequest)(nil),        // 28: leasehold.v1.ResolveRequest
+	(*ResolveResponse)(nil),       // 29: leasehold.v1.ResolveResponse
+	(*ReclaimRequest)(nil),        // 30: leasehold.v1.ReclaimRequest
+	(*ReclaimResponse)(nil),       // 31: leasehold.v1.ReclaimResponse
+	(*SaveRequest)(nil),           // 32: leasehold.v1.SaveRequest
+	(*SaveResponse)(nil),          // 33: leasehold.v1.SaveResponse
+	(*EndRequest)(nil),            // 34: leasehold.v1.EndRequest
+	(*EndResponse)(nil),           // 35: leasehold.v1.EndResponse
+	nil,                           // 36: leasehold.v1.HandOverRequest.EventCursorsEntry
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*Gateway)(nil),               // 38: leasehold.v1.Gateway
+	(EndReason)(0),                // 39: leasehold.v1.EndReason
+	(Class)(0),                    // 40: leasehold.v1.Class
+	(*ClientInfo)(nil),            // 41: leasehold.v1.ClientInfo
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*SessionEnd)(nil),            // 43: leasehold.v1.SessionEnd
+	(*SessionEvent)(nil),          // 44: leasehold.v1.SessionEvent
 }
 var file_leasehold_v1_control_proto_depIdxs = []int32{
 	0,  // 0: leasehold.v1.RegisterRequest.info:type_name -> leasehold.v1.WorkerInfo
-	29, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	29, // 2: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
-	0,  // 3: leasehold.v1.ReadoptRequest.info:type_name -> leasehold.v1.WorkerInfo
-	29, // 4: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
-	30, // 5: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
-	11, // 6: leasehold.v1.WatchResponse.members:type_name -> leasehold.v1.MemberList
-	13, // 7: leasehold.v1.WatchResponse.key_ring:type_name -> leasehold.v1.KeyRing
-	15, // 8: leasehold.v1.WatchResponse.endings:type_name -> leasehold.v1.EndingList
-	12, // 9: leasehold.v1.MemberList.members:type_name -> leasehold.v1.Member
-	0,  // 10: leasehold.v1.Member.info:type_name -> leasehold.v1.WorkerInfo
-	14, // 11: leasehold.v1.KeyRing.keys:type_name -> leasehold.v1.Key
-	16, // 12: leasehold.v1.EndingList.endings:type_name -> leasehold.v1.Ending
-	31, // 13: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
-	32, // 14: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
-	33, // 15: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
-	18, // 16: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
-	34, // 17: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
-	34, // 18: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
-	35, // 19: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
-	36, // 20: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
-	32, // 21: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
-	17, // 22: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
-	17, // 23: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
-	12, // 24: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
-	29, // 25: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
-	17, // 26: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
-	17, // 27: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
-	31, // 28: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
-	34, // 29: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 30: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
-	3,  // 31: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
-	5,  // 32: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
-	7,  // 33: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
-	9,  // 34: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
-	19, // 35: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
-	21, // 36: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
-	23, // 37: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
-	25, // 38: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
-	27, // 39: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
-	2,  // 40: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
-	4,  // 41: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
-	6,  // 42: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
-	8,  // 43: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
-	10, // 44: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
-	20, // 45: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
-	22, // 46: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
-	24, // 47: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
-	26, // 48: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
-	28, // 49: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
-	40, // [40:50] is the sub-list for method output_type
-	30, // [30:40] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	37, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	37, // 2: leasehold.v1.RegisterResponse.max_outage:type_name -> google.protobuf.Duration
+	37, // 3: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
+	37, // 4: leasehold.v1.RenewResponse.max_outage:type_name -> google.protobuf.Duration
+	0,  // 5: leasehold.v1.ReadoptRequest.info:type_name -> leasehold.v1.WorkerInfo
+	37, // 6: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
+	37, // 7: leasehold.v1.ReadoptResponse.max_outage:type_name -> google.protobuf.Duration
+	9,  // 8: leasehold.v1.RecordPeersRequest.peers:type_name -> leasehold.v1.Peer
+	9,  // 9: leasehold.v1.RecordPeersRequest.gone:type_name -> leasehold.v1.Peer
+	9,  // 10: leasehold.v1.RecordPeersResponse.peers:type_name -> leasehold.v1.Peer
+	38, // 11: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
+	16, // 12: leasehold.v1.WatchResponse.members:type_name -> leasehold.v1.MemberList
+	18, // 13: leasehold.v1.WatchResponse.key_ring:type_name -> leasehold.v1.KeyRing
+	20, // 14: leasehold.v1.WatchResponse.endings:type_name -> leasehold.v1.EndingList
+	17, // 15: leasehold.v1.MemberList.members:type_name -> leasehold.v1.Member
+	0,  // 16: leasehold.v1.Member.info:type_name -> leasehold.v1.WorkerInfo
+	19, // 17: leasehold.v1.KeyRing.keys:type_name -> leasehold.v1.Key
+	21, // 18: leasehold.v1.EndingList.endings:type_name -> leasehold.v1.Ending
+	39, // 19: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
+	40, // 20: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
+	41, // 21: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
+	23, // 22: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
+	42, // 23: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
+	42, // 24: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
+	43, // 25: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
+	44, // 26: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
+	40, // 27: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
+	9,  // 28: leasehold.v1.HandOverRequest.to:type_name -> leasehold.v1.Peer
+	36, // 29: leasehold.v1.HandOverRequest.event_cursors:type_name -> leasehold.v1.HandOverRequest.EventCursorsEntry
+	22, // 30: leasehold.v1.HandOverResponse.record:type_name -> leasehold.v1.SessionRecord
+	22, // 31: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
+	9,  // 32: leasehold.v1.ResolveRequest.opened_by:type_name -> leasehold.v1.Peer
+	22, // 33: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
+	17, // 34: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
+	37, // 35: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
+	22, // 36: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
+	22, // 37: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
+	39, // 38: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
+	42, // 39: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 40: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
+	3,  // 41: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
+	5,  // 42: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
+	7,  // 43: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
+	14, // 44: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
+	26, // 45: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
+	10, // 46: leasehold.v1.ControlService.RecordPeers:input_type -> leasehold.v1.RecordPeersRequest
+	12, // 47: leasehold.v1.ControlService.SetDraining:input_type -> leasehold.v1.SetDrainingRequest
+	24, // 48: leasehold.v1.ControlService.HandOver:input_type -> leasehold.v1.HandOverRequest
+	28, // 49: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
+	30, // 50: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
+	32, // 51: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
+	34, // 52: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
+	2,  // 53: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
+	4,  // 54: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
+	6,  // 55: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
+	8,  // 56: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
+	15, // 57: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
+	27, // 58: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
+	11, // 59: leasehold.v1.ControlService.RecordPeers:output_type -> leasehold.v1.RecordPeersResponse
+	13, // 60: leasehold.v1.ControlService.SetDraining:output_type -> leasehold.v1.SetDrainingResponse
+	25, // 61: leasehold.v1.ControlService.HandOver:output_type -> leasehold.v1.HandOverResponse
+	29, // 62: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
+	31, // 63: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
+	33, // 64: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
+	35, // 65: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
+	53, // [53:66] is the sub-list for method output_type
+	40, // [40:53] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_control_proto_init() }
@@ -2259,7 +2839,7 @@ func file_leasehold_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_control_proto_rawDesc), len(file_leasehold_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

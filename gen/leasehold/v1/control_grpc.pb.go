@@ -19,16 +19,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ControlService_Register_FullMethodName = "/leasehold.v1.ControlService/Register"
-	ControlService_Renew_FullMethodName    = "/leasehold.v1.ControlService/Renew"
-	ControlService_Readopt_FullMethodName  = "/leasehold.v1.ControlService/Readopt"
-	ControlService_Leave_FullMethodName    = "/leasehold.v1.ControlService/Leave"
-	ControlService_Watch_FullMethodName    = "/leasehold.v1.ControlService/Watch"
-	ControlService_Claim_FullMethodName    = "/leasehold.v1.ControlService/Claim"
-	ControlService_Resolve_FullMethodName  = "/leasehold.v1.ControlService/Resolve"
-	ControlService_Reclaim_FullMethodName  = "/leasehold.v1.ControlService/Reclaim"
-	ControlService_Save_FullMethodName     = "/leasehold.v1.ControlService/Save"
-	ControlService_End_FullMethodName      = "/leasehold.v1.ControlService/End"
+	ControlService_Register_FullMethodName    = "/leasehold.v1.ControlService/Register"
+	ControlService_Renew_FullMethodName       = "/leasehold.v1.ControlService/Renew"
+	ControlService_Readopt_FullMethodName     = "/leasehold.v1.ControlService/Readopt"
+	ControlService_Leave_FullMethodName       = "/leasehold.v1.ControlService/Leave"
+	ControlService_Watch_FullMethodName       = "/leasehold.v1.ControlService/Watch"
+	ControlService_Claim_FullMethodName       = "/leasehold.v1.ControlService/Claim"
+	ControlService_RecordPeers_FullMethodName = "/leasehold.v1.ControlService/RecordPeers"
+	ControlService_SetDraining_FullMethodName = "/leasehold.v1.ControlService/SetDraining"
+	ControlService_HandOver_FullMethodName    = "/leasehold.v1.ControlService/HandOver"
+	ControlService_Resolve_FullMethodName     = "/leasehold.v1.ControlService/Resolve"
+	ControlService_Reclaim_FullMethodName     = "/leasehold.v1.ControlService/Reclaim"
+	ControlService_Save_FullMethodName        = "/leasehold.v1.ControlService/Save"
+	ControlService_End_FullMethodName         = "/leasehold.v1.ControlService/End"
 )
 
 // ControlServiceClient is the client API for ControlService service.
@@ -41,7 +44,12 @@ const (
 // Every call is safe to repeat: a call whose outcome is unknown (UNAVAILABLE or
 // DEADLINE_EXCEEDED after sending) is repeated until its outcome is known.
 // Reasons in google.rpc.ErrorInfo: LEASE_LOST, CONDEMNED, NOT_ALIVE, HELD,
-// STALE, ENDED, OWNER_ALIVE.
+// STALE, ENDED, OWNER_ALIVE, TARGET_NOT_ALIVE, OWNER_UNCERTAIN, HOLDING.
+//
+// A replica that has just started, or has just got etcd back, holds: it answers a
+// reclaim from an owner that may still be running with UNAVAILABLE and HOLDING,
+// which means: ask another replica, or later. So workers that lived through an
+// outage re-adopt before anybody takes their sessions.
 type ControlServiceClient interface {
 	// Register makes the worker a member under a new incarnation: it puts
 	// incarnations/{worker}, whose revision is the incarnation, and then
@@ -65,12 +73,31 @@ type ControlServiceClient interface {
 	// Claim records a new session with epoch 1: no record may exist and the
 	// worker must be alive. FAILED_PRECONDITION: NOT_ALIVE, HELD or ENDED.
 	Claim(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (*ClaimResponse, error)
-	// Resolve says who owns a session. NOT_FOUND when there is no record.
+	// RecordPeers records which other workers this one knows, and asks before it
+	// serves on without the control plane. Only those may take over from it when it is
+	// dead, since only of them it knows whether they could have. A worker leaves the
+	// list once it can certainly never take a session again. ABORTED with STALE when
+	// the incarnation is no longer the worker's newest, or has left.
+	RecordPeers(ctx context.Context, in *RecordPeersRequest, opts ...grpc.CallOption) (*RecordPeersResponse, error)
+	// SetDraining says that the worker hands its sessions over and takes no more, or
+	// does so again. FAILED_PRECONDITION with NOT_ALIVE.
+	SetDraining(ctx context.Context, in *SetDrainingRequest, opts ...grpc.CallOption) (*SetDrainingResponse, error)
+	// HandOver makes another living worker the owner of a session of the calling one,
+	// with the next epoch. The caller has stopped dispatching for the session before it
+	// calls. ABORTED with STALE when the record changed since it was read,
+	// FAILED_PRECONDITION: NOT_ALIVE, TARGET_NOT_ALIVE or ENDED. An outcome that stays
+	// unknown is decided by a Save at the same revision, never by a Resolve.
+	HandOver(ctx context.Context, in *HandOverRequest, opts ...grpc.CallOption) (*HandOverResponse, error)
+	// Resolve says who owns a session. NOT_FOUND when there is no record, and none
+	// can come any more. FAILED_PRECONDITION with OWNER_UNCERTAIN when there is none,
+	// but the worker that opened the session may still run and have it.
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	// Reclaim makes the worker the owner of a session whose owner is dead, with
 	// the next epoch, and condemns the dead owner's incarnation. ABORTED with
 	// STALE when the record or the owner changed since it was read,
-	// FAILED_PRECONDITION with OWNER_ALIVE, NOT_ALIVE or ENDED.
+	// FAILED_PRECONDITION with OWNER_ALIVE, NOT_ALIVE or ENDED, or OWNER_UNCERTAIN
+	// when the owner, though its lease is gone, may serve on without the caller's
+	// being able to keep it from that.
 	Reclaim(ctx context.Context, in *ReclaimRequest, opts ...grpc.CallOption) (*ReclaimResponse, error)
 	// Save replaces the record of a session that the worker owns. ABORTED with
 	// STALE when it changed since, FAILED_PRECONDITION with NOT_ALIVE or ENDED.
@@ -151,6 +178,36 @@ func (c *controlServiceClient) Claim(ctx context.Context, in *ClaimRequest, opts
 	return out, nil
 }
 
+func (c *controlServiceClient) RecordPeers(ctx context.Context, in *RecordPeersRequest, opts ...grpc.CallOption) (*RecordPeersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecordPeersResponse)
+	err := c.cc.Invoke(ctx, ControlService_RecordPeers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlServiceClient) SetDraining(ctx context.Context, in *SetDrainingRequest, opts ...grpc.CallOption) (*SetDrainingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetDrainingResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetDraining_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlServiceClient) HandOver(ctx context.Context, in *HandOverRequest, opts ...grpc.CallOption) (*HandOverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HandOverResponse)
+	err := c.cc.Invoke(ctx, ControlService_HandOver_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlServiceClient) Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResolveResponse)
@@ -201,7 +258,12 @@ func (c *controlServiceClient) End(ctx context.Context, in *EndRequest, opts ...
 // Every call is safe to repeat: a call whose outcome is unknown (UNAVAILABLE or
 // DEADLINE_EXCEEDED after sending) is repeated until its outcome is known.
 // Reasons in google.rpc.ErrorInfo: LEASE_LOST, CONDEMNED, NOT_ALIVE, HELD,
-// STALE, ENDED, OWNER_ALIVE.
+// STALE, ENDED, OWNER_ALIVE, TARGET_NOT_ALIVE, OWNER_UNCERTAIN, HOLDING.
+//
+// A replica that has just started, or has just got etcd back, holds: it answers a
+// reclaim from an owner that may still be running with UNAVAILABLE and HOLDING,
+// which means: ask another replica, or later. So workers that lived through an
+// outage re-adopt before anybody takes their sessions.
 type ControlServiceServer interface {
 	// Register makes the worker a member under a new incarnation: it puts
 	// incarnations/{worker}, whose revision is the incarnation, and then
@@ -225,12 +287,31 @@ type ControlServiceServer interface {
 	// Claim records a new session with epoch 1: no record may exist and the
 	// worker must be alive. FAILED_PRECONDITION: NOT_ALIVE, HELD or ENDED.
 	Claim(context.Context, *ClaimRequest) (*ClaimResponse, error)
-	// Resolve says who owns a session. NOT_FOUND when there is no record.
+	// RecordPeers records which other workers this one knows, and asks before it
+	// serves on without the control plane. Only those may take over from it when it is
+	// dead, since only of them it knows whether they could have. A worker leaves the
+	// list once it can certainly never take a session again. ABORTED with STALE when
+	// the incarnation is no longer the worker's newest, or has left.
+	RecordPeers(context.Context, *RecordPeersRequest) (*RecordPeersResponse, error)
+	// SetDraining says that the worker hands its sessions over and takes no more, or
+	// does so again. FAILED_PRECONDITION with NOT_ALIVE.
+	SetDraining(context.Context, *SetDrainingRequest) (*SetDrainingResponse, error)
+	// HandOver makes another living worker the owner of a session of the calling one,
+	// with the next epoch. The caller has stopped dispatching for the session before it
+	// calls. ABORTED with STALE when the record changed since it was read,
+	// FAILED_PRECONDITION: NOT_ALIVE, TARGET_NOT_ALIVE or ENDED. An outcome that stays
+	// unknown is decided by a Save at the same revision, never by a Resolve.
+	HandOver(context.Context, *HandOverRequest) (*HandOverResponse, error)
+	// Resolve says who owns a session. NOT_FOUND when there is no record, and none
+	// can come any more. FAILED_PRECONDITION with OWNER_UNCERTAIN when there is none,
+	// but the worker that opened the session may still run and have it.
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	// Reclaim makes the worker the owner of a session whose owner is dead, with
 	// the next epoch, and condemns the dead owner's incarnation. ABORTED with
 	// STALE when the record or the owner changed since it was read,
-	// FAILED_PRECONDITION with OWNER_ALIVE, NOT_ALIVE or ENDED.
+	// FAILED_PRECONDITION with OWNER_ALIVE, NOT_ALIVE or ENDED, or OWNER_UNCERTAIN
+	// when the owner, though its lease is gone, may serve on without the caller's
+	// being able to keep it from that.
 	Reclaim(context.Context, *ReclaimRequest) (*ReclaimResponse, error)
 	// Save replaces the record of a session that the worker owns. ABORTED with
 	// STALE when it changed since, FAILED_PRECONDITION with NOT_ALIVE or ENDED.
@@ -265,6 +346,15 @@ func (UnimplementedControlServiceServer) Watch(grpc.BidiStreamingServer[WatchReq
 }
 func (UnimplementedControlServiceServer) Claim(context.Context, *ClaimRequest) (*ClaimResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Claim not implemented")
+}
+func (UnimplementedControlServiceServer) RecordPeers(context.Context, *RecordPeersRequest) (*RecordPeersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecordPeers not implemented")
+}
+func (UnimplementedControlServiceServer) SetDraining(context.Context, *SetDrainingRequest) (*SetDrainingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetDraining not implemented")
+}
+func (UnimplementedControlServiceServer) HandOver(context.Context, *HandOverRequest) (*HandOverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HandOver not implemented")
 }
 func (UnimplementedControlServiceServer) Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resolve not implemented")
@@ -396,6 +486,60 @@ func _ControlService_Claim_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_RecordPeers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecordPeersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).RecordPeers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_RecordPeers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).RecordPeers(ctx, req.(*RecordPeersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControlService_SetDraining_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetDrainingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetDraining(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetDraining_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetDraining(ctx, req.(*SetDrainingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControlService_HandOver_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HandOverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).HandOver(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_HandOver_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).HandOver(ctx, req.(*HandOverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ControlService_Resolve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ResolveRequest)
 	if err := dec(in); err != nil {
@@ -494,6 +638,18 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Claim",
 			Handler:    _ControlService_Claim_Handler,
+		},
+		{
+			MethodName: "RecordPeers",
+			Handler:    _ControlService_RecordPeers_Handler,
+		},
+		{
+			MethodName: "SetDraining",
+			Handler:    _ControlService_SetDraining_Handler,
+		},
+		{
+			MethodName: "HandOver",
+			Handler:    _ControlService_HandOver_Handler,
 		},
 		{
 			MethodName: "Resolve",

@@ -9,6 +9,7 @@ package leaseholdv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -37,6 +38,9 @@ const (
 	Refusal_REFUSAL_FENCED Refusal = 4
 	// It is shutting down.
 	Refusal_REFUSAL_CLOSING Refusal = 5
+	// The session is over, or never was: it opened it, as the id says, and neither it
+	// nor the control plane has it.
+	Refusal_REFUSAL_OVER Refusal = 6
 )
 
 // Enum value maps for Refusal.
@@ -48,6 +52,7 @@ var (
 		3: "REFUSAL_STALE_INCARNATION",
 		4: "REFUSAL_FENCED",
 		5: "REFUSAL_CLOSING",
+		6: "REFUSAL_OVER",
 	}
 	Refusal_value = map[string]int32{
 		"REFUSAL_UNSPECIFIED":       0,
@@ -56,6 +61,7 @@ var (
 		"REFUSAL_STALE_INCARNATION": 3,
 		"REFUSAL_FENCED":            4,
 		"REFUSAL_CLOSING":           5,
+		"REFUSAL_OVER":              6,
 	}
 )
 
@@ -84,6 +90,71 @@ func (x Refusal) Number() protoreflect.EnumNumber {
 // Deprecated: Use Refusal.Descriptor instead.
 func (Refusal) EnumDescriptor() ([]byte, []int) {
 	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{0}
+}
+
+// HandOverRefusal is why a worker does not take a session.
+type HandOverRefusal int32
+
+const (
+	// It takes it.
+	HandOverRefusal_HAND_OVER_REFUSAL_UNSPECIFIED HandOverRefusal = 0
+	// It is another incarnation than the one that was expected, or has no lease.
+	HandOverRefusal_HAND_OVER_REFUSAL_NOT_ALIVE HandOverRefusal = 1
+	// It drains or stops.
+	HandOverRefusal_HAND_OVER_REFUSAL_DRAINING HandOverRefusal = 2
+	// It owns as many sessions as it may.
+	HandOverRefusal_HAND_OVER_REFUSAL_FULL HandOverRefusal = 3
+	// It does not know the session's gateway as it was when the session was opened.
+	HandOverRefusal_HAND_OVER_REFUSAL_BEHIND HandOverRefusal = 4
+	// The grant is older than what it knows of the session.
+	HandOverRefusal_HAND_OVER_REFUSAL_STALE HandOverRefusal = 5
+)
+
+// Enum value maps for HandOverRefusal.
+var (
+	HandOverRefusal_name = map[int32]string{
+		0: "HAND_OVER_REFUSAL_UNSPECIFIED",
+		1: "HAND_OVER_REFUSAL_NOT_ALIVE",
+		2: "HAND_OVER_REFUSAL_DRAINING",
+		3: "HAND_OVER_REFUSAL_FULL",
+		4: "HAND_OVER_REFUSAL_BEHIND",
+		5: "HAND_OVER_REFUSAL_STALE",
+	}
+	HandOverRefusal_value = map[string]int32{
+		"HAND_OVER_REFUSAL_UNSPECIFIED": 0,
+		"HAND_OVER_REFUSAL_NOT_ALIVE":   1,
+		"HAND_OVER_REFUSAL_DRAINING":    2,
+		"HAND_OVER_REFUSAL_FULL":        3,
+		"HAND_OVER_REFUSAL_BEHIND":      4,
+		"HAND_OVER_REFUSAL_STALE":       5,
+	}
+)
+
+func (x HandOverRefusal) Enum() *HandOverRefusal {
+	p := new(HandOverRefusal)
+	*p = x
+	return p
+}
+
+func (x HandOverRefusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HandOverRefusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_peer_proto_enumTypes[1].Descriptor()
+}
+
+func (HandOverRefusal) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_peer_proto_enumTypes[1]
+}
+
+func (x HandOverRefusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HandOverRefusal.Descriptor instead.
+func (HandOverRefusal) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{1}
 }
 
 // ForwardRequest is a piece of a client's request.
@@ -315,7 +386,9 @@ type ForwardResponse struct {
 	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
 	// Nothing is missing if the answer, a stream of events, breaks off after this
 	// message: the JSON-RPC answer has gone by, or the client can ask for the rest.
-	Settled       bool `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
+	Settled bool `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
+	// With REFUSAL_NOT_OWNER: who the receiver handed the session over to.
+	Moved         *Moved `protobuf:"bytes,7,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +465,77 @@ func (x *ForwardResponse) GetSettled() bool {
 	return false
 }
 
+func (x *ForwardResponse) GetMoved() *Moved {
+	if x != nil {
+		return x.Moved
+	}
+	return nil
+}
+
+// Moved is where a session was handed over to.
+type Moved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next owner.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// Its incarnation.
+	Incarnation int64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The epoch that it owns the session under.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Moved) Reset() {
+	*x = Moved{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Moved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Moved) ProtoMessage() {}
+
+func (x *Moved) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Moved.ProtoReflect.Descriptor instead.
+func (*Moved) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Moved) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Moved) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Moved) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // ForwardHead is the beginning of an HTTP answer.
 type ForwardHead struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -405,7 +549,7 @@ type ForwardHead struct {
 
 func (x *ForwardHead) Reset() {
 	*x = ForwardHead{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +561,7 @@ func (x *ForwardHead) String() string {
 func (*ForwardHead) ProtoMessage() {}
 
 func (x *ForwardHead) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[3]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +574,7 @@ func (x *ForwardHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardHead.ProtoReflect.Descriptor instead.
 func (*ForwardHead) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ForwardHead) GetStatus() uint32 {
@@ -458,7 +602,7 @@ type ObserveSessionsRequest struct {
 
 func (x *ObserveSessionsRequest) Reset() {
 	*x = ObserveSessionsRequest{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +614,7 @@ func (x *ObserveSessionsRequest) String() string {
 func (*ObserveSessionsRequest) ProtoMessage() {}
 
 func (x *ObserveSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[4]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +627,7 @@ func (x *ObserveSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ObserveSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ObserveSessionsRequest) GetSessions() []string {
@@ -504,7 +648,7 @@ type ObserveSessionsResponse struct {
 
 func (x *ObserveSessionsResponse) Reset() {
 	*x = ObserveSessionsResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[5]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +660,7 @@ func (x *ObserveSessionsResponse) String() string {
 func (*ObserveSessionsResponse) ProtoMessage() {}
 
 func (x *ObserveSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[5]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +673,7 @@ func (x *ObserveSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ObserveSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ObserveSessionsResponse) GetActivities() map[string]*SessionActivity {
@@ -548,7 +692,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[6]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +704,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[6]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +717,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 // ProbeResponse is the response of Probe.
@@ -585,7 +729,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[7]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +741,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[7]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,14 +754,905 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+// PeerServiceHandOverRequest is a message of the owner.
+type PeerServiceHandOverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session; in the first message.
+	Offer *HandOverOffer `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
+	// What is kept of one of its streams for a client that comes back; each in
+	// messages of at most 1 MiB.
+	Replay *HandOverReplay `protobuf:"bytes,2,opt,name=replay,proto3" json:"replay,omitempty"`
+	// The offer is whole.
+	Whole bool `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
+	// The record names the receiver now. Comes alone, last.
+	Grant         *HandOverGrant `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerServiceHandOverRequest) Reset() {
+	*x = PeerServiceHandOverRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServiceHandOverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServiceHandOverRequest) ProtoMessage() {}
+
+func (x *PeerServiceHandOverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServiceHandOverRequest.ProtoReflect.Descriptor instead.
+func (*PeerServiceHandOverRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PeerServiceHandOverRequest) GetOffer() *HandOverOffer {
+	if x != nil {
+		return x.Offer
+	}
+	return nil
+}
+
+func (x *PeerServiceHandOverRequest) GetReplay() *HandOverReplay {
+	if x != nil {
+		return x.Replay
+	}
+	return nil
+}
+
+func (x *PeerServiceHandOverRequest) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+func (x *PeerServiceHandOverRequest) GetGrant() *HandOverGrant {
+	if x != nil {
+		return x.Grant
+	}
+	return nil
+}
+
+// HandOverOffer is a session that is to have a new owner.
+type HandOverOffer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver's id.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The receiver's incarnation.
+	Incarnation int64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The gateway's id.
+	Gateway string `protobuf:"bytes,3,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The session's digest: 32 hexadecimal digits.
+	Session string `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	// The epoch that the receiver shall own it under.
+	Epoch uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The upstream has a GET stream open, which the receiver opens anew at once.
+	Listening bool `protobuf:"varint,6,opt,name=listening,proto3" json:"listening,omitempty"`
+	// What the upstream says there has no event ids: the client is told that lists
+	// may have changed, after the gap.
+	Unnumbered bool `protobuf:"varint,7,opt,name=unnumbered,proto3" json:"unnumbered,omitempty"`
+	// Requests of the upstream that wait for an answer of the client, by id as JSON
+	// text.
+	Asked [][]byte `protobuf:"bytes,8,rep,name=asked,proto3" json:"asked,omitempty"`
+	// Requests in flight whose answers the giver still passes on, by id as JSON text.
+	InFlight [][]byte `protobuf:"bytes,9,rep,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// When the session was last used, before now.
+	Idle *durationpb.Duration `protobuf:"bytes,10,opt,name=idle,proto3" json:"idle,omitempty"`
+	// The capabilities for lists that the upstream named: tools, prompts, resources.
+	Lists         []string `protobuf:"bytes,11,rep,name=lists,proto3" json:"lists,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverOffer) Reset() {
+	*x = HandOverOffer{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverOffer) ProtoMessage() {}
+
+func (x *HandOverOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverOffer.ProtoReflect.Descriptor instead.
+func (*HandOverOffer) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HandOverOffer) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *HandOverOffer) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *HandOverOffer) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *HandOverOffer) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *HandOverOffer) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *HandOverOffer) GetListening() bool {
+	if x != nil {
+		return x.Listening
+	}
+	return false
+}
+
+func (x *HandOverOffer) GetUnnumbered() bool {
+	if x != nil {
+		return x.Unnumbered
+	}
+	return false
+}
+
+func (x *HandOverOffer) GetAsked() [][]byte {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *HandOverOffer) GetInFlight() [][]byte {
+	if x != nil {
+		return x.InFlight
+	}
+	return nil
+}
+
+func (x *HandOverOffer) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+func (x *HandOverOffer) GetLists() []string {
+	if x != nil {
+		return x.Lists
+	}
+	return nil
+}
+
+// HandOverReplay is what is kept of one stream.
+type HandOverReplay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch under which it began, and its number there: as event ids have them.
+	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// See epoch.
+	Number uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// The JSON-RPC id of the call as JSON text; empty for the GET stream.
+	Request []byte `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	// The number of the first event.
+	First uint64 `protobuf:"varint,4,opt,name=first,proto3" json:"first,omitempty"`
+	// The events, as they went to the client.
+	Events        [][]byte `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverReplay) Reset() {
+	*x = HandOverReplay{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverReplay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverReplay) ProtoMessage() {}
+
+func (x *HandOverReplay) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverReplay.ProtoReflect.Descriptor instead.
+func (*HandOverReplay) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HandOverReplay) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *HandOverReplay) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *HandOverReplay) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *HandOverReplay) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *HandOverReplay) GetEvents() [][]byte {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// HandOverGrant says that a hand-over is recorded.
+type HandOverGrant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record.
+	Record *SessionRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	// The record's revision.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverGrant) Reset() {
+	*x = HandOverGrant{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverGrant) ProtoMessage() {}
+
+func (x *HandOverGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverGrant.ProtoReflect.Descriptor instead.
+func (*HandOverGrant) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *HandOverGrant) GetRecord() *SessionRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *HandOverGrant) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// PeerServiceHandOverResponse is a message of the receiver.
+type PeerServiceHandOverResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver has a place for the session and what was offered.
+	Accepted bool `protobuf:"varint,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Why it does not take the session; the stream ends.
+	Refusal HandOverRefusal `protobuf:"varint,2,opt,name=refusal,proto3,enum=leasehold.v1.HandOverRefusal" json:"refusal,omitempty"`
+	// The receiver owns the session and serves it.
+	Adopted       bool `protobuf:"varint,3,opt,name=adopted,proto3" json:"adopted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerServiceHandOverResponse) Reset() {
+	*x = PeerServiceHandOverResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServiceHandOverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServiceHandOverResponse) ProtoMessage() {}
+
+func (x *PeerServiceHandOverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServiceHandOverResponse.ProtoReflect.Descriptor instead.
+func (*PeerServiceHandOverResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PeerServiceHandOverResponse) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *PeerServiceHandOverResponse) GetRefusal() HandOverRefusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return HandOverRefusal_HAND_OVER_REFUSAL_UNSPECIFIED
+}
+
+func (x *PeerServiceHandOverResponse) GetAdopted() bool {
+	if x != nil {
+		return x.Adopted
+	}
+	return false
+}
+
+// WitnessRequest is the request of Witness.
+type WitnessRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's id.
+	Worker        string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessRequest) Reset() {
+	*x = WitnessRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessRequest) ProtoMessage() {}
+
+func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessRequest.ProtoReflect.Descriptor instead.
+func (*WitnessRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WitnessRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+// WitnessResponse is the response of Witness. Its times are the receiver's, without
+// the way back.
+type WitnessResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver's incarnation.
+	Incarnation int64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// How long ago the receiver could last take sessions over, under any incarnation of
+	// its process. Unset if it never could.
+	PowerAge *durationpb.Duration `protobuf:"bytes,2,opt,name=power_age,json=powerAge,proto3" json:"power_age,omitempty"`
+	// How long it takes at least until it can.
+	PowerIn       *durationpb.Duration `protobuf:"bytes,3,opt,name=power_in,json=powerIn,proto3" json:"power_in,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessResponse) Reset() {
+	*x = WitnessResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessResponse) ProtoMessage() {}
+
+func (x *WitnessResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessResponse.ProtoReflect.Descriptor instead.
+func (*WitnessResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WitnessResponse) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *WitnessResponse) GetPowerAge() *durationpb.Duration {
+	if x != nil {
+		return x.PowerAge
+	}
+	return nil
+}
+
+func (x *WitnessResponse) GetPowerIn() *durationpb.Duration {
+	if x != nil {
+		return x.PowerIn
+	}
+	return nil
+}
+
+// LocateRequest is the request of Locate.
+type LocateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session's digest: 16 bytes.
+	Session       []byte `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocateRequest) Reset() {
+	*x = LocateRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocateRequest) ProtoMessage() {}
+
+func (x *LocateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
+func (*LocateRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LocateRequest) GetSession() []byte {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+// LocateResponse is the response of Locate.
+type LocateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver owns the session.
+	Owned bool `protobuf:"varint,1,opt,name=owned,proto3" json:"owned,omitempty"`
+	// The receiver's incarnation.
+	Incarnation int64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The epoch that it owns the session under.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocateResponse) Reset() {
+	*x = LocateResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocateResponse) ProtoMessage() {}
+
+func (x *LocateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
+func (*LocateResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LocateResponse) GetOwned() bool {
+	if x != nil {
+		return x.Owned
+	}
+	return false
+}
+
+func (x *LocateResponse) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LocateResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// ObserveLoadRequest is the request of ObserveLoad.
+type ObserveLoadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveLoadRequest) Reset() {
+	*x = ObserveLoadRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveLoadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveLoadRequest) ProtoMessage() {}
+
+func (x *ObserveLoadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveLoadRequest.ProtoReflect.Descriptor instead.
+func (*ObserveLoadRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+// ObserveLoadResponse is the response of ObserveLoad.
+type ObserveLoadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver's incarnation.
+	Incarnation int64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Sessions that it owns.
+	Sessions int32 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// How many it can own.
+	Capacity int32 `protobuf:"varint,3,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Sessions among them that end with it.
+	PinnedSessions int32 `protobuf:"varint,4,opt,name=pinned_sessions,json=pinnedSessions,proto3" json:"pinned_sessions,omitempty"`
+	// Sessions among them that are not recorded yet, and are lost if it dies.
+	UndurableSessions int32 `protobuf:"varint,5,opt,name=undurable_sessions,json=undurableSessions,proto3" json:"undurable_sessions,omitempty"`
+	// It hands its sessions over and takes no more.
+	Draining bool `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
+	// It may take sessions over from a worker that may serve on.
+	Power bool `protobuf:"varint,7,opt,name=power,proto3" json:"power,omitempty"`
+	// It serves without the control plane, since no other worker can take over.
+	ServingOn     bool `protobuf:"varint,8,opt,name=serving_on,json=servingOn,proto3" json:"serving_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveLoadResponse) Reset() {
+	*x = ObserveLoadResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveLoadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveLoadResponse) ProtoMessage() {}
+
+func (x *ObserveLoadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveLoadResponse.ProtoReflect.Descriptor instead.
+func (*ObserveLoadResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ObserveLoadResponse) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ObserveLoadResponse) GetSessions() int32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *ObserveLoadResponse) GetCapacity() int32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *ObserveLoadResponse) GetPinnedSessions() int32 {
+	if x != nil {
+		return x.PinnedSessions
+	}
+	return 0
+}
+
+func (x *ObserveLoadResponse) GetUndurableSessions() int32 {
+	if x != nil {
+		return x.UndurableSessions
+	}
+	return 0
+}
+
+func (x *ObserveLoadResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *ObserveLoadResponse) GetPower() bool {
+	if x != nil {
+		return x.Power
+	}
+	return false
+}
+
+func (x *ObserveLoadResponse) GetServingOn() bool {
+	if x != nil {
+		return x.ServingOn
+	}
+	return false
+}
+
+// HandOverNowRequest is the request of HandOverNow.
+type HandOverNowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway's id.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The session's digest: 32 hexadecimal digits.
+	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The next owner's id; empty lets the receiver choose.
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverNowRequest) Reset() {
+	*x = HandOverNowRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverNowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverNowRequest) ProtoMessage() {}
+
+func (x *HandOverNowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverNowRequest.ProtoReflect.Descriptor instead.
+func (*HandOverNowRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *HandOverNowRequest) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *HandOverNowRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *HandOverNowRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+// HandOverNowResponse is the response of HandOverNow.
+type HandOverNowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next owner's id.
+	Worker        string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverNowResponse) Reset() {
+	*x = HandOverNowResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverNowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverNowResponse) ProtoMessage() {}
+
+func (x *HandOverNowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverNowResponse.ProtoReflect.Descriptor instead.
+func (*HandOverNowResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *HandOverNowResponse) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
 }
 
 var File_leasehold_v1_peer_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\x1a\x1aleasehold/v1/session.proto\"f\n" +
+	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aleasehold/v1/control.proto\x1a\x1aleasehold/v1/session.proto\"f\n" +
 	"\x0eForwardRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.leasehold.v1.ForwardStartR\x05start\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x0e\n" +
@@ -636,14 +1671,19 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	" \x01(\rR\n" +
 	"bodyLength\x12\x10\n" +
 	"\x03ids\x18\v \x03(\fR\x03ids\x12\x12\n" +
-	"\x04hold\x18\f \x01(\bR\x04hold\"\xc7\x01\n" +
+	"\x04hold\x18\f \x01(\bR\x04hold\"\xf2\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12/\n" +
 	"\arefusal\x18\x04 \x01(\x0e2\x15.leasehold.v1.RefusalR\arefusal\x12\x14\n" +
 	"\x05ready\x18\x05 \x01(\bR\x05ready\x12\x18\n" +
-	"\asettled\x18\x06 \x01(\bR\asettled\"=\n" +
+	"\asettled\x18\x06 \x01(\bR\asettled\x12)\n" +
+	"\x05moved\x18\a \x01(\v2\x13.leasehold.v1.MovedR\x05moved\"W\n" +
+	"\x05Moved\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"=\n" +
 	"\vForwardHead\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x16\n" +
 	"\x06header\x18\x02 \x03(\tR\x06header\"4\n" +
@@ -657,18 +1697,93 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
 	"\x05value\x18\x02 \x01(\v2\x1d.leasehold.v1.SessionActivityR\x05value:\x028\x01\"\x0e\n" +
 	"\fProbeRequest\"\x0f\n" +
-	"\rProbeResponse*\x9a\x01\n" +
+	"\rProbeResponse\"\xce\x01\n" +
+	"\x1aPeerServiceHandOverRequest\x121\n" +
+	"\x05offer\x18\x01 \x01(\v2\x1b.leasehold.v1.HandOverOfferR\x05offer\x124\n" +
+	"\x06replay\x18\x02 \x01(\v2\x1c.leasehold.v1.HandOverReplayR\x06replay\x12\x14\n" +
+	"\x05whole\x18\x03 \x01(\bR\x05whole\x121\n" +
+	"\x05grant\x18\x04 \x01(\v2\x1b.leasehold.v1.HandOverGrantR\x05grant\"\xc9\x02\n" +
+	"\rHandOverOffer\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x18\n" +
+	"\agateway\x18\x03 \x01(\tR\agateway\x12\x18\n" +
+	"\asession\x18\x04 \x01(\tR\asession\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x1c\n" +
+	"\tlistening\x18\x06 \x01(\bR\tlistening\x12\x1e\n" +
+	"\n" +
+	"unnumbered\x18\a \x01(\bR\n" +
+	"unnumbered\x12\x14\n" +
+	"\x05asked\x18\b \x03(\fR\x05asked\x12\x1b\n" +
+	"\tin_flight\x18\t \x03(\fR\binFlight\x12-\n" +
+	"\x04idle\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x14\n" +
+	"\x05lists\x18\v \x03(\tR\x05lists\"\x86\x01\n" +
+	"\x0eHandOverReplay\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\fR\arequest\x12\x14\n" +
+	"\x05first\x18\x04 \x01(\x04R\x05first\x12\x16\n" +
+	"\x06events\x18\x05 \x03(\fR\x06events\"`\n" +
+	"\rHandOverGrant\x123\n" +
+	"\x06record\x18\x01 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\x8c\x01\n" +
+	"\x1bPeerServiceHandOverResponse\x12\x1a\n" +
+	"\baccepted\x18\x01 \x01(\bR\baccepted\x127\n" +
+	"\arefusal\x18\x02 \x01(\x0e2\x1d.leasehold.v1.HandOverRefusalR\arefusal\x12\x18\n" +
+	"\aadopted\x18\x03 \x01(\bR\aadopted\"(\n" +
+	"\x0eWitnessRequest\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\"\xa1\x01\n" +
+	"\x0fWitnessResponse\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x03R\vincarnation\x126\n" +
+	"\tpower_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bpowerAge\x124\n" +
+	"\bpower_in\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\apowerIn\")\n" +
+	"\rLocateRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\fR\asession\"^\n" +
+	"\x0eLocateResponse\x12\x14\n" +
+	"\x05owned\x18\x01 \x01(\bR\x05owned\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x14\n" +
+	"\x12ObserveLoadRequest\"\x98\x02\n" +
+	"\x13ObserveLoadResponse\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x03R\vincarnation\x12\x1a\n" +
+	"\bsessions\x18\x02 \x01(\x05R\bsessions\x12\x1a\n" +
+	"\bcapacity\x18\x03 \x01(\x05R\bcapacity\x12'\n" +
+	"\x0fpinned_sessions\x18\x04 \x01(\x05R\x0epinnedSessions\x12-\n" +
+	"\x12undurable_sessions\x18\x05 \x01(\x05R\x11undurableSessions\x12\x1a\n" +
+	"\bdraining\x18\x06 \x01(\bR\bdraining\x12\x14\n" +
+	"\x05power\x18\a \x01(\bR\x05power\x12\x1d\n" +
+	"\n" +
+	"serving_on\x18\b \x01(\bR\tservingOn\"X\n" +
+	"\x12HandOverNowRequest\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"-\n" +
+	"\x13HandOverNowResponse\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker*\xac\x01\n" +
 	"\aRefusal\x12\x17\n" +
 	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REFUSAL_NOT_OWNER\x10\x01\x12\x17\n" +
 	"\x13REFUSAL_STALE_EPOCH\x10\x02\x12\x1d\n" +
 	"\x19REFUSAL_STALE_INCARNATION\x10\x03\x12\x12\n" +
 	"\x0eREFUSAL_FENCED\x10\x04\x12\x13\n" +
-	"\x0fREFUSAL_CLOSING\x10\x052\xfb\x01\n" +
+	"\x0fREFUSAL_CLOSING\x10\x05\x12\x10\n" +
+	"\fREFUSAL_OVER\x10\x06*\xcc\x01\n" +
+	"\x0fHandOverRefusal\x12!\n" +
+	"\x1dHAND_OVER_REFUSAL_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bHAND_OVER_REFUSAL_NOT_ALIVE\x10\x01\x12\x1e\n" +
+	"\x1aHAND_OVER_REFUSAL_DRAINING\x10\x02\x12\x1a\n" +
+	"\x16HAND_OVER_REFUSAL_FULL\x10\x03\x12\x1c\n" +
+	"\x18HAND_OVER_REFUSAL_BEHIND\x10\x04\x12\x1b\n" +
+	"\x17HAND_OVER_REFUSAL_STALE\x10\x052\x95\x05\n" +
 	"\vPeerService\x12J\n" +
 	"\aForward\x12\x1c.leasehold.v1.ForwardRequest\x1a\x1d.leasehold.v1.ForwardResponse(\x010\x01\x12^\n" +
 	"\x0fObserveSessions\x12$.leasehold.v1.ObserveSessionsRequest\x1a%.leasehold.v1.ObserveSessionsResponse\x12@\n" +
-	"\x05Probe\x12\x1a.leasehold.v1.ProbeRequest\x1a\x1b.leasehold.v1.ProbeResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\x05Probe\x12\x1a.leasehold.v1.ProbeRequest\x1a\x1b.leasehold.v1.ProbeResponse\x12c\n" +
+	"\bHandOver\x12(.leasehold.v1.PeerServiceHandOverRequest\x1a).leasehold.v1.PeerServiceHandOverResponse(\x010\x01\x12F\n" +
+	"\aWitness\x12\x1c.leasehold.v1.WitnessRequest\x1a\x1d.leasehold.v1.WitnessResponse\x12C\n" +
+	"\x06Locate\x12\x1b.leasehold.v1.LocateRequest\x1a\x1c.leasehold.v1.LocateResponse\x12R\n" +
+	"\vObserveLoad\x12 .leasehold.v1.ObserveLoadRequest\x1a!.leasehold.v1.ObserveLoadResponse\x12R\n" +
+	"\vHandOverNow\x12 .leasehold.v1.HandOverNowRequest\x1a!.leasehold.v1.HandOverNowResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_peer_proto_rawDescOnce sync.Once
@@ -682,38 +1797,74 @@ func file_leasehold_v1_peer_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_peer_proto_rawDescData
 }
 
-var file_leasehold_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_leasehold_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_leasehold_v1_peer_proto_goTypes = []any{
-	(Refusal)(0),                    // 0: leasehold.v1.Refusal
-	(*ForwardRequest)(nil),          // 1: leasehold.v1.ForwardRequest
-	(*ForwardStart)(nil),            // 2: leasehold.v1.ForwardStart
-	(*ForwardResponse)(nil),         // 3: leasehold.v1.ForwardResponse
-	(*ForwardHead)(nil),             // 4: leasehold.v1.ForwardHead
-	(*ObserveSessionsRequest)(nil),  // 5: leasehold.v1.ObserveSessionsRequest
-	(*ObserveSessionsResponse)(nil), // 6: leasehold.v1.ObserveSessionsResponse
-	(*ProbeRequest)(nil),            // 7: leasehold.v1.ProbeRequest
-	(*ProbeResponse)(nil),           // 8: leasehold.v1.ProbeResponse
-	nil,                             // 9: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
-	(*SessionActivity)(nil),         // 10: leasehold.v1.SessionActivity
+	(Refusal)(0),                        // 0: leasehold.v1.Refusal
+	(HandOverRefusal)(0),                // 1: leasehold.v1.HandOverRefusal
+	(*ForwardRequest)(nil),              // 2: leasehold.v1.ForwardRequest
+	(*ForwardStart)(nil),                // 3: leasehold.v1.ForwardStart
+	(*ForwardResponse)(nil),             // 4: leasehold.v1.ForwardResponse
+	(*Moved)(nil),                       // 5: leasehold.v1.Moved
+	(*ForwardHead)(nil),                 // 6: leasehold.v1.ForwardHead
+	(*ObserveSessionsRequest)(nil),      // 7: leasehold.v1.ObserveSessionsRequest
+	(*ObserveSessionsResponse)(nil),     // 8: leasehold.v1.ObserveSessionsResponse
+	(*ProbeRequest)(nil),                // 9: leasehold.v1.ProbeRequest
+	(*ProbeResponse)(nil),               // 10: leasehold.v1.ProbeResponse
+	(*PeerServiceHandOverRequest)(nil),  // 11: leasehold.v1.PeerServiceHandOverRequest
+	(*HandOverOffer)(nil),               // 12: leasehold.v1.HandOverOffer
+	(*HandOverReplay)(nil),              // 13: leasehold.v1.HandOverReplay
+	(*HandOverGrant)(nil),               // 14: leasehold.v1.HandOverGrant
+	(*PeerServiceHandOverResponse)(nil), // 15: leasehold.v1.PeerServiceHandOverResponse
+	(*WitnessRequest)(nil),              // 16: leasehold.v1.WitnessRequest
+	(*WitnessResponse)(nil),             // 17: leasehold.v1.WitnessResponse
+	(*LocateRequest)(nil),               // 18: leasehold.v1.LocateRequest
+	(*LocateResponse)(nil),              // 19: leasehold.v1.LocateResponse
+	(*ObserveLoadRequest)(nil),          // 20: leasehold.v1.ObserveLoadRequest
+	(*ObserveLoadResponse)(nil),         // 21: leasehold.v1.ObserveLoadResponse
+	(*HandOverNowRequest)(nil),          // 22: leasehold.v1.HandOverNowRequest
+	(*HandOverNowResponse)(nil),         // 23: leasehold.v1.HandOverNowResponse
+	nil,                                 // 24: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	(*durationpb.Duration)(nil),         // 25: google.protobuf.Duration
+	(*SessionRecord)(nil),               // 26: leasehold.v1.SessionRecord
+	(*SessionActivity)(nil),             // 27: leasehold.v1.SessionActivity
 }
 var file_leasehold_v1_peer_proto_depIdxs = []int32{
-	2,  // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
-	4,  // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
+	3,  // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
+	6,  // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
 	0,  // 2: leasehold.v1.ForwardResponse.refusal:type_name -> leasehold.v1.Refusal
-	9,  // 3: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
-	10, // 4: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
-	1,  // 5: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
-	5,  // 6: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
-	7,  // 7: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
-	3,  // 8: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
-	6,  // 9: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
-	8,  // 10: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
-	8,  // [8:11] is the sub-list for method output_type
-	5,  // [5:8] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	5,  // 3: leasehold.v1.ForwardResponse.moved:type_name -> leasehold.v1.Moved
+	24, // 4: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	12, // 5: leasehold.v1.PeerServiceHandOverRequest.offer:type_name -> leasehold.v1.HandOverOffer
+	13, // 6: leasehold.v1.PeerServiceHandOverRequest.replay:type_name -> leasehold.v1.HandOverReplay
+	14, // 7: leasehold.v1.PeerServiceHandOverRequest.grant:type_name -> leasehold.v1.HandOverGrant
+	25, // 8: leasehold.v1.HandOverOffer.idle:type_name -> google.protobuf.Duration
+	26, // 9: leasehold.v1.HandOverGrant.record:type_name -> leasehold.v1.SessionRecord
+	1,  // 10: leasehold.v1.PeerServiceHandOverResponse.refusal:type_name -> leasehold.v1.HandOverRefusal
+	25, // 11: leasehold.v1.WitnessResponse.power_age:type_name -> google.protobuf.Duration
+	25, // 12: leasehold.v1.WitnessResponse.power_in:type_name -> google.protobuf.Duration
+	27, // 13: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
+	2,  // 14: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
+	7,  // 15: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
+	9,  // 16: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
+	11, // 17: leasehold.v1.PeerService.HandOver:input_type -> leasehold.v1.PeerServiceHandOverRequest
+	16, // 18: leasehold.v1.PeerService.Witness:input_type -> leasehold.v1.WitnessRequest
+	18, // 19: leasehold.v1.PeerService.Locate:input_type -> leasehold.v1.LocateRequest
+	20, // 20: leasehold.v1.PeerService.ObserveLoad:input_type -> leasehold.v1.ObserveLoadRequest
+	22, // 21: leasehold.v1.PeerService.HandOverNow:input_type -> leasehold.v1.HandOverNowRequest
+	4,  // 22: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
+	8,  // 23: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
+	10, // 24: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
+	15, // 25: leasehold.v1.PeerService.HandOver:output_type -> leasehold.v1.PeerServiceHandOverResponse
+	17, // 26: leasehold.v1.PeerService.Witness:output_type -> leasehold.v1.WitnessResponse
+	19, // 27: leasehold.v1.PeerService.Locate:output_type -> leasehold.v1.LocateResponse
+	21, // 28: leasehold.v1.PeerService.ObserveLoad:output_type -> leasehold.v1.ObserveLoadResponse
+	23, // 29: leasehold.v1.PeerService.HandOverNow:output_type -> leasehold.v1.HandOverNowResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_peer_proto_init() }
@@ -721,14 +1872,15 @@ func file_leasehold_v1_peer_proto_init() {
 	if File_leasehold_v1_peer_proto != nil {
 		return
 	}
+	file_leasehold_v1_control_proto_init()
 	file_leasehold_v1_session_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_peer_proto_rawDesc), len(file_leasehold_v1_peer_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   9,
+			NumEnums:      2,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

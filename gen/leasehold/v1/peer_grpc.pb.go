@@ -22,6 +22,11 @@ const (
 	PeerService_Forward_FullMethodName         = "/leasehold.v1.PeerService/Forward"
 	PeerService_ObserveSessions_FullMethodName = "/leasehold.v1.PeerService/ObserveSessions"
 	PeerService_Probe_FullMethodName           = "/leasehold.v1.PeerService/Probe"
+	PeerService_HandOver_FullMethodName        = "/leasehold.v1.PeerService/HandOver"
+	PeerService_Witness_FullMethodName         = "/leasehold.v1.PeerService/Witness"
+	PeerService_Locate_FullMethodName          = "/leasehold.v1.PeerService/Locate"
+	PeerService_ObserveLoad_FullMethodName     = "/leasehold.v1.PeerService/ObserveLoad"
+	PeerService_HandOverNow_FullMethodName     = "/leasehold.v1.PeerService/HandOverNow"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -50,6 +55,26 @@ type PeerServiceClient interface {
 	// itself, through its own listener: when it gets no answer it stops renewing its
 	// lease, so that others take over what it cannot serve.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
+	// HandOver passes what a session needs beside its record to its next owner. The
+	// owner offers, and the receiver keeps a place for the session, or refuses; then the
+	// owner has the control plane record the change, and grants. A session is one
+	// stream. A grant that is lost leaves one owner, as the record says: the receiver
+	// asks for it.
+	HandOver(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerServiceHandOverRequest, PeerServiceHandOverResponse], error)
+	// Witness says whether the receiver could have taken a session over from the
+	// caller, and when it could next. A worker without the control plane serves on while
+	// every other worker that it knows answers that it could not.
+	Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error)
+	// Locate says whether the receiver owns a session now, for a caller that cannot
+	// ask the control plane.
+	Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error)
+	// ObserveLoad says how much the receiver has to do. Other workers and the control
+	// plane ask it.
+	ObserveLoad(ctx context.Context, in *ObserveLoadRequest, opts ...grpc.CallOption) (*ObserveLoadResponse, error)
+	// HandOverNow makes the receiver hand a session of its own over. The control plane
+	// asks it for operators. FAILED_PRECONDITION with NOT_OWNER, PINNED or BUSY (calls
+	// were in flight all the time), UNAVAILABLE when no worker takes it.
+	HandOverNow(ctx context.Context, in *HandOverNowRequest, opts ...grpc.CallOption) (*HandOverNowResponse, error)
 }
 
 type peerServiceClient struct {
@@ -93,6 +118,59 @@ func (c *peerServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts ..
 	return out, nil
 }
 
+func (c *peerServiceClient) HandOver(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerServiceHandOverRequest, PeerServiceHandOverResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PeerService_ServiceDesc.Streams[1], PeerService_HandOver_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PeerServiceHandOverRequest, PeerServiceHandOverResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PeerService_HandOverClient = grpc.BidiStreamingClient[PeerServiceHandOverRequest, PeerServiceHandOverResponse]
+
+func (c *peerServiceClient) Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WitnessResponse)
+	err := c.cc.Invoke(ctx, PeerService_Witness_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LocateResponse)
+	err := c.cc.Invoke(ctx, PeerService_Locate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) ObserveLoad(ctx context.Context, in *ObserveLoadRequest, opts ...grpc.CallOption) (*ObserveLoadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ObserveLoadResponse)
+	err := c.cc.Invoke(ctx, PeerService_ObserveLoad_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) HandOverNow(ctx context.Context, in *HandOverNowRequest, opts ...grpc.CallOption) (*HandOverNowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HandOverNowResponse)
+	err := c.cc.Invoke(ctx, PeerService_HandOverNow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -119,6 +197,26 @@ type PeerServiceServer interface {
 	// itself, through its own listener: when it gets no answer it stops renewing its
 	// lease, so that others take over what it cannot serve.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
+	// HandOver passes what a session needs beside its record to its next owner. The
+	// owner offers, and the receiver keeps a place for the session, or refuses; then the
+	// owner has the control plane record the change, and grants. A session is one
+	// stream. A grant that is lost leaves one owner, as the record says: the receiver
+	// asks for it.
+	HandOver(grpc.BidiStreamingServer[PeerServiceHandOverRequest, PeerServiceHandOverResponse]) error
+	// Witness says whether the receiver could have taken a session over from the
+	// caller, and when it could next. A worker without the control plane serves on while
+	// every other worker that it knows answers that it could not.
+	Witness(context.Context, *WitnessRequest) (*WitnessResponse, error)
+	// Locate says whether the receiver owns a session now, for a caller that cannot
+	// ask the control plane.
+	Locate(context.Context, *LocateRequest) (*LocateResponse, error)
+	// ObserveLoad says how much the receiver has to do. Other workers and the control
+	// plane ask it.
+	ObserveLoad(context.Context, *ObserveLoadRequest) (*ObserveLoadResponse, error)
+	// HandOverNow makes the receiver hand a session of its own over. The control plane
+	// asks it for operators. FAILED_PRECONDITION with NOT_OWNER, PINNED or BUSY (calls
+	// were in flight all the time), UNAVAILABLE when no worker takes it.
+	HandOverNow(context.Context, *HandOverNowRequest) (*HandOverNowResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -137,6 +235,21 @@ func (UnimplementedPeerServiceServer) ObserveSessions(context.Context, *ObserveS
 }
 func (UnimplementedPeerServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
+}
+func (UnimplementedPeerServiceServer) HandOver(grpc.BidiStreamingServer[PeerServiceHandOverRequest, PeerServiceHandOverResponse]) error {
+	return status.Error(codes.Unimplemented, "method HandOver not implemented")
+}
+func (UnimplementedPeerServiceServer) Witness(context.Context, *WitnessRequest) (*WitnessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Witness not implemented")
+}
+func (UnimplementedPeerServiceServer) Locate(context.Context, *LocateRequest) (*LocateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Locate not implemented")
+}
+func (UnimplementedPeerServiceServer) ObserveLoad(context.Context, *ObserveLoadRequest) (*ObserveLoadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ObserveLoad not implemented")
+}
+func (UnimplementedPeerServiceServer) HandOverNow(context.Context, *HandOverNowRequest) (*HandOverNowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HandOverNow not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -202,6 +315,85 @@ func _PeerService_Probe_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_HandOver_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PeerServiceServer).HandOver(&grpc.GenericServerStream[PeerServiceHandOverRequest, PeerServiceHandOverResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PeerService_HandOverServer = grpc.BidiStreamingServer[PeerServiceHandOverRequest, PeerServiceHandOverResponse]
+
+func _PeerService_Witness_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WitnessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Witness(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Witness_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Witness(ctx, req.(*WitnessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PeerService_Locate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LocateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Locate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Locate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Locate(ctx, req.(*LocateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PeerService_ObserveLoad_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ObserveLoadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).ObserveLoad(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_ObserveLoad_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).ObserveLoad(ctx, req.(*ObserveLoadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PeerService_HandOverNow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HandOverNowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).HandOverNow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_HandOverNow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).HandOverNow(ctx, req.(*HandOverNowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -217,11 +409,33 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Probe",
 			Handler:    _PeerService_Probe_Handler,
 		},
+		{
+			MethodName: "Witness",
+			Handler:    _PeerService_Witness_Handler,
+		},
+		{
+			MethodName: "Locate",
+			Handler:    _PeerService_Locate_Handler,
+		},
+		{
+			MethodName: "ObserveLoad",
+			Handler:    _PeerService_ObserveLoad_Handler,
+		},
+		{
+			MethodName: "HandOverNow",
+			Handler:    _PeerService_HandOverNow_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Forward",
 			Handler:       _PeerService_Forward_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "HandOver",
+			Handler:       _PeerService_HandOver_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

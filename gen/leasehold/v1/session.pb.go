@@ -34,6 +34,8 @@ const (
 	SessionEventType_SESSION_EVENT_TYPE_RECLAIMED SessionEventType = 2
 	// It ended; the session's end says why.
 	SessionEventType_SESSION_EVENT_TYPE_ENDED SessionEventType = 3
+	// Its owner handed it over to another worker.
+	SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER SessionEventType = 4
 )
 
 // Enum value maps for SessionEventType.
@@ -43,12 +45,14 @@ var (
 		1: "SESSION_EVENT_TYPE_OPENED",
 		2: "SESSION_EVENT_TYPE_RECLAIMED",
 		3: "SESSION_EVENT_TYPE_ENDED",
+		4: "SESSION_EVENT_TYPE_HANDED_OVER",
 	}
 	SessionEventType_value = map[string]int32{
 		"SESSION_EVENT_TYPE_UNSPECIFIED": 0,
 		"SESSION_EVENT_TYPE_OPENED":      1,
 		"SESSION_EVENT_TYPE_RECLAIMED":   2,
 		"SESSION_EVENT_TYPE_ENDED":       3,
+		"SESSION_EVENT_TYPE_HANDED_OVER": 4,
 	}
 )
 
@@ -161,21 +165,24 @@ const (
 	EndReason_END_REASON_OPEN_FAILED EndReason = 8
 	// It was pinned to its worker, and the worker died.
 	EndReason_END_REASON_OWNER_LOST EndReason = 9
+	// It was pinned to its worker, and the worker drained.
+	EndReason_END_REASON_WORKER_DRAINED EndReason = 10
 )
 
 // Enum value maps for EndReason.
 var (
 	EndReason_name = map[int32]string{
-		0: "END_REASON_UNSPECIFIED",
-		1: "END_REASON_CLIENT",
-		2: "END_REASON_IDLE",
-		3: "END_REASON_EXPIRED",
-		4: "END_REASON_TERMINATED",
-		5: "END_REASON_GATEWAY_DELETED",
-		6: "END_REASON_UPSTREAM_CHANGED",
-		7: "END_REASON_UPSTREAM_LOST",
-		8: "END_REASON_OPEN_FAILED",
-		9: "END_REASON_OWNER_LOST",
+		0:  "END_REASON_UNSPECIFIED",
+		1:  "END_REASON_CLIENT",
+		2:  "END_REASON_IDLE",
+		3:  "END_REASON_EXPIRED",
+		4:  "END_REASON_TERMINATED",
+		5:  "END_REASON_GATEWAY_DELETED",
+		6:  "END_REASON_UPSTREAM_CHANGED",
+		7:  "END_REASON_UPSTREAM_LOST",
+		8:  "END_REASON_OPEN_FAILED",
+		9:  "END_REASON_OWNER_LOST",
+		10: "END_REASON_WORKER_DRAINED",
 	}
 	EndReason_value = map[string]int32{
 		"END_REASON_UNSPECIFIED":      0,
@@ -188,6 +195,7 @@ var (
 		"END_REASON_UPSTREAM_LOST":    7,
 		"END_REASON_OPEN_FAILED":      8,
 		"END_REASON_OWNER_LOST":       9,
+		"END_REASON_WORKER_DRAINED":   10,
 	}
 )
 
@@ -248,7 +256,11 @@ type Session struct {
 	// ListSessions if asked for, when the owner answers in time. Output only.
 	Activity *SessionActivity `protobuf:"bytes,12,opt,name=activity,proto3" json:"activity,omitempty"`
 	// What happened to the session, the last 8 events, oldest first.
-	Events        []*SessionEvent `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*SessionEvent `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
+	// Its record is in etcd: it outlives its worker. Every session that is listed here
+	// is durable; the ones that were opened without the control plane, and are not yet,
+	// are counted by Worker.undurable_sessions. Output only.
+	Durable       bool `protobuf:"varint,14,opt,name=durable,proto3" json:"durable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +384,13 @@ func (x *Session) GetEvents() []*SessionEvent {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *Session) GetDurable() bool {
+	if x != nil {
+		return x.Durable
+	}
+	return false
 }
 
 // SessionActivity is how a session is used; only its owner knows.
@@ -1038,6 +1057,107 @@ func (x *TerminateSessionResponse) GetSession() *Session {
 	return nil
 }
 
+// MoveSessionRequest is the request of MoveSession.
+type MoveSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the session.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The worker that shall own it, `workers/{worker}`; empty lets the owner choose.
+	Worker        string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveSessionRequest) Reset() {
+	*x = MoveSessionRequest{}
+	mi := &file_leasehold_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveSessionRequest) ProtoMessage() {}
+
+func (x *MoveSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveSessionRequest.ProtoReflect.Descriptor instead.
+func (*MoveSessionRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *MoveSessionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MoveSessionRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+// MoveSessionResponse is the response of MoveSession.
+type MoveSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session with its new owner.
+	Session       *Session `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveSessionResponse) Reset() {
+	*x = MoveSessionResponse{}
+	mi := &file_leasehold_v1_session_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveSessionResponse) ProtoMessage() {}
+
+func (x *MoveSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_session_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveSessionResponse.ProtoReflect.Descriptor instead.
+func (*MoveSessionResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *MoveSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
 // WatchSessionsRequest is the request of WatchSessions.
 type WatchSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1053,7 +1173,7 @@ type WatchSessionsRequest struct {
 
 func (x *WatchSessionsRequest) Reset() {
 	*x = WatchSessionsRequest{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[12]
+	mi := &file_leasehold_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1185,7 @@ func (x *WatchSessionsRequest) String() string {
 func (*WatchSessionsRequest) ProtoMessage() {}
 
 func (x *WatchSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[12]
+	mi := &file_leasehold_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1198,7 @@ func (x *WatchSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSessionsRequest.ProtoReflect.Descriptor instead.
 func (*WatchSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchSessionsRequest) GetRevision() int64 {
@@ -1118,7 +1238,7 @@ type WatchSessionsResponse struct {
 
 func (x *WatchSessionsResponse) Reset() {
 	*x = WatchSessionsResponse{}
-	mi := &file_leasehold_v1_session_proto_msgTypes[13]
+	mi := &file_leasehold_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1250,7 @@ func (x *WatchSessionsResponse) String() string {
 func (*WatchSessionsResponse) ProtoMessage() {}
 
 func (x *WatchSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_session_proto_msgTypes[13]
+	mi := &file_leasehold_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1263,7 @@ func (x *WatchSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSessionsResponse.ProtoReflect.Descriptor instead.
 func (*WatchSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_leasehold_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchSessionsResponse) GetType() ChangeType {
@@ -1171,7 +1291,7 @@ var File_leasehold_v1_session_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/session.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\xc5\x04\n" +
+	"\x1aleasehold/v1/session.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\xdf\x04\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -1188,7 +1308,8 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	" \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\x12 \n" +
 	"\vincarnation\x18\v \x01(\x03R\vincarnation\x129\n" +
 	"\bactivity\x18\f \x01(\v2\x1d.leasehold.v1.SessionActivityR\bactivity\x122\n" +
-	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xa9\x01\n" +
+	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\x12\x18\n" +
+	"\adurable\x18\x0e \x01(\bR\adurable\"\xa9\x01\n" +
 	"\x0fSessionActivity\x12>\n" +
 	"\rlast_use_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x04R\x05calls\x12&\n" +
@@ -1231,6 +1352,11 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\x17TerminateSessionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"K\n" +
 	"\x18TerminateSessionResponse\x12/\n" +
+	"\asession\x18\x01 \x01(\v2\x15.leasehold.v1.SessionR\asession\"@\n" +
+	"\x12MoveSessionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\"F\n" +
+	"\x13MoveSessionResponse\x12/\n" +
 	"\asession\x18\x01 \x01(\v2\x15.leasehold.v1.SessionR\asession\"b\n" +
 	"\x14WatchSessionsRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
@@ -1239,17 +1365,18 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\x15WatchSessionsResponse\x12,\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
 	"\asession\x18\x02 \x01(\v2\x15.leasehold.v1.SessionR\asession\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision*\x95\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*\xb9\x01\n" +
 	"\x10SessionEventType\x12\"\n" +
 	"\x1eSESSION_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19SESSION_EVENT_TYPE_OPENED\x10\x01\x12 \n" +
 	"\x1cSESSION_EVENT_TYPE_RECLAIMED\x10\x02\x12\x1c\n" +
-	"\x18SESSION_EVENT_TYPE_ENDED\x10\x03*\\\n" +
+	"\x18SESSION_EVENT_TYPE_ENDED\x10\x03\x12\"\n" +
+	"\x1eSESSION_EVENT_TYPE_HANDED_OVER\x10\x04*\\\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCLASS_RESUMABLE\x10\x01\x12\x15\n" +
 	"\x11CLASS_REBUILDABLE\x10\x02\x12\x10\n" +
-	"\fCLASS_PINNED\x10\x03*\x9c\x02\n" +
+	"\fCLASS_PINNED\x10\x03*\xbb\x02\n" +
 	"\tEndReason\x12\x1a\n" +
 	"\x16END_REASON_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11END_REASON_CLIENT\x10\x01\x12\x13\n" +
@@ -1260,12 +1387,15 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\x1bEND_REASON_UPSTREAM_CHANGED\x10\x06\x12\x1c\n" +
 	"\x18END_REASON_UPSTREAM_LOST\x10\a\x12\x1a\n" +
 	"\x16END_REASON_OPEN_FAILED\x10\b\x12\x19\n" +
-	"\x15END_REASON_OWNER_LOST\x10\t2\xf7\x02\n" +
+	"\x15END_REASON_OWNER_LOST\x10\t\x12\x1d\n" +
+	"\x19END_REASON_WORKER_DRAINED\x10\n" +
+	"2\xcb\x03\n" +
 	"\x0eSessionService\x12O\n" +
 	"\n" +
 	"GetSession\x12\x1f.leasehold.v1.GetSessionRequest\x1a .leasehold.v1.GetSessionResponse\x12U\n" +
 	"\fListSessions\x12!.leasehold.v1.ListSessionsRequest\x1a\".leasehold.v1.ListSessionsResponse\x12a\n" +
-	"\x10TerminateSession\x12%.leasehold.v1.TerminateSessionRequest\x1a&.leasehold.v1.TerminateSessionResponse\x12Z\n" +
+	"\x10TerminateSession\x12%.leasehold.v1.TerminateSessionRequest\x1a&.leasehold.v1.TerminateSessionResponse\x12R\n" +
+	"\vMoveSession\x12 .leasehold.v1.MoveSessionRequest\x1a!.leasehold.v1.MoveSessionResponse\x12Z\n" +
 	"\rWatchSessions\x12\".leasehold.v1.WatchSessionsRequest\x1a#.leasehold.v1.WatchSessionsResponse0\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
@@ -1281,7 +1411,7 @@ func file_leasehold_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_leasehold_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_leasehold_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_leasehold_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_leasehold_v1_session_proto_goTypes = []any{
 	(SessionEventType)(0),            // 0: leasehold.v1.SessionEventType
 	(Class)(0),                       // 1: leasehold.v1.Class
@@ -1298,44 +1428,49 @@ var file_leasehold_v1_session_proto_goTypes = []any{
 	(*ListSessionsResponse)(nil),     // 12: leasehold.v1.ListSessionsResponse
 	(*TerminateSessionRequest)(nil),  // 13: leasehold.v1.TerminateSessionRequest
 	(*TerminateSessionResponse)(nil), // 14: leasehold.v1.TerminateSessionResponse
-	(*WatchSessionsRequest)(nil),     // 15: leasehold.v1.WatchSessionsRequest
-	(*WatchSessionsResponse)(nil),    // 16: leasehold.v1.WatchSessionsResponse
-	(*timestamppb.Timestamp)(nil),    // 17: google.protobuf.Timestamp
-	(ChangeType)(0),                  // 18: leasehold.v1.ChangeType
+	(*MoveSessionRequest)(nil),       // 15: leasehold.v1.MoveSessionRequest
+	(*MoveSessionResponse)(nil),      // 16: leasehold.v1.MoveSessionResponse
+	(*WatchSessionsRequest)(nil),     // 17: leasehold.v1.WatchSessionsRequest
+	(*WatchSessionsResponse)(nil),    // 18: leasehold.v1.WatchSessionsResponse
+	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
+	(ChangeType)(0),                  // 20: leasehold.v1.ChangeType
 }
 var file_leasehold_v1_session_proto_depIdxs = []int32{
 	1,  // 0: leasehold.v1.Session.class:type_name -> leasehold.v1.Class
 	6,  // 1: leasehold.v1.Session.client:type_name -> leasehold.v1.ClientInfo
 	7,  // 2: leasehold.v1.Session.upstreams:type_name -> leasehold.v1.UpstreamSession
-	17, // 3: leasehold.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	17, // 4: leasehold.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 3: leasehold.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	19, // 4: leasehold.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
 	8,  // 5: leasehold.v1.Session.end:type_name -> leasehold.v1.SessionEnd
 	4,  // 6: leasehold.v1.Session.activity:type_name -> leasehold.v1.SessionActivity
 	5,  // 7: leasehold.v1.Session.events:type_name -> leasehold.v1.SessionEvent
-	17, // 8: leasehold.v1.SessionActivity.last_use_time:type_name -> google.protobuf.Timestamp
-	17, // 9: leasehold.v1.SessionEvent.time:type_name -> google.protobuf.Timestamp
+	19, // 8: leasehold.v1.SessionActivity.last_use_time:type_name -> google.protobuf.Timestamp
+	19, // 9: leasehold.v1.SessionEvent.time:type_name -> google.protobuf.Timestamp
 	0,  // 10: leasehold.v1.SessionEvent.type:type_name -> leasehold.v1.SessionEventType
 	1,  // 11: leasehold.v1.UpstreamSession.class:type_name -> leasehold.v1.Class
 	2,  // 12: leasehold.v1.SessionEnd.reason:type_name -> leasehold.v1.EndReason
-	17, // 13: leasehold.v1.SessionEnd.time:type_name -> google.protobuf.Timestamp
+	19, // 13: leasehold.v1.SessionEnd.time:type_name -> google.protobuf.Timestamp
 	3,  // 14: leasehold.v1.GetSessionResponse.session:type_name -> leasehold.v1.Session
 	3,  // 15: leasehold.v1.ListSessionsResponse.sessions:type_name -> leasehold.v1.Session
 	3,  // 16: leasehold.v1.TerminateSessionResponse.session:type_name -> leasehold.v1.Session
-	18, // 17: leasehold.v1.WatchSessionsResponse.type:type_name -> leasehold.v1.ChangeType
-	3,  // 18: leasehold.v1.WatchSessionsResponse.session:type_name -> leasehold.v1.Session
-	9,  // 19: leasehold.v1.SessionService.GetSession:input_type -> leasehold.v1.GetSessionRequest
-	11, // 20: leasehold.v1.SessionService.ListSessions:input_type -> leasehold.v1.ListSessionsRequest
-	13, // 21: leasehold.v1.SessionService.TerminateSession:input_type -> leasehold.v1.TerminateSessionRequest
-	15, // 22: leasehold.v1.SessionService.WatchSessions:input_type -> leasehold.v1.WatchSessionsRequest
-	10, // 23: leasehold.v1.SessionService.GetSession:output_type -> leasehold.v1.GetSessionResponse
-	12, // 24: leasehold.v1.SessionService.ListSessions:output_type -> leasehold.v1.ListSessionsResponse
-	14, // 25: leasehold.v1.SessionService.TerminateSession:output_type -> leasehold.v1.TerminateSessionResponse
-	16, // 26: leasehold.v1.SessionService.WatchSessions:output_type -> leasehold.v1.WatchSessionsResponse
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	3,  // 17: leasehold.v1.MoveSessionResponse.session:type_name -> leasehold.v1.Session
+	20, // 18: leasehold.v1.WatchSessionsResponse.type:type_name -> leasehold.v1.ChangeType
+	3,  // 19: leasehold.v1.WatchSessionsResponse.session:type_name -> leasehold.v1.Session
+	9,  // 20: leasehold.v1.SessionService.GetSession:input_type -> leasehold.v1.GetSessionRequest
+	11, // 21: leasehold.v1.SessionService.ListSessions:input_type -> leasehold.v1.ListSessionsRequest
+	13, // 22: leasehold.v1.SessionService.TerminateSession:input_type -> leasehold.v1.TerminateSessionRequest
+	15, // 23: leasehold.v1.SessionService.MoveSession:input_type -> leasehold.v1.MoveSessionRequest
+	17, // 24: leasehold.v1.SessionService.WatchSessions:input_type -> leasehold.v1.WatchSessionsRequest
+	10, // 25: leasehold.v1.SessionService.GetSession:output_type -> leasehold.v1.GetSessionResponse
+	12, // 26: leasehold.v1.SessionService.ListSessions:output_type -> leasehold.v1.ListSessionsResponse
+	14, // 27: leasehold.v1.SessionService.TerminateSession:output_type -> leasehold.v1.TerminateSessionResponse
+	16, // 28: leasehold.v1.SessionService.MoveSession:output_type -> leasehold.v1.MoveSessionResponse
+	18, // 29: leasehold.v1.SessionService.WatchSessions:output_type -> leasehold.v1.WatchSessionsResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_session_proto_init() }
@@ -1350,7 +1485,7 @@ func file_leasehold_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_session_proto_rawDesc), len(file_leasehold_v1_session_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

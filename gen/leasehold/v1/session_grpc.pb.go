@@ -22,6 +22,7 @@ const (
 	SessionService_GetSession_FullMethodName       = "/leasehold.v1.SessionService/GetSession"
 	SessionService_ListSessions_FullMethodName     = "/leasehold.v1.SessionService/ListSessions"
 	SessionService_TerminateSession_FullMethodName = "/leasehold.v1.SessionService/TerminateSession"
+	SessionService_MoveSession_FullMethodName      = "/leasehold.v1.SessionService/MoveSession"
 	SessionService_WatchSessions_FullMethodName    = "/leasehold.v1.SessionService/WatchSessions"
 )
 
@@ -44,6 +45,11 @@ type SessionServiceClient interface {
 	// when that is done, or with DEADLINE_EXCEEDED after 15 s. Ending a session
 	// that has already ended succeeds.
 	TerminateSession(ctx context.Context, in *TerminateSessionRequest, opts ...grpc.CallOption) (*TerminateSessionResponse, error)
+	// MoveSession hands a session over to another worker, between its requests: its
+	// client notices nothing. FAILED_PRECONDITION: PINNED when the session ends with its
+	// worker, BUSY when calls were in flight for 10 s, NOT_ALIVE when the owner or the
+	// worker named is not alive or drains. A session that is there already succeeds.
+	MoveSession(ctx context.Context, in *MoveSessionRequest, opts ...grpc.CallOption) (*MoveSessionResponse, error)
 	// WatchSessions works like WatchGateways, for sessions that open, change their
 	// owner or end. Activity is not watched.
 	WatchSessions(ctx context.Context, in *WatchSessionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSessionsResponse], error)
@@ -81,6 +87,16 @@ func (c *sessionServiceClient) TerminateSession(ctx context.Context, in *Termina
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TerminateSessionResponse)
 	err := c.cc.Invoke(ctx, SessionService_TerminateSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) MoveSession(ctx context.Context, in *MoveSessionRequest, opts ...grpc.CallOption) (*MoveSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveSessionResponse)
+	err := c.cc.Invoke(ctx, SessionService_MoveSession_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +141,11 @@ type SessionServiceServer interface {
 	// when that is done, or with DEADLINE_EXCEEDED after 15 s. Ending a session
 	// that has already ended succeeds.
 	TerminateSession(context.Context, *TerminateSessionRequest) (*TerminateSessionResponse, error)
+	// MoveSession hands a session over to another worker, between its requests: its
+	// client notices nothing. FAILED_PRECONDITION: PINNED when the session ends with its
+	// worker, BUSY when calls were in flight for 10 s, NOT_ALIVE when the owner or the
+	// worker named is not alive or drains. A session that is there already succeeds.
+	MoveSession(context.Context, *MoveSessionRequest) (*MoveSessionResponse, error)
 	// WatchSessions works like WatchGateways, for sessions that open, change their
 	// owner or end. Activity is not watched.
 	WatchSessions(*WatchSessionsRequest, grpc.ServerStreamingServer[WatchSessionsResponse]) error
@@ -146,6 +167,9 @@ func (UnimplementedSessionServiceServer) ListSessions(context.Context, *ListSess
 }
 func (UnimplementedSessionServiceServer) TerminateSession(context.Context, *TerminateSessionRequest) (*TerminateSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TerminateSession not implemented")
+}
+func (UnimplementedSessionServiceServer) MoveSession(context.Context, *MoveSessionRequest) (*MoveSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveSession not implemented")
 }
 func (UnimplementedSessionServiceServer) WatchSessions(*WatchSessionsRequest, grpc.ServerStreamingServer[WatchSessionsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchSessions not implemented")
@@ -225,6 +249,24 @@ func _SessionService_TerminateSession_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_MoveSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).MoveSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_MoveSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).MoveSession(ctx, req.(*MoveSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SessionService_WatchSessions_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchSessionsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -254,6 +296,10 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TerminateSession",
 			Handler:    _SessionService_TerminateSession_Handler,
+		},
+		{
+			MethodName: "MoveSession",
+			Handler:    _SessionService_MoveSession_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

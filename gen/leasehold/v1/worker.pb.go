@@ -22,6 +22,142 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// WorkerState is whether a worker serves.
+type WorkerState int32
+
+const (
+	// Not known.
+	WorkerState_WORKER_STATE_UNSPECIFIED WorkerState = 0
+	// It holds its lease and takes sessions.
+	WorkerState_WORKER_STATE_SERVING WorkerState = 1
+	// It holds its lease, hands its sessions over and takes no more.
+	WorkerState_WORKER_STATE_DRAINING WorkerState = 2
+	// Its lease is gone; it may still run.
+	WorkerState_WORKER_STATE_DEAD WorkerState = 3
+	// It left, or an operator had it forgotten: it certainly does not act.
+	WorkerState_WORKER_STATE_LEFT WorkerState = 4
+)
+
+// Enum value maps for WorkerState.
+var (
+	WorkerState_name = map[int32]string{
+		0: "WORKER_STATE_UNSPECIFIED",
+		1: "WORKER_STATE_SERVING",
+		2: "WORKER_STATE_DRAINING",
+		3: "WORKER_STATE_DEAD",
+		4: "WORKER_STATE_LEFT",
+	}
+	WorkerState_value = map[string]int32{
+		"WORKER_STATE_UNSPECIFIED": 0,
+		"WORKER_STATE_SERVING":     1,
+		"WORKER_STATE_DRAINING":    2,
+		"WORKER_STATE_DEAD":        3,
+		"WORKER_STATE_LEFT":        4,
+	}
+)
+
+func (x WorkerState) Enum() *WorkerState {
+	p := new(WorkerState)
+	*p = x
+	return p
+}
+
+func (x WorkerState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WorkerState) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_worker_proto_enumTypes[0].Descriptor()
+}
+
+func (WorkerState) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_worker_proto_enumTypes[0]
+}
+
+func (x WorkerState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WorkerState.Descriptor instead.
+func (WorkerState) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{0}
+}
+
+// TakeoverRule is why workers may take over from a dead one.
+type TakeoverRule int32
+
+const (
+	// Not known.
+	TakeoverRule_TAKEOVER_RULE_UNSPECIFIED TakeoverRule = 0
+	// Those may that the dead worker knew: it asks them before it serves on.
+	TakeoverRule_TAKEOVER_RULE_LISTED TakeoverRule = 1
+	// Everybody may: the worker left, was forgotten, or registered anew.
+	TakeoverRule_TAKEOVER_RULE_SUPERSEDED TakeoverRule = 2
+	// Everybody may: the worker knew no other, and so does not serve on.
+	TakeoverRule_TAKEOVER_RULE_ALONE TakeoverRule = 3
+	// Everybody may: one of those that the worker knew is superseded, and cannot
+	// answer it any more.
+	TakeoverRule_TAKEOVER_RULE_PEER_SUPERSEDED TakeoverRule = 4
+	// Everybody may: the worker has been dead for longer than it could serve on.
+	TakeoverRule_TAKEOVER_RULE_EXPIRED TakeoverRule = 5
+	// Nobody may yet: none of those that the worker knew is alive, and it could still
+	// serve on. They come back, an operator has it forgotten, or latest_time comes.
+	TakeoverRule_TAKEOVER_RULE_WAITING TakeoverRule = 6
+	// Nobody may yet at this replica, which has just started or got etcd back.
+	TakeoverRule_TAKEOVER_RULE_HOLDING TakeoverRule = 7
+)
+
+// Enum value maps for TakeoverRule.
+var (
+	TakeoverRule_name = map[int32]string{
+		0: "TAKEOVER_RULE_UNSPECIFIED",
+		1: "TAKEOVER_RULE_LISTED",
+		2: "TAKEOVER_RULE_SUPERSEDED",
+		3: "TAKEOVER_RULE_ALONE",
+		4: "TAKEOVER_RULE_PEER_SUPERSEDED",
+		5: "TAKEOVER_RULE_EXPIRED",
+		6: "TAKEOVER_RULE_WAITING",
+		7: "TAKEOVER_RULE_HOLDING",
+	}
+	TakeoverRule_value = map[string]int32{
+		"TAKEOVER_RULE_UNSPECIFIED":     0,
+		"TAKEOVER_RULE_LISTED":          1,
+		"TAKEOVER_RULE_SUPERSEDED":      2,
+		"TAKEOVER_RULE_ALONE":           3,
+		"TAKEOVER_RULE_PEER_SUPERSEDED": 4,
+		"TAKEOVER_RULE_EXPIRED":         5,
+		"TAKEOVER_RULE_WAITING":         6,
+		"TAKEOVER_RULE_HOLDING":         7,
+	}
+)
+
+func (x TakeoverRule) Enum() *TakeoverRule {
+	p := new(TakeoverRule)
+	*p = x
+	return p
+}
+
+func (x TakeoverRule) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TakeoverRule) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_worker_proto_enumTypes[1].Descriptor()
+}
+
+func (TakeoverRule) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_worker_proto_enumTypes[1]
+}
+
+func (x TakeoverRule) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TakeoverRule.Descriptor instead.
+func (TakeoverRule) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{1}
+}
+
 // Worker is a data-plane process.
 type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -43,8 +179,28 @@ type Worker struct {
 	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
 	// The newest config revision it has applied.
 	AppliedRevision int64 `protobuf:"varint,9,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Whether it serves.
+	State WorkerState `protobuf:"varint,10,opt,name=state,proto3,enum=leasehold.v1.WorkerState" json:"state,omitempty"`
+	// How many sessions it owns now, as it says itself when it answers in time; of a
+	// dead worker the sessions that it still is recorded as the owner of. Set by
+	// GetWorker and ListWorkers. Output only.
+	Sessions int32 `protobuf:"varint,11,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// How many sessions it can own.
+	Capacity int32 `protobuf:"varint,12,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Sessions among those that end with the worker.
+	PinnedSessions int32 `protobuf:"varint,13,opt,name=pinned_sessions,json=pinnedSessions,proto3" json:"pinned_sessions,omitempty"`
+	// Sessions beside those that were opened without the control plane and are not
+	// recorded yet: they are lost if the worker dies before that.
+	UndurableSessions int32 `protobuf:"varint,14,opt,name=undurable_sessions,json=undurableSessions,proto3" json:"undurable_sessions,omitempty"`
+	// The other workers that it is recorded to know, `workers/{worker}`: those that it
+	// asks before it serves on without the control plane, and that may take over from
+	// it. Set by GetWorker.
+	Peers []string `protobuf:"bytes,15,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Of a dead worker: who may take its sessions over, and why not everybody. Set by
+	// GetWorker.
+	Takeover      *Takeover `protobuf:"bytes,16,opt,name=takeover,proto3" json:"takeover,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -140,6 +296,120 @@ func (x *Worker) GetAppliedRevision() int64 {
 	return 0
 }
 
+func (x *Worker) GetState() WorkerState {
+	if x != nil {
+		return x.State
+	}
+	return WorkerState_WORKER_STATE_UNSPECIFIED
+}
+
+func (x *Worker) GetSessions() int32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Worker) GetCapacity() int32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *Worker) GetPinnedSessions() int32 {
+	if x != nil {
+		return x.PinnedSessions
+	}
+	return 0
+}
+
+func (x *Worker) GetUndurableSessions() int32 {
+	if x != nil {
+		return x.UndurableSessions
+	}
+	return 0
+}
+
+func (x *Worker) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Worker) GetTakeover() *Takeover {
+	if x != nil {
+		return x.Takeover
+	}
+	return nil
+}
+
+// Takeover says who may take the sessions of a dead worker over.
+type Takeover struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why the takers may, or why there are none.
+	Rule TakeoverRule `protobuf:"varint,1,opt,name=rule,proto3,enum=leasehold.v1.TakeoverRule" json:"rule,omitempty"`
+	// The living workers that may take its sessions now, `workers/{worker}`.
+	Takers []string `protobuf:"bytes,2,rep,name=takers,proto3" json:"takers,omitempty"`
+	// When anybody may at the latest, as far as the replica that was asked knows; unset
+	// when everybody may already.
+	LatestTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=latest_time,json=latestTime,proto3" json:"latest_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Takeover) Reset() {
+	*x = Takeover{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Takeover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Takeover) ProtoMessage() {}
+
+func (x *Takeover) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
+func (*Takeover) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Takeover) GetRule() TakeoverRule {
+	if x != nil {
+		return x.Rule
+	}
+	return TakeoverRule_TAKEOVER_RULE_UNSPECIFIED
+}
+
+func (x *Takeover) GetTakers() []string {
+	if x != nil {
+		return x.Takers
+	}
+	return nil
+}
+
+func (x *Takeover) GetLatestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LatestTime
+	}
+	return nil
+}
+
 // GetWorkerRequest is the request of GetWorker.
 type GetWorkerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -151,7 +421,7 @@ type GetWorkerRequest struct {
 
 func (x *GetWorkerRequest) Reset() {
 	*x = GetWorkerRequest{}
-	mi := &file_leasehold_v1_worker_proto_msgTypes[1]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -163,7 +433,7 @@ func (x *GetWorkerRequest) String() string {
 func (*GetWorkerRequest) ProtoMessage() {}
 
 func (x *GetWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_worker_proto_msgTypes[1]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -176,7 +446,7 @@ func (x *GetWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkerRequest.ProtoReflect.Descriptor instead.
 func (*GetWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{1}
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GetWorkerRequest) GetName() string {
@@ -197,7 +467,7 @@ type GetWorkerResponse struct {
 
 func (x *GetWorkerResponse) Reset() {
 	*x = GetWorkerResponse{}
-	mi := &file_leasehold_v1_worker_proto_msgTypes[2]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -209,7 +479,7 @@ func (x *GetWorkerResponse) String() string {
 func (*GetWorkerResponse) ProtoMessage() {}
 
 func (x *GetWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_worker_proto_msgTypes[2]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -222,7 +492,7 @@ func (x *GetWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkerResponse.ProtoReflect.Descriptor instead.
 func (*GetWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{2}
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetWorkerResponse) GetWorker() *Worker {
@@ -238,14 +508,16 @@ type ListWorkersRequest struct {
 	// At most this many are returned; 0 means 100, more than 1000 means 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page, or empty for the first.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Also return workers that are dead and known still.
+	ShowDead      bool `protobuf:"varint,3,opt,name=show_dead,json=showDead,proto3" json:"show_dead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_leasehold_v1_worker_proto_msgTypes[3]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +529,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_worker_proto_msgTypes[3]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +542,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{3}
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListWorkersRequest) GetPageSize() int32 {
@@ -287,12 +559,20 @@ func (x *ListWorkersRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListWorkersRequest) GetShowDead() bool {
+	if x != nil {
+		return x.ShowDead
+	}
+	return false
+}
+
 // ListWorkersResponse is the response of ListWorkers.
 type ListWorkersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workers of this page, ordered by name.
 	Workers []*Worker `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
-	// Token of the next page; empty on the last one.
+	// Token of the next page; empty on the last one. A page may hold fewer workers
+	// than asked for and still not be the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -300,7 +580,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_leasehold_v1_worker_proto_msgTypes[4]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +592,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_worker_proto_msgTypes[4]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +605,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -342,6 +622,282 @@ func (x *ListWorkersResponse) GetNextPageToken() string {
 	return ""
 }
 
+// DrainWorkerRequest is the request of DrainWorker.
+type DrainWorkerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorkerRequest) Reset() {
+	*x = DrainWorkerRequest{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorkerRequest) ProtoMessage() {}
+
+func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
+func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DrainWorkerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// DrainWorkerResponse is the response of DrainWorker.
+type DrainWorkerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The worker.
+	Worker        *Worker `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorkerResponse) Reset() {
+	*x = DrainWorkerResponse{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorkerResponse) ProtoMessage() {}
+
+func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorkerResponse.ProtoReflect.Descriptor instead.
+func (*DrainWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DrainWorkerResponse) GetWorker() *Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
+// UndrainWorkerRequest is the request of UndrainWorker.
+type UndrainWorkerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainWorkerRequest) Reset() {
+	*x = UndrainWorkerRequest{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainWorkerRequest) ProtoMessage() {}
+
+func (x *UndrainWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainWorkerRequest.ProtoReflect.Descriptor instead.
+func (*UndrainWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UndrainWorkerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// UndrainWorkerResponse is the response of UndrainWorker.
+type UndrainWorkerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The worker.
+	Worker        *Worker `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainWorkerResponse) Reset() {
+	*x = UndrainWorkerResponse{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainWorkerResponse) ProtoMessage() {}
+
+func (x *UndrainWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainWorkerResponse.ProtoReflect.Descriptor instead.
+func (*UndrainWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UndrainWorkerResponse) GetWorker() *Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
+// ForgetWorkerRequest is the request of ForgetWorker.
+type ForgetWorkerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetWorkerRequest) Reset() {
+	*x = ForgetWorkerRequest{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetWorkerRequest) ProtoMessage() {}
+
+func (x *ForgetWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetWorkerRequest.ProtoReflect.Descriptor instead.
+func (*ForgetWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ForgetWorkerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ForgetWorkerResponse is the response of ForgetWorker.
+type ForgetWorkerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The worker.
+	Worker        *Worker `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetWorkerResponse) Reset() {
+	*x = ForgetWorkerResponse{}
+	mi := &file_leasehold_v1_worker_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetWorkerResponse) ProtoMessage() {}
+
+func (x *ForgetWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_worker_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetWorkerResponse.ProtoReflect.Descriptor instead.
+func (*ForgetWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ForgetWorkerResponse) GetWorker() *Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
 // WatchWorkersRequest is the request of WatchWorkers.
 type WatchWorkersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -353,7 +909,7 @@ type WatchWorkersRequest struct {
 
 func (x *WatchWorkersRequest) Reset() {
 	*x = WatchWorkersRequest{}
-	mi := &file_leasehold_v1_worker_proto_msgTypes[5]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +921,7 @@ func (x *WatchWorkersRequest) String() string {
 func (*WatchWorkersRequest) ProtoMessage() {}
 
 func (x *WatchWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_worker_proto_msgTypes[5]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +934,7 @@ func (x *WatchWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchWorkersRequest.ProtoReflect.Descriptor instead.
 func (*WatchWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchWorkersRequest) GetRevision() int64 {
@@ -403,7 +959,7 @@ type WatchWorkersResponse struct {
 
 func (x *WatchWorkersResponse) Reset() {
 	*x = WatchWorkersResponse{}
-	mi := &file_leasehold_v1_worker_proto_msgTypes[6]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +971,7 @@ func (x *WatchWorkersResponse) String() string {
 func (*WatchWorkersResponse) ProtoMessage() {}
 
 func (x *WatchWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_worker_proto_msgTypes[6]
+	mi := &file_leasehold_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +984,7 @@ func (x *WatchWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchWorkersResponse.ProtoReflect.Descriptor instead.
 func (*WatchWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchWorkersResponse) GetType() ChangeType {
@@ -456,7 +1012,7 @@ var File_leasehold_v1_worker_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"\x19leasehold/v1/worker.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\xc7\x02\n" +
+	"\x19leasehold/v1/worker.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\xd2\x04\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12%\n" +
@@ -466,27 +1022,71 @@ const file_leasehold_v1_worker_proto_rawDesc = "" +
 	"\x04zone\x18\x06 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x12?\n" +
 	"\rregister_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12)\n" +
-	"\x10applied_revision\x18\t \x01(\x03R\x0fappliedRevision\"&\n" +
+	"\x10applied_revision\x18\t \x01(\x03R\x0fappliedRevision\x12/\n" +
+	"\x05state\x18\n" +
+	" \x01(\x0e2\x19.leasehold.v1.WorkerStateR\x05state\x12\x1a\n" +
+	"\bsessions\x18\v \x01(\x05R\bsessions\x12\x1a\n" +
+	"\bcapacity\x18\f \x01(\x05R\bcapacity\x12'\n" +
+	"\x0fpinned_sessions\x18\r \x01(\x05R\x0epinnedSessions\x12-\n" +
+	"\x12undurable_sessions\x18\x0e \x01(\x05R\x11undurableSessions\x12\x14\n" +
+	"\x05peers\x18\x0f \x03(\tR\x05peers\x122\n" +
+	"\btakeover\x18\x10 \x01(\v2\x16.leasehold.v1.TakeoverR\btakeover\"\x8f\x01\n" +
+	"\bTakeover\x12.\n" +
+	"\x04rule\x18\x01 \x01(\x0e2\x1a.leasehold.v1.TakeoverRuleR\x04rule\x12\x16\n" +
+	"\x06takers\x18\x02 \x03(\tR\x06takers\x12;\n" +
+	"\vlatest_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"latestTime\"&\n" +
 	"\x10GetWorkerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x11GetWorkerResponse\x12,\n" +
-	"\x06worker\x18\x01 \x01(\v2\x14.leasehold.v1.WorkerR\x06worker\"P\n" +
+	"\x06worker\x18\x01 \x01(\v2\x14.leasehold.v1.WorkerR\x06worker\"m\n" +
 	"\x12ListWorkersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"m\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x1b\n" +
+	"\tshow_dead\x18\x03 \x01(\bR\bshowDead\"m\n" +
 	"\x13ListWorkersResponse\x12.\n" +
 	"\aworkers\x18\x01 \x03(\v2\x14.leasehold.v1.WorkerR\aworkers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"1\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"(\n" +
+	"\x12DrainWorkerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"C\n" +
+	"\x13DrainWorkerResponse\x12,\n" +
+	"\x06worker\x18\x01 \x01(\v2\x14.leasehold.v1.WorkerR\x06worker\"*\n" +
+	"\x14UndrainWorkerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
+	"\x15UndrainWorkerResponse\x12,\n" +
+	"\x06worker\x18\x01 \x01(\v2\x14.leasehold.v1.WorkerR\x06worker\")\n" +
+	"\x13ForgetWorkerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"D\n" +
+	"\x14ForgetWorkerResponse\x12,\n" +
+	"\x06worker\x18\x01 \x01(\v2\x14.leasehold.v1.WorkerR\x06worker\"1\n" +
 	"\x13WatchWorkersRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"\x8e\x01\n" +
 	"\x14WatchWorkersResponse\x12,\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12,\n" +
 	"\x06worker\x18\x02 \x01(\v2\x14.leasehold.v1.WorkerR\x06worker\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision2\x8a\x02\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*\x8e\x01\n" +
+	"\vWorkerState\x12\x1c\n" +
+	"\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14WORKER_STATE_SERVING\x10\x01\x12\x19\n" +
+	"\x15WORKER_STATE_DRAINING\x10\x02\x12\x15\n" +
+	"\x11WORKER_STATE_DEAD\x10\x03\x12\x15\n" +
+	"\x11WORKER_STATE_LEFT\x10\x04*\xf2\x01\n" +
+	"\fTakeoverRule\x12\x1d\n" +
+	"\x19TAKEOVER_RULE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14TAKEOVER_RULE_LISTED\x10\x01\x12\x1c\n" +
+	"\x18TAKEOVER_RULE_SUPERSEDED\x10\x02\x12\x17\n" +
+	"\x13TAKEOVER_RULE_ALONE\x10\x03\x12!\n" +
+	"\x1dTAKEOVER_RULE_PEER_SUPERSEDED\x10\x04\x12\x19\n" +
+	"\x15TAKEOVER_RULE_EXPIRED\x10\x05\x12\x19\n" +
+	"\x15TAKEOVER_RULE_WAITING\x10\x06\x12\x19\n" +
+	"\x15TAKEOVER_RULE_HOLDING\x10\a2\x8f\x04\n" +
 	"\rWorkerService\x12L\n" +
 	"\tGetWorker\x12\x1e.leasehold.v1.GetWorkerRequest\x1a\x1f.leasehold.v1.GetWorkerResponse\x12R\n" +
-	"\vListWorkers\x12 .leasehold.v1.ListWorkersRequest\x1a!.leasehold.v1.ListWorkersResponse\x12W\n" +
+	"\vListWorkers\x12 .leasehold.v1.ListWorkersRequest\x1a!.leasehold.v1.ListWorkersResponse\x12R\n" +
+	"\vDrainWorker\x12 .leasehold.v1.DrainWorkerRequest\x1a!.leasehold.v1.DrainWorkerResponse\x12X\n" +
+	"\rUndrainWorker\x12\".leasehold.v1.UndrainWorkerRequest\x1a#.leasehold.v1.UndrainWorkerResponse\x12U\n" +
+	"\fForgetWorker\x12!.leasehold.v1.ForgetWorkerRequest\x1a\".leasehold.v1.ForgetWorkerResponse\x12W\n" +
 	"\fWatchWorkers\x12!.leasehold.v1.WatchWorkersRequest\x1a\".leasehold.v1.WatchWorkersResponse0\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
@@ -501,35 +1101,58 @@ func file_leasehold_v1_worker_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_worker_proto_rawDescData
 }
 
-var file_leasehold_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_leasehold_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_leasehold_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_leasehold_v1_worker_proto_goTypes = []any{
-	(*Worker)(nil),                // 0: leasehold.v1.Worker
-	(*GetWorkerRequest)(nil),      // 1: leasehold.v1.GetWorkerRequest
-	(*GetWorkerResponse)(nil),     // 2: leasehold.v1.GetWorkerResponse
-	(*ListWorkersRequest)(nil),    // 3: leasehold.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 4: leasehold.v1.ListWorkersResponse
-	(*WatchWorkersRequest)(nil),   // 5: leasehold.v1.WatchWorkersRequest
-	(*WatchWorkersResponse)(nil),  // 6: leasehold.v1.WatchWorkersResponse
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(ChangeType)(0),               // 8: leasehold.v1.ChangeType
+	(WorkerState)(0),              // 0: leasehold.v1.WorkerState
+	(TakeoverRule)(0),             // 1: leasehold.v1.TakeoverRule
+	(*Worker)(nil),                // 2: leasehold.v1.Worker
+	(*Takeover)(nil),              // 3: leasehold.v1.Takeover
+	(*GetWorkerRequest)(nil),      // 4: leasehold.v1.GetWorkerRequest
+	(*GetWorkerResponse)(nil),     // 5: leasehold.v1.GetWorkerResponse
+	(*ListWorkersRequest)(nil),    // 6: leasehold.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 7: leasehold.v1.ListWorkersResponse
+	(*DrainWorkerRequest)(nil),    // 8: leasehold.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),   // 9: leasehold.v1.DrainWorkerResponse
+	(*UndrainWorkerRequest)(nil),  // 10: leasehold.v1.UndrainWorkerRequest
+	(*UndrainWorkerResponse)(nil), // 11: leasehold.v1.UndrainWorkerResponse
+	(*ForgetWorkerRequest)(nil),   // 12: leasehold.v1.ForgetWorkerRequest
+	(*ForgetWorkerResponse)(nil),  // 13: leasehold.v1.ForgetWorkerResponse
+	(*WatchWorkersRequest)(nil),   // 14: leasehold.v1.WatchWorkersRequest
+	(*WatchWorkersResponse)(nil),  // 15: leasehold.v1.WatchWorkersResponse
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(ChangeType)(0),               // 17: leasehold.v1.ChangeType
 }
 var file_leasehold_v1_worker_proto_depIdxs = []int32{
-	7, // 0: leasehold.v1.Worker.register_time:type_name -> google.protobuf.Timestamp
-	0, // 1: leasehold.v1.GetWorkerResponse.worker:type_name -> leasehold.v1.Worker
-	0, // 2: leasehold.v1.ListWorkersResponse.workers:type_name -> leasehold.v1.Worker
-	8, // 3: leasehold.v1.WatchWorkersResponse.type:type_name -> leasehold.v1.ChangeType
-	0, // 4: leasehold.v1.WatchWorkersResponse.worker:type_name -> leasehold.v1.Worker
-	1, // 5: leasehold.v1.WorkerService.GetWorker:input_type -> leasehold.v1.GetWorkerRequest
-	3, // 6: leasehold.v1.WorkerService.ListWorkers:input_type -> leasehold.v1.ListWorkersRequest
-	5, // 7: leasehold.v1.WorkerService.WatchWorkers:input_type -> leasehold.v1.WatchWorkersRequest
-	2, // 8: leasehold.v1.WorkerService.GetWorker:output_type -> leasehold.v1.GetWorkerResponse
-	4, // 9: leasehold.v1.WorkerService.ListWorkers:output_type -> leasehold.v1.ListWorkersResponse
-	6, // 10: leasehold.v1.WorkerService.WatchWorkers:output_type -> leasehold.v1.WatchWorkersResponse
-	8, // [8:11] is the sub-list for method output_type
-	5, // [5:8] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	16, // 0: leasehold.v1.Worker.register_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: leasehold.v1.Worker.state:type_name -> leasehold.v1.WorkerState
+	3,  // 2: leasehold.v1.Worker.takeover:type_name -> leasehold.v1.Takeover
+	1,  // 3: leasehold.v1.Takeover.rule:type_name -> leasehold.v1.TakeoverRule
+	16, // 4: leasehold.v1.Takeover.latest_time:type_name -> google.protobuf.Timestamp
+	2,  // 5: leasehold.v1.GetWorkerResponse.worker:type_name -> leasehold.v1.Worker
+	2,  // 6: leasehold.v1.ListWorkersResponse.workers:type_name -> leasehold.v1.Worker
+	2,  // 7: leasehold.v1.DrainWorkerResponse.worker:type_name -> leasehold.v1.Worker
+	2,  // 8: leasehold.v1.UndrainWorkerResponse.worker:type_name -> leasehold.v1.Worker
+	2,  // 9: leasehold.v1.ForgetWorkerResponse.worker:type_name -> leasehold.v1.Worker
+	17, // 10: leasehold.v1.WatchWorkersResponse.type:type_name -> leasehold.v1.ChangeType
+	2,  // 11: leasehold.v1.WatchWorkersResponse.worker:type_name -> leasehold.v1.Worker
+	4,  // 12: leasehold.v1.WorkerService.GetWorker:input_type -> leasehold.v1.GetWorkerRequest
+	6,  // 13: leasehold.v1.WorkerService.ListWorkers:input_type -> leasehold.v1.ListWorkersRequest
+	8,  // 14: leasehold.v1.WorkerService.DrainWorker:input_type -> leasehold.v1.DrainWorkerRequest
+	10, // 15: leasehold.v1.WorkerService.UndrainWorker:input_type -> leasehold.v1.UndrainWorkerRequest
+	12, // 16: leasehold.v1.WorkerService.ForgetWorker:input_type -> leasehold.v1.ForgetWorkerRequest
+	14, // 17: leasehold.v1.WorkerService.WatchWorkers:input_type -> leasehold.v1.WatchWorkersRequest
+	5,  // 18: leasehold.v1.WorkerService.GetWorker:output_type -> leasehold.v1.GetWorkerResponse
+	7,  // 19: leasehold.v1.WorkerService.ListWorkers:output_type -> leasehold.v1.ListWorkersResponse
+	9,  // 20: leasehold.v1.WorkerService.DrainWorker:output_type -> leasehold.v1.DrainWorkerResponse
+	11, // 21: leasehold.v1.WorkerService.UndrainWorker:output_type -> leasehold.v1.UndrainWorkerResponse
+	13, // 22: leasehold.v1.WorkerService.ForgetWorker:output_type -> leasehold.v1.ForgetWorkerResponse
+	15, // 23: leasehold.v1.WorkerService.WatchWorkers:output_type -> leasehold.v1.WatchWorkersResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_worker_proto_init() }
@@ -543,13 +1166,14 @@ func file_leasehold_v1_worker_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_worker_proto_rawDesc), len(file_leasehold_v1_worker_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   7,
+			NumEnums:      2,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_leasehold_v1_worker_proto_goTypes,
 		DependencyIndexes: file_leasehold_v1_worker_proto_depIdxs,
+		EnumInfos:         file_leasehold_v1_worker_proto_enumTypes,
 		MessageInfos:      file_leasehold_v1_worker_proto_msgTypes,
 	}.Build()
 	File_leasehold_v1_worker_proto = out.File

@@ -19,23 +19,42 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	WorkerService_GetWorker_FullMethodName    = "/leasehold.v1.WorkerService/GetWorker"
-	WorkerService_ListWorkers_FullMethodName  = "/leasehold.v1.WorkerService/ListWorkers"
-	WorkerService_WatchWorkers_FullMethodName = "/leasehold.v1.WorkerService/WatchWorkers"
+	WorkerService_GetWorker_FullMethodName     = "/leasehold.v1.WorkerService/GetWorker"
+	WorkerService_ListWorkers_FullMethodName   = "/leasehold.v1.WorkerService/ListWorkers"
+	WorkerService_DrainWorker_FullMethodName   = "/leasehold.v1.WorkerService/DrainWorker"
+	WorkerService_UndrainWorker_FullMethodName = "/leasehold.v1.WorkerService/UndrainWorker"
+	WorkerService_ForgetWorker_FullMethodName  = "/leasehold.v1.WorkerService/ForgetWorker"
+	WorkerService_WatchWorkers_FullMethodName  = "/leasehold.v1.WorkerService/WatchWorkers"
 )
 
 // WorkerServiceClient is the client API for WorkerService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// WorkerService shows the data-plane workers that are alive.
+// WorkerService shows the data-plane workers, and drains them.
 //
 // Errors: INVALID_ARGUMENT with field violations, NOT_FOUND.
 type WorkerServiceClient interface {
-	// GetWorker returns one worker that is alive.
+	// GetWorker returns one worker, alive or dead. A dead one is known until its last
+	// session has another owner or has ended, and for a while after.
 	GetWorker(ctx context.Context, in *GetWorkerRequest, opts ...grpc.CallOption) (*GetWorkerResponse, error)
 	// ListWorkers returns the workers that are alive, ordered by name.
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
+	// DrainWorker makes a worker hand its sessions over to the others and take no more.
+	// It returns when that is noted; Worker.sessions tells how far it is. What is left
+	// after the worker's drain timeout ends if it is pinned, and otherwise goes on at
+	// another worker while this one still passes on the answers to its calls.
+	// FAILED_PRECONDITION with NOT_ALIVE.
+	DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error)
+	// UndrainWorker makes a worker take sessions again.
+	// FAILED_PRECONDITION with NOT_ALIVE.
+	UndrainWorker(ctx context.Context, in *UndrainWorkerRequest, opts ...grpc.CallOption) (*UndrainWorkerResponse, error)
+	// ForgetWorker is the operator's word that a dead worker's process is gone for good,
+	// so that any other may take its sessions over at once. If it still runs, and serves on
+	// without the control plane, two workers act for the same sessions: be certain.
+	// FAILED_PRECONDITION with ALIVE while the worker holds its lease. Forgetting a
+	// worker that has left succeeds.
+	ForgetWorker(ctx context.Context, in *ForgetWorkerRequest, opts ...grpc.CallOption) (*ForgetWorkerResponse, error)
 	// WatchWorkers works like WatchGateways, for workers that come, change and go.
 	WatchWorkers(ctx context.Context, in *WatchWorkersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchWorkersResponse], error)
 }
@@ -68,6 +87,36 @@ func (c *workerServiceClient) ListWorkers(ctx context.Context, in *ListWorkersRe
 	return out, nil
 }
 
+func (c *workerServiceClient) DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainWorkerResponse)
+	err := c.cc.Invoke(ctx, WorkerService_DrainWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) UndrainWorker(ctx context.Context, in *UndrainWorkerRequest, opts ...grpc.CallOption) (*UndrainWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndrainWorkerResponse)
+	err := c.cc.Invoke(ctx, WorkerService_UndrainWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) ForgetWorker(ctx context.Context, in *ForgetWorkerRequest, opts ...grpc.CallOption) (*ForgetWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForgetWorkerResponse)
+	err := c.cc.Invoke(ctx, WorkerService_ForgetWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *workerServiceClient) WatchWorkers(ctx context.Context, in *WatchWorkersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchWorkersResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &WorkerService_ServiceDesc.Streams[0], WorkerService_WatchWorkers_FullMethodName, cOpts...)
@@ -91,14 +140,30 @@ type WorkerService_WatchWorkersClient = grpc.ServerStreamingClient[WatchWorkersR
 // All implementations must embed UnimplementedWorkerServiceServer
 // for forward compatibility.
 //
-// WorkerService shows the data-plane workers that are alive.
+// WorkerService shows the data-plane workers, and drains them.
 //
 // Errors: INVALID_ARGUMENT with field violations, NOT_FOUND.
 type WorkerServiceServer interface {
-	// GetWorker returns one worker that is alive.
+	// GetWorker returns one worker, alive or dead. A dead one is known until its last
+	// session has another owner or has ended, and for a while after.
 	GetWorker(context.Context, *GetWorkerRequest) (*GetWorkerResponse, error)
 	// ListWorkers returns the workers that are alive, ordered by name.
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
+	// DrainWorker makes a worker hand its sessions over to the others and take no more.
+	// It returns when that is noted; Worker.sessions tells how far it is. What is left
+	// after the worker's drain timeout ends if it is pinned, and otherwise goes on at
+	// another worker while this one still passes on the answers to its calls.
+	// FAILED_PRECONDITION with NOT_ALIVE.
+	DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error)
+	// UndrainWorker makes a worker take sessions again.
+	// FAILED_PRECONDITION with NOT_ALIVE.
+	UndrainWorker(context.Context, *UndrainWorkerRequest) (*UndrainWorkerResponse, error)
+	// ForgetWorker is the operator's word that a dead worker's process is gone for good,
+	// so that any other may take its sessions over at once. If it still runs, and serves on
+	// without the control plane, two workers act for the same sessions: be certain.
+	// FAILED_PRECONDITION with ALIVE while the worker holds its lease. Forgetting a
+	// worker that has left succeeds.
+	ForgetWorker(context.Context, *ForgetWorkerRequest) (*ForgetWorkerResponse, error)
 	// WatchWorkers works like WatchGateways, for workers that come, change and go.
 	WatchWorkers(*WatchWorkersRequest, grpc.ServerStreamingServer[WatchWorkersResponse]) error
 	mustEmbedUnimplementedWorkerServiceServer()
@@ -116,6 +181,15 @@ func (UnimplementedWorkerServiceServer) GetWorker(context.Context, *GetWorkerReq
 }
 func (UnimplementedWorkerServiceServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedWorkerServiceServer) DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainWorker not implemented")
+}
+func (UnimplementedWorkerServiceServer) UndrainWorker(context.Context, *UndrainWorkerRequest) (*UndrainWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndrainWorker not implemented")
+}
+func (UnimplementedWorkerServiceServer) ForgetWorker(context.Context, *ForgetWorkerRequest) (*ForgetWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForgetWorker not implemented")
 }
 func (UnimplementedWorkerServiceServer) WatchWorkers(*WatchWorkersRequest, grpc.ServerStreamingServer[WatchWorkersResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchWorkers not implemented")
@@ -177,6 +251,60 @@ func _WorkerService_ListWorkers_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkerService_DrainWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).DrainWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_DrainWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).DrainWorker(ctx, req.(*DrainWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_UndrainWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).UndrainWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_UndrainWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).UndrainWorker(ctx, req.(*UndrainWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_ForgetWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForgetWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).ForgetWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_ForgetWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).ForgetWorker(ctx, req.(*ForgetWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _WorkerService_WatchWorkers_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchWorkersRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -202,6 +330,18 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _WorkerService_ListWorkers_Handler,
+		},
+		{
+			MethodName: "DrainWorker",
+			Handler:    _WorkerService_DrainWorker_Handler,
+		},
+		{
+			MethodName: "UndrainWorker",
+			Handler:    _WorkerService_UndrainWorker_Handler,
+		},
+		{
+			MethodName: "ForgetWorker",
+			Handler:    _WorkerService_ForgetWorker_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
