@@ -235,11 +235,13 @@ type ForwardStart struct {
 	Hops uint32 `protobuf:"varint,4,opt,name=hops,proto3" json:"hops,omitempty"`
 	// The gateway's id.
 	Gateway string `protobuf:"bytes,5,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// The session's digest: 16 bytes.
+	// The session's digest: 16 bytes; all zero for OPEN.
 	Session []byte `protobuf:"bytes,6,opt,name=session,proto3" json:"session,omitempty"`
 	// The caller as the front verified it.
 	Principal string `protobuf:"bytes,7,opt,name=principal,proto3" json:"principal,omitempty"`
-	// The HTTP method: POST, GET or DELETE.
+	// The HTTP method: POST, GET or DELETE; OPEN for an initialize that the receiver is
+	// to serve as if its client had come to it; MESSAGE for a message of a client of
+	// the HTTP+SSE transport.
 	Method string `protobuf:"bytes,8,opt,name=method,proto3" json:"method,omitempty"`
 	// The header fields of the client's request that concern the owner: names in
 	// canonical form and values in turn.
@@ -251,7 +253,9 @@ type ForwardStart struct {
 	// Say `ready` once the request is admitted, and dispatch it only after `go`. A
 	// caller that never said go knows that the request was not and never will be
 	// dispatched, however the stream ends.
-	Hold          bool `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`
+	Hold bool `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`
+	// The lists that the request concerns: 1 tools, 2 prompts, 4 resources, added up.
+	Lists         uint32 `protobuf:"varint,13,opt,name=lists,proto3" json:"lists,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -368,6 +372,13 @@ func (x *ForwardStart) GetHold() bool {
 		return x.Hold
 	}
 	return false
+}
+
+func (x *ForwardStart) GetLists() uint32 {
+	if x != nil {
+		return x.Lists
+	}
+	return 0
 }
 
 // ForwardResponse is a piece of the answer.
@@ -852,12 +863,10 @@ type HandOverOffer struct {
 	// Requests of the upstream that wait for an answer of the client, by id as JSON
 	// text.
 	Asked [][]byte `protobuf:"bytes,8,rep,name=asked,proto3" json:"asked,omitempty"`
-	// Requests in flight whose answers the giver still passes on, by id as JSON text.
-	InFlight [][]byte `protobuf:"bytes,9,rep,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// When the session was last used, before now.
-	Idle *durationpb.Duration `protobuf:"bytes,10,opt,name=idle,proto3" json:"idle,omitempty"`
-	// The capabilities for lists that the upstream named: tools, prompts, resources.
-	Lists         []string `protobuf:"bytes,11,rep,name=lists,proto3" json:"lists,omitempty"`
+	// How long ago the session was last used.
+	Idle *durationpb.Duration `protobuf:"bytes,9,opt,name=idle,proto3" json:"idle,omitempty"`
+	// The lists that the client has used: tools, prompts, resources.
+	Lists         []string `protobuf:"bytes,10,rep,name=lists,proto3" json:"lists,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -944,13 +953,6 @@ func (x *HandOverOffer) GetUnnumbered() bool {
 func (x *HandOverOffer) GetAsked() [][]byte {
 	if x != nil {
 		return x.Asked
-	}
-	return nil
-}
-
-func (x *HandOverOffer) GetInFlight() [][]byte {
-	if x != nil {
-		return x.InFlight
 	}
 	return nil
 }
@@ -1656,7 +1658,7 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x0eForwardRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.leasehold.v1.ForwardStartR\x05start\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x0e\n" +
-	"\x02go\x18\x03 \x01(\bR\x02go\"\xbb\x02\n" +
+	"\x02go\x18\x03 \x01(\bR\x02go\"\xd1\x02\n" +
 	"\fForwardStart\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -1671,7 +1673,8 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	" \x01(\rR\n" +
 	"bodyLength\x12\x10\n" +
 	"\x03ids\x18\v \x03(\fR\x03ids\x12\x12\n" +
-	"\x04hold\x18\f \x01(\bR\x04hold\"\xf2\x01\n" +
+	"\x04hold\x18\f \x01(\bR\x04hold\x12\x14\n" +
+	"\x05lists\x18\r \x01(\rR\x05lists\"\xf2\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x10\n" +
@@ -1702,7 +1705,7 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x05offer\x18\x01 \x01(\v2\x1b.leasehold.v1.HandOverOfferR\x05offer\x124\n" +
 	"\x06replay\x18\x02 \x01(\v2\x1c.leasehold.v1.HandOverReplayR\x06replay\x12\x14\n" +
 	"\x05whole\x18\x03 \x01(\bR\x05whole\x121\n" +
-	"\x05grant\x18\x04 \x01(\v2\x1b.leasehold.v1.HandOverGrantR\x05grant\"\xc9\x02\n" +
+	"\x05grant\x18\x04 \x01(\v2\x1b.leasehold.v1.HandOverGrantR\x05grant\"\xac\x02\n" +
 	"\rHandOverOffer\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x18\n" +
@@ -1713,11 +1716,10 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"unnumbered\x18\a \x01(\bR\n" +
 	"unnumbered\x12\x14\n" +
-	"\x05asked\x18\b \x03(\fR\x05asked\x12\x1b\n" +
-	"\tin_flight\x18\t \x03(\fR\binFlight\x12-\n" +
-	"\x04idle\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x14\n" +
-	"\x05lists\x18\v \x03(\tR\x05lists\"\x86\x01\n" +
+	"\x05asked\x18\b \x03(\fR\x05asked\x12-\n" +
+	"\x04idle\x18\t \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x14\n" +
+	"\x05lists\x18\n" +
+	" \x03(\tR\x05lists\"\x86\x01\n" +
 	"\x0eHandOverReplay\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x18\n" +
