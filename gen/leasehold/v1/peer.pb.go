@@ -773,11 +773,11 @@ type PeerServiceHandOverRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session; in the first message.
 	Offer *HandOverOffer `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
-	// What is kept of one of its streams for a client that comes back; each in
-	// messages of at most 1 MiB.
+	// Events that are kept of one of its streams for a client that comes back, in
+	// messages of about 1 MiB at most.
 	Replay *HandOverReplay `protobuf:"bytes,2,opt,name=replay,proto3" json:"replay,omitempty"`
-	// The offer is whole.
-	Whole bool `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
+	// The rest of what the session needs. Comes alone, after the replays.
+	State *HandOverState `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// The record names the receiver now. Comes alone, last.
 	Grant         *HandOverGrant `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -828,11 +828,11 @@ func (x *PeerServiceHandOverRequest) GetReplay() *HandOverReplay {
 	return nil
 }
 
-func (x *PeerServiceHandOverRequest) GetWhole() bool {
+func (x *PeerServiceHandOverRequest) GetState() *HandOverState {
 	if x != nil {
-		return x.Whole
+		return x.State
 	}
-	return false
+	return nil
 }
 
 func (x *PeerServiceHandOverRequest) GetGrant() *HandOverGrant {
@@ -854,19 +854,7 @@ type HandOverOffer struct {
 	// The session's digest: 32 hexadecimal digits.
 	Session string `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
 	// The epoch that the receiver shall own it under.
-	Epoch uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The upstream has a GET stream open, which the receiver opens anew at once.
-	Listening bool `protobuf:"varint,6,opt,name=listening,proto3" json:"listening,omitempty"`
-	// What the upstream says there has no event ids: the client is told that lists
-	// may have changed, after the gap.
-	Unnumbered bool `protobuf:"varint,7,opt,name=unnumbered,proto3" json:"unnumbered,omitempty"`
-	// Requests of the upstream that wait for an answer of the client, by id as JSON
-	// text.
-	Asked [][]byte `protobuf:"bytes,8,rep,name=asked,proto3" json:"asked,omitempty"`
-	// How long ago the session was last used.
-	Idle *durationpb.Duration `protobuf:"bytes,9,opt,name=idle,proto3" json:"idle,omitempty"`
-	// The lists that the client has used: tools, prompts, resources.
-	Lists         []string `protobuf:"bytes,10,rep,name=lists,proto3" json:"lists,omitempty"`
+	Epoch         uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -936,39 +924,90 @@ func (x *HandOverOffer) GetEpoch() uint64 {
 	return 0
 }
 
-func (x *HandOverOffer) GetListening() bool {
+// HandOverState is what a session needs beside its record and what is kept of its
+// streams, as it is once its owner dispatches nothing for it any more.
+type HandOverState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Clients listened to the upstream's GET stream.
+	Listening bool `protobuf:"varint,1,opt,name=listening,proto3" json:"listening,omitempty"`
+	// What the upstream says there has no event ids, so that what it says in between is
+	// lost: the receiver opens the stream at once, and tells the client that lists may
+	// have changed.
+	Unnumbered bool `protobuf:"varint,2,opt,name=unnumbered,proto3" json:"unnumbered,omitempty"`
+	// Requests of the upstream on its GET stream that wait for an answer of the client,
+	// by id as JSON text.
+	Asked [][]byte `protobuf:"bytes,3,rep,name=asked,proto3" json:"asked,omitempty"`
+	// How long ago the session was last used.
+	Idle *durationpb.Duration `protobuf:"bytes,4,opt,name=idle,proto3" json:"idle,omitempty"`
+	// The lists that the client has used: 1 tools, 2 prompts, 4 resources, added up.
+	Lists         uint32 `protobuf:"varint,5,opt,name=lists,proto3" json:"lists,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverState) Reset() {
+	*x = HandOverState{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverState) ProtoMessage() {}
+
+func (x *HandOverState) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverState.ProtoReflect.Descriptor instead.
+func (*HandOverState) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HandOverState) GetListening() bool {
 	if x != nil {
 		return x.Listening
 	}
 	return false
 }
 
-func (x *HandOverOffer) GetUnnumbered() bool {
+func (x *HandOverState) GetUnnumbered() bool {
 	if x != nil {
 		return x.Unnumbered
 	}
 	return false
 }
 
-func (x *HandOverOffer) GetAsked() [][]byte {
+func (x *HandOverState) GetAsked() [][]byte {
 	if x != nil {
 		return x.Asked
 	}
 	return nil
 }
 
-func (x *HandOverOffer) GetIdle() *durationpb.Duration {
+func (x *HandOverState) GetIdle() *durationpb.Duration {
 	if x != nil {
 		return x.Idle
 	}
 	return nil
 }
 
-func (x *HandOverOffer) GetLists() []string {
+func (x *HandOverState) GetLists() uint32 {
 	if x != nil {
 		return x.Lists
 	}
-	return nil
+	return 0
 }
 
 // HandOverReplay is what is kept of one stream.
@@ -978,19 +1017,22 @@ type HandOverReplay struct {
 	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// See epoch.
 	Number uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
-	// The JSON-RPC id of the call as JSON text; empty for the GET stream.
+	// The JSON-RPC id of the call as JSON text; empty for a batch and the GET stream.
 	Request []byte `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
 	// The number of the first event.
 	First uint64 `protobuf:"varint,4,opt,name=first,proto3" json:"first,omitempty"`
-	// The events, as they went to the client.
-	Events        [][]byte `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
+	// The events, as they went to the client. Several messages about one stream follow
+	// each other.
+	Events [][]byte `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
+	// It is the stream of a call, and not the GET stream.
+	Call          bool `protobuf:"varint,6,opt,name=call,proto3" json:"call,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HandOverReplay) Reset() {
 	*x = HandOverReplay{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[11]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1044,7 @@ func (x *HandOverReplay) String() string {
 func (*HandOverReplay) ProtoMessage() {}
 
 func (x *HandOverReplay) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[11]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1057,7 @@ func (x *HandOverReplay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverReplay.ProtoReflect.Descriptor instead.
 func (*HandOverReplay) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HandOverReplay) GetEpoch() uint64 {
@@ -1053,6 +1095,13 @@ func (x *HandOverReplay) GetEvents() [][]byte {
 	return nil
 }
 
+func (x *HandOverReplay) GetCall() bool {
+	if x != nil {
+		return x.Call
+	}
+	return false
+}
+
 // HandOverGrant says that a hand-over is recorded.
 type HandOverGrant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1066,7 +1115,7 @@ type HandOverGrant struct {
 
 func (x *HandOverGrant) Reset() {
 	*x = HandOverGrant{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[12]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1127,7 @@ func (x *HandOverGrant) String() string {
 func (*HandOverGrant) ProtoMessage() {}
 
 func (x *HandOverGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[12]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1140,7 @@ func (x *HandOverGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverGrant.ProtoReflect.Descriptor instead.
 func (*HandOverGrant) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HandOverGrant) GetRecord() *SessionRecord {
@@ -1111,19 +1160,21 @@ func (x *HandOverGrant) GetRevision() int64 {
 // PeerServiceHandOverResponse is a message of the receiver.
 type PeerServiceHandOverResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The receiver has a place for the session and what was offered.
+	// The receiver has a place for the session.
 	Accepted bool `protobuf:"varint,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	// Why it does not take the session; the stream ends.
 	Refusal HandOverRefusal `protobuf:"varint,2,opt,name=refusal,proto3,enum=leasehold.v1.HandOverRefusal" json:"refusal,omitempty"`
 	// The receiver owns the session and serves it.
-	Adopted       bool `protobuf:"varint,3,opt,name=adopted,proto3" json:"adopted,omitempty"`
+	Adopted bool `protobuf:"varint,3,opt,name=adopted,proto3" json:"adopted,omitempty"`
+	// The receiver keeps all that the session needs.
+	Ready         bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PeerServiceHandOverResponse) Reset() {
 	*x = PeerServiceHandOverResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[13]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1186,7 @@ func (x *PeerServiceHandOverResponse) String() string {
 func (*PeerServiceHandOverResponse) ProtoMessage() {}
 
 func (x *PeerServiceHandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[13]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1199,7 @@ func (x *PeerServiceHandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceHandOverResponse.ProtoReflect.Descriptor instead.
 func (*PeerServiceHandOverResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PeerServiceHandOverResponse) GetAccepted() bool {
@@ -1172,6 +1223,13 @@ func (x *PeerServiceHandOverResponse) GetAdopted() bool {
 	return false
 }
 
+func (x *PeerServiceHandOverResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
 // WitnessRequest is the request of Witness.
 type WitnessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1183,7 +1241,7 @@ type WitnessRequest struct {
 
 func (x *WitnessRequest) Reset() {
 	*x = WitnessRequest{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[14]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1253,7 @@ func (x *WitnessRequest) String() string {
 func (*WitnessRequest) ProtoMessage() {}
 
 func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[14]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1266,7 @@ func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessRequest.ProtoReflect.Descriptor instead.
 func (*WitnessRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WitnessRequest) GetWorker() string {
@@ -1235,7 +1293,7 @@ type WitnessResponse struct {
 
 func (x *WitnessResponse) Reset() {
 	*x = WitnessResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[15]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1305,7 @@ func (x *WitnessResponse) String() string {
 func (*WitnessResponse) ProtoMessage() {}
 
 func (x *WitnessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[15]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1318,7 @@ func (x *WitnessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessResponse.ProtoReflect.Descriptor instead.
 func (*WitnessResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WitnessResponse) GetIncarnation() int64 {
@@ -1295,7 +1353,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[16]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1365,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[16]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1378,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LocateRequest) GetSession() []byte {
@@ -1345,7 +1403,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[17]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1415,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[17]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1428,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LocateResponse) GetOwned() bool {
@@ -1403,7 +1461,7 @@ type ObserveLoadRequest struct {
 
 func (x *ObserveLoadRequest) Reset() {
 	*x = ObserveLoadRequest{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[18]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1473,7 @@ func (x *ObserveLoadRequest) String() string {
 func (*ObserveLoadRequest) ProtoMessage() {}
 
 func (x *ObserveLoadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[18]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1486,7 @@ func (x *ObserveLoadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveLoadRequest.ProtoReflect.Descriptor instead.
 func (*ObserveLoadRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 // ObserveLoadResponse is the response of ObserveLoad.
@@ -1456,7 +1514,7 @@ type ObserveLoadResponse struct {
 
 func (x *ObserveLoadResponse) Reset() {
 	*x = ObserveLoadResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[19]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1526,7 @@ func (x *ObserveLoadResponse) String() string {
 func (*ObserveLoadResponse) ProtoMessage() {}
 
 func (x *ObserveLoadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[19]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1539,7 @@ func (x *ObserveLoadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveLoadResponse.ProtoReflect.Descriptor instead.
 func (*ObserveLoadResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ObserveLoadResponse) GetIncarnation() int64 {
@@ -1555,7 +1613,7 @@ type HandOverNowRequest struct {
 
 func (x *HandOverNowRequest) Reset() {
 	*x = HandOverNowRequest{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[20]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1625,7 @@ func (x *HandOverNowRequest) String() string {
 func (*HandOverNowRequest) ProtoMessage() {}
 
 func (x *HandOverNowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[20]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1638,7 @@ func (x *HandOverNowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverNowRequest.ProtoReflect.Descriptor instead.
 func (*HandOverNowRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HandOverNowRequest) GetGateway() string {
@@ -1615,7 +1673,7 @@ type HandOverNowResponse struct {
 
 func (x *HandOverNowResponse) Reset() {
 	*x = HandOverNowResponse{}
-	mi := &file_leasehold_v1_peer_proto_msgTypes[21]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1685,7 @@ func (x *HandOverNowResponse) String() string {
 func (*HandOverNowResponse) ProtoMessage() {}
 
 func (x *HandOverNowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_peer_proto_msgTypes[21]
+	mi := &file_leasehold_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1698,7 @@ func (x *HandOverNowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverNowResponse.ProtoReflect.Descriptor instead.
 func (*HandOverNowResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HandOverNowResponse) GetWorker() string {
@@ -1700,39 +1758,41 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
 	"\x05value\x18\x02 \x01(\v2\x1d.leasehold.v1.SessionActivityR\x05value:\x028\x01\"\x0e\n" +
 	"\fProbeRequest\"\x0f\n" +
-	"\rProbeResponse\"\xce\x01\n" +
+	"\rProbeResponse\"\xeb\x01\n" +
 	"\x1aPeerServiceHandOverRequest\x121\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1b.leasehold.v1.HandOverOfferR\x05offer\x124\n" +
-	"\x06replay\x18\x02 \x01(\v2\x1c.leasehold.v1.HandOverReplayR\x06replay\x12\x14\n" +
-	"\x05whole\x18\x03 \x01(\bR\x05whole\x121\n" +
-	"\x05grant\x18\x04 \x01(\v2\x1b.leasehold.v1.HandOverGrantR\x05grant\"\xac\x02\n" +
+	"\x06replay\x18\x02 \x01(\v2\x1c.leasehold.v1.HandOverReplayR\x06replay\x121\n" +
+	"\x05state\x18\x03 \x01(\v2\x1b.leasehold.v1.HandOverStateR\x05state\x121\n" +
+	"\x05grant\x18\x04 \x01(\v2\x1b.leasehold.v1.HandOverGrantR\x05grant\"\x93\x01\n" +
 	"\rHandOverOffer\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x18\n" +
 	"\agateway\x18\x03 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x04 \x01(\tR\asession\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x1c\n" +
-	"\tlistening\x18\x06 \x01(\bR\tlistening\x12\x1e\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xa8\x01\n" +
+	"\rHandOverState\x12\x1c\n" +
+	"\tlistening\x18\x01 \x01(\bR\tlistening\x12\x1e\n" +
 	"\n" +
-	"unnumbered\x18\a \x01(\bR\n" +
+	"unnumbered\x18\x02 \x01(\bR\n" +
 	"unnumbered\x12\x14\n" +
-	"\x05asked\x18\b \x03(\fR\x05asked\x12-\n" +
-	"\x04idle\x18\t \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x14\n" +
-	"\x05lists\x18\n" +
-	" \x03(\tR\x05lists\"\x86\x01\n" +
+	"\x05asked\x18\x03 \x03(\fR\x05asked\x12-\n" +
+	"\x04idle\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x14\n" +
+	"\x05lists\x18\x05 \x01(\rR\x05lists\"\x9a\x01\n" +
 	"\x0eHandOverReplay\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x18\n" +
 	"\arequest\x18\x03 \x01(\fR\arequest\x12\x14\n" +
 	"\x05first\x18\x04 \x01(\x04R\x05first\x12\x16\n" +
-	"\x06events\x18\x05 \x03(\fR\x06events\"`\n" +
+	"\x06events\x18\x05 \x03(\fR\x06events\x12\x12\n" +
+	"\x04call\x18\x06 \x01(\bR\x04call\"`\n" +
 	"\rHandOverGrant\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\x8c\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xa2\x01\n" +
 	"\x1bPeerServiceHandOverResponse\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x127\n" +
 	"\arefusal\x18\x02 \x01(\x0e2\x1d.leasehold.v1.HandOverRefusalR\arefusal\x12\x18\n" +
-	"\aadopted\x18\x03 \x01(\bR\aadopted\"(\n" +
+	"\aadopted\x18\x03 \x01(\bR\aadopted\x12\x14\n" +
+	"\x05ready\x18\x04 \x01(\bR\x05ready\"(\n" +
 	"\x0eWitnessRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\"\xa1\x01\n" +
 	"\x0fWitnessResponse\x12 \n" +
@@ -1800,7 +1860,7 @@ func file_leasehold_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_leasehold_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_leasehold_v1_peer_proto_goTypes = []any{
 	(Refusal)(0),                        // 0: leasehold.v1.Refusal
 	(HandOverRefusal)(0),                // 1: leasehold.v1.HandOverRefusal
@@ -1815,58 +1875,60 @@ var file_leasehold_v1_peer_proto_goTypes = []any{
 	(*ProbeResponse)(nil),               // 10: leasehold.v1.ProbeResponse
 	(*PeerServiceHandOverRequest)(nil),  // 11: leasehold.v1.PeerServiceHandOverRequest
 	(*HandOverOffer)(nil),               // 12: leasehold.v1.HandOverOffer
-	(*HandOverReplay)(nil),              // 13: leasehold.v1.HandOverReplay
-	(*HandOverGrant)(nil),               // 14: leasehold.v1.HandOverGrant
-	(*PeerServiceHandOverResponse)(nil), // 15: leasehold.v1.PeerServiceHandOverResponse
-	(*WitnessRequest)(nil),              // 16: leasehold.v1.WitnessRequest
-	(*WitnessResponse)(nil),             // 17: leasehold.v1.WitnessResponse
-	(*LocateRequest)(nil),               // 18: leasehold.v1.LocateRequest
-	(*LocateResponse)(nil),              // 19: leasehold.v1.LocateResponse
-	(*ObserveLoadRequest)(nil),          // 20: leasehold.v1.ObserveLoadRequest
-	(*ObserveLoadResponse)(nil),         // 21: leasehold.v1.ObserveLoadResponse
-	(*HandOverNowRequest)(nil),          // 22: leasehold.v1.HandOverNowRequest
-	(*HandOverNowResponse)(nil),         // 23: leasehold.v1.HandOverNowResponse
-	nil,                                 // 24: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
-	(*durationpb.Duration)(nil),         // 25: google.protobuf.Duration
-	(*SessionRecord)(nil),               // 26: leasehold.v1.SessionRecord
-	(*SessionActivity)(nil),             // 27: leasehold.v1.SessionActivity
+	(*HandOverState)(nil),               // 13: leasehold.v1.HandOverState
+	(*HandOverReplay)(nil),              // 14: leasehold.v1.HandOverReplay
+	(*HandOverGrant)(nil),               // 15: leasehold.v1.HandOverGrant
+	(*PeerServiceHandOverResponse)(nil), // 16: leasehold.v1.PeerServiceHandOverResponse
+	(*WitnessRequest)(nil),              // 17: leasehold.v1.WitnessRequest
+	(*WitnessResponse)(nil),             // 18: leasehold.v1.WitnessResponse
+	(*LocateRequest)(nil),               // 19: leasehold.v1.LocateRequest
+	(*LocateResponse)(nil),              // 20: leasehold.v1.LocateResponse
+	(*ObserveLoadRequest)(nil),          // 21: leasehold.v1.ObserveLoadRequest
+	(*ObserveLoadResponse)(nil),         // 22: leasehold.v1.ObserveLoadResponse
+	(*HandOverNowRequest)(nil),          // 23: leasehold.v1.HandOverNowRequest
+	(*HandOverNowResponse)(nil),         // 24: leasehold.v1.HandOverNowResponse
+	nil,                                 // 25: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	(*durationpb.Duration)(nil),         // 26: google.protobuf.Duration
+	(*SessionRecord)(nil),               // 27: leasehold.v1.SessionRecord
+	(*SessionActivity)(nil),             // 28: leasehold.v1.SessionActivity
 }
 var file_leasehold_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
 	6,  // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
 	0,  // 2: leasehold.v1.ForwardResponse.refusal:type_name -> leasehold.v1.Refusal
 	5,  // 3: leasehold.v1.ForwardResponse.moved:type_name -> leasehold.v1.Moved
-	24, // 4: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	25, // 4: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
 	12, // 5: leasehold.v1.PeerServiceHandOverRequest.offer:type_name -> leasehold.v1.HandOverOffer
-	13, // 6: leasehold.v1.PeerServiceHandOverRequest.replay:type_name -> leasehold.v1.HandOverReplay
-	14, // 7: leasehold.v1.PeerServiceHandOverRequest.grant:type_name -> leasehold.v1.HandOverGrant
-	25, // 8: leasehold.v1.HandOverOffer.idle:type_name -> google.protobuf.Duration
-	26, // 9: leasehold.v1.HandOverGrant.record:type_name -> leasehold.v1.SessionRecord
-	1,  // 10: leasehold.v1.PeerServiceHandOverResponse.refusal:type_name -> leasehold.v1.HandOverRefusal
-	25, // 11: leasehold.v1.WitnessResponse.power_age:type_name -> google.protobuf.Duration
-	25, // 12: leasehold.v1.WitnessResponse.power_in:type_name -> google.protobuf.Duration
-	27, // 13: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
-	2,  // 14: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
-	7,  // 15: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
-	9,  // 16: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
-	11, // 17: leasehold.v1.PeerService.HandOver:input_type -> leasehold.v1.PeerServiceHandOverRequest
-	16, // 18: leasehold.v1.PeerService.Witness:input_type -> leasehold.v1.WitnessRequest
-	18, // 19: leasehold.v1.PeerService.Locate:input_type -> leasehold.v1.LocateRequest
-	20, // 20: leasehold.v1.PeerService.ObserveLoad:input_type -> leasehold.v1.ObserveLoadRequest
-	22, // 21: leasehold.v1.PeerService.HandOverNow:input_type -> leasehold.v1.HandOverNowRequest
-	4,  // 22: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
-	8,  // 23: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
-	10, // 24: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
-	15, // 25: leasehold.v1.PeerService.HandOver:output_type -> leasehold.v1.PeerServiceHandOverResponse
-	17, // 26: leasehold.v1.PeerService.Witness:output_type -> leasehold.v1.WitnessResponse
-	19, // 27: leasehold.v1.PeerService.Locate:output_type -> leasehold.v1.LocateResponse
-	21, // 28: leasehold.v1.PeerService.ObserveLoad:output_type -> leasehold.v1.ObserveLoadResponse
-	23, // 29: leasehold.v1.PeerService.HandOverNow:output_type -> leasehold.v1.HandOverNowResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	14, // 6: leasehold.v1.PeerServiceHandOverRequest.replay:type_name -> leasehold.v1.HandOverReplay
+	13, // 7: leasehold.v1.PeerServiceHandOverRequest.state:type_name -> leasehold.v1.HandOverState
+	15, // 8: leasehold.v1.PeerServiceHandOverRequest.grant:type_name -> leasehold.v1.HandOverGrant
+	26, // 9: leasehold.v1.HandOverState.idle:type_name -> google.protobuf.Duration
+	27, // 10: leasehold.v1.HandOverGrant.record:type_name -> leasehold.v1.SessionRecord
+	1,  // 11: leasehold.v1.PeerServiceHandOverResponse.refusal:type_name -> leasehold.v1.HandOverRefusal
+	26, // 12: leasehold.v1.WitnessResponse.power_age:type_name -> google.protobuf.Duration
+	26, // 13: leasehold.v1.WitnessResponse.power_in:type_name -> google.protobuf.Duration
+	28, // 14: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
+	2,  // 15: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
+	7,  // 16: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
+	9,  // 17: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
+	11, // 18: leasehold.v1.PeerService.HandOver:input_type -> leasehold.v1.PeerServiceHandOverRequest
+	17, // 19: leasehold.v1.PeerService.Witness:input_type -> leasehold.v1.WitnessRequest
+	19, // 20: leasehold.v1.PeerService.Locate:input_type -> leasehold.v1.LocateRequest
+	21, // 21: leasehold.v1.PeerService.ObserveLoad:input_type -> leasehold.v1.ObserveLoadRequest
+	23, // 22: leasehold.v1.PeerService.HandOverNow:input_type -> leasehold.v1.HandOverNowRequest
+	4,  // 23: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
+	8,  // 24: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
+	10, // 25: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
+	16, // 26: leasehold.v1.PeerService.HandOver:output_type -> leasehold.v1.PeerServiceHandOverResponse
+	18, // 27: leasehold.v1.PeerService.Witness:output_type -> leasehold.v1.WitnessResponse
+	20, // 28: leasehold.v1.PeerService.Locate:output_type -> leasehold.v1.LocateResponse
+	22, // 29: leasehold.v1.PeerService.ObserveLoad:output_type -> leasehold.v1.ObserveLoadResponse
+	24, // 30: leasehold.v1.PeerService.HandOverNow:output_type -> leasehold.v1.HandOverNowResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_peer_proto_init() }
@@ -1882,7 +1944,7 @@ func file_leasehold_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_peer_proto_rawDesc), len(file_leasehold_v1_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

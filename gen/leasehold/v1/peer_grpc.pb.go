@@ -56,10 +56,10 @@ type PeerServiceClient interface {
 	// lease, so that others take over what it cannot serve.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 	// HandOver passes what a session needs beside its record to its next owner. The
-	// owner offers, and the receiver keeps a place for the session, or refuses; then the
-	// owner has the control plane record the change, and grants. A session is one
-	// stream. A grant that is lost leaves one owner, as the record says: the receiver
-	// asks for it.
+	// owner offers, and the receiver keeps a place for the session, or refuses; the owner
+	// stops dispatching and sends the rest, has the control plane record the change, and
+	// grants. A session is one stream. A grant that is lost leaves one owner, as the
+	// record says: the receiver asks for it.
 	HandOver(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerServiceHandOverRequest, PeerServiceHandOverResponse], error)
 	// Witness says whether the receiver could have taken a session over from the
 	// caller, and when it could next. A worker without the control plane serves on while
@@ -198,10 +198,10 @@ type PeerServiceServer interface {
 	// lease, so that others take over what it cannot serve.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	// HandOver passes what a session needs beside its record to its next owner. The
-	// owner offers, and the receiver keeps a place for the session, or refuses; then the
-	// owner has the control plane record the change, and grants. A session is one
-	// stream. A grant that is lost leaves one owner, as the record says: the receiver
-	// asks for it.
+	// owner offers, and the receiver keeps a place for the session, or refuses; the owner
+	// stops dispatching and sends the rest, has the control plane record the change, and
+	// grants. A session is one stream. A grant that is lost leaves one owner, as the
+	// record says: the receiver asks for it.
 	HandOver(grpc.BidiStreamingServer[PeerServiceHandOverRequest, PeerServiceHandOverResponse]) error
 	// Witness says whether the receiver could have taken a session over from the
 	// caller, and when it could next. A worker without the control plane serves on while
