@@ -36,6 +36,7 @@ func TestArrowsPointOneWay(t *testing.T) {
 		"dataplane/config":    {gen, "dataplane/sessionid"},
 		"dataplane/session":   {gen, "dataplane/sessionid", "dataplane/config", "dataplane/mcp", "dataplane/replay"},
 		"dataplane/replay":    {},
+		"dataplane/balance":   {},
 	}
 	rules := append([]string{"dataplane/session"}, may["dataplane/session"]...)
 	may["dataplane/route"] = rules
@@ -47,7 +48,7 @@ func TestArrowsPointOneWay(t *testing.T) {
 	may["dataplane/duplex/duplextest"] = nil
 	may["dataplane/duplex/stdio"] = append([]string{"dataplane/duplex"}, rules...)
 	may["dataplane/duplex/sse"] = append([]string{"dataplane/duplex"}, rules...)
-	may["dataplane"] = append([]string{"dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/control", "dataplane/forward"}, rules...)
+	may["dataplane"] = append([]string{"dataplane/balance", "dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/control", "dataplane/forward"}, rules...)
 	out, err := exec.Command("go", "list", "./...").Output()
 	if err != nil {
 		t.Fatal(err)

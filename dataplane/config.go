@@ -16,6 +16,12 @@ import (
 // DefaultMaxPrograms is how many programs a worker runs at most by default.
 const DefaultMaxPrograms = stdio.DefaultMax
 
+// Defaults of a worker's end.
+const (
+	DefaultDrainTimeout = 30 * time.Second
+	DefaultDrainNotice  = 5 * time.Second
+)
+
 // DefaultMaxSessions is how many sessions a worker owns at most by default.
 const DefaultMaxSessions = 50_000
 
@@ -55,6 +61,14 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// TLS serves clients over TLS, HTTP/1.1 and HTTP/2; nil serves plaintext.
 	TLS *tls.Config
+	// DrainTimeout is how long sessions that are in use may stay when this worker stops
+	// or drains: those that are idle move at once. 0 means that sessions are not handed
+	// over when the worker stops: others take them over then.
+	DrainTimeout time.Duration
+	// DrainNotice is how long the worker goes on to take requests at least, and passes
+	// them on, after it has said that it is not ready any more: until balancers have
+	// noticed. With a DrainTimeout only.
+	DrainNotice time.Duration
 	// MaxSessions bounds the sessions this worker owns; 0 means DefaultMaxSessions.
 	MaxSessions int
 	// AllowStdio lets gateways run programs on this machine, under this process's

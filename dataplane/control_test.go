@@ -46,6 +46,9 @@ type plane struct {
 	leaves       []*leaseholdv1.LeaveRequest
 	renewed      time.Time     // when the last renewal came
 	ttl          time.Duration // of leases
+	// beforeHandOver is asked before a hand-over is carried out, and afterHandOver what
+	// is answered then; both may be nil.
+	beforeHandOver, afterHandOver func(*leaseholdv1.HandOverRequest) error
 }
 
 type stored struct {
@@ -300,6 +303,72 @@ func (p *plane) Save(_ context.Context, r *leaseholdv1.SaveRequest) (*leaseholdv
 	p.revision++
 	*s = stored{r.GetRecord(), p.revision}
 	return &leaseholdv1.SaveResponse{Revision: p.revision}, nil
+}
+
+// HandOver is without the lock while it asks beforeHandOver and afterHandOver.
+func (p *plane) HandOver(_ context.Context, r *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error) {
+	if p.beforeHandOver != nil {
+		if err := p.beforeHandOver(r); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := p.handOver(r)
+	if p.afterHandOver != nil && err == nil {
+		err = p.afterHandOver(r)
+	}
+	return resp, err
+}
+
+func (p *plane) handOver(r *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["HandOver"]++
+	s, to := p.records[r.GetSession()], r.GetTo()
+	kept := to.GetWorker() == r.GetWorker()
+	switch {
+	case s == nil || s.record.GetEnd() != nil:
+		return nil, refusal(codes.FailedPrecondition, "ENDED")
+	case s.record.GetWorker() == to.GetWorker() && s.record.GetIncarnation() == to.GetIncarnation() && (!kept || s.revision != r.GetRevision()):
+		return &leaseholdv1.HandOverResponse{Record: s.record, Revision: s.revision}, nil
+	case s.revision != r.GetRevision():
+		return nil, refusal(codes.Aborted, "STALE")
+	case !p.alive(r.GetWorker(), r.GetIncarnation()):
+		return nil, refusal(codes.FailedPrecondition, "NOT_ALIVE")
+	case !p.alive(to.GetWorker(), to.GetIncarnation()):
+		return nil, refusal(codes.FailedPrecondition, "TARGET_NOT_ALIVE")
+	}
+	next := proto.CloneOf(s.record)
+	if !kept {
+		next.Worker, next.Incarnation = to.GetWorker(), to.GetIncarnation()
+		next.Epoch++
+		next.Events = append(next.Events, &leaseholdv1.SessionEvent{Type: leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER})
+		for _, u := range next.GetUpstreams() {
+			u.EventCursor = r.GetEventCursors()[u.GetUpstream()]
+		}
+	}
+	p.revision++
+	*s = stored{next, p.revision}
+	return &leaseholdv1.HandOverResponse{Record: next, Revision: p.revision}, nil
+}
+
+func (p *plane) SetDraining(_ context.Context, r *leaseholdv1.SetDrainingRequest) (*leaseholdv1.SetDrainingResponse, error) {
+	p.mu.Lock()
+	alive := p.alive(r.GetWorker(), r.GetIncarnation())
+	p.mu.Unlock()
+	if !alive {
+		return nil, refusal(codes.FailedPrecondition, "NOT_ALIVE")
+	}
+	p.drain(r.GetWorker(), r.GetDraining())
+	return &leaseholdv1.SetDrainingResponse{}, nil
+}
+
+// drain is an operator's wish that a worker drain, or do so no more.
+func (p *plane) drain(worker string, draining bool) {
+	p.change(func() {
+		member := proto.CloneOf(p.members[worker])
+		member.Info.Draining = draining
+		p.members[worker] = member
+	})
 }
 
 func (p *plane) End(_ context.Context, r *leaseholdv1.EndRequest) (*leaseholdv1.EndResponse, error) {

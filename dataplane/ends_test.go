@@ -28,10 +28,6 @@ func TestEveryFailureOfOpeningEndsTheUpstreamSession(t *testing.T) {
 			r.p.change(func() { r.p.claimErr = refusal(codes.FailedPrecondition, "NOT_ALIVE") })
 			open(t, r)
 		},
-		"control plane away": func(t *testing.T, r rig) {
-			r.p.change(func() { r.p.claimErr = refusal(codes.Unavailable, "AWAY") })
-			open(t, r)
-		},
 		"initialized refused": func(t *testing.T, r rig) {
 			r.u.setHook(func(w http.ResponseWriter, _ *http.Request, method string) bool {
 				if method == "notifications/initialized" {

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/control"
@@ -20,10 +22,11 @@ import (
 	"github.com/leasehold/leasehold/dataplane/front"
 	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
-// Times of a worker's end; together they stay below 5 s.
+// Times of a worker's end after it has drained; together they stay below 5 s.
 const (
 	drainCalls = 3 * time.Second
 	leaveTime  = time.Second
@@ -42,8 +45,10 @@ const (
 	keepAlive     = 2 * time.Minute
 )
 
-// Run serves until ctx ends and then shuts down within 5 s: calls in flight get
-// 3 s, the sessions go on at other workers.
+// Run serves until ctx ends and then shuts down: its sessions are handed over within
+// DrainTimeout, then calls in flight get up to 3 s, and what is left goes on at other
+// workers once this one has given back its lease. That takes 5 s at most beyond
+// DrainTimeout and DrainNotice.
 func Run(ctx context.Context, cfg Config) error {
 	w, err := assemble(cfg)
 	if err != nil {
@@ -62,6 +67,9 @@ type worker struct {
 	table     *session.Table
 	forwards  *forward.Client
 	router    *route.Router
+	handler   *front.Handler
+	mover     *mover
+	drainer   *drainer
 	clients   *http.Server
 	peers     *forward.Server
 	ttl       atomic.Int64
@@ -101,6 +109,7 @@ func assemble(cfg Config) (*worker, error) {
 	w.table, err = session.NewTable(session.Config{
 		Worker: w.id, Max: cfg.MaxSessions, Upstream: w.upstreams, Records: w.control, Authority: w.control.Authority(),
 		World: w.world.Load, Logger: cfg.Logger.Named("session"), Metrics: cfg.Metrics, KeepAlive: cfg.keepAlive,
+		Receivers: w.forwards, Away: w.control.Away,
 	})
 	if err != nil {
 		return nil, err
@@ -108,17 +117,26 @@ func assemble(cfg Config) (*worker, error) {
 	w.router, err = route.New(route.Config{
 		Worker: w.id, Table: w.table, Forwarder: w.forwards, Records: w.control, Authority: w.control.Authority(),
 		World: w.world, TTL: w.leaseTTL, Logger: cfg.Logger.Named("route"),
+		Away: w.control.Away, Locator: w.forwards, Draining: w.drains,
 	})
 	if err != nil {
 		return nil, err
 	}
+	w.mover = &mover{worker: w.id, zone: cfg.Zone, capacity: cfg.MaxSessions, table: w.table, world: w.world, loads: w.forwards,
+		away: w.control.Away, log: cfg.Logger.Named("move"), timeout: cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout),
+		pace: rate.NewLimiter(rebalanceRate, rebalanceRate/10)}
 	w.peers = forward.NewServer(w.router, cfg.Logger.Named("forward"))
 	w.peers.Proves(w.table)
+	w.peers.Expects(expecter{w})
+	w.peers.Moves(w.mover)
+	w.peers.Loads(tmpLoaded{w})
+	w.handler = front.New(front.Config{
+		World: w.world, Opener: w.router, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current, Stall: cfg.stall,
+		Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
+	})
+	w.drainer = &drainer{mover: w.mover, world: w.world, log: cfg.Logger.Named("drain"), tell: w.tellDraining, timeout: w.mover.timeout}
 	w.clients = &http.Server{
-		Handler: front.New(front.Config{
-			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current, Stall: cfg.stall,
-			Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
-		}),
+		Handler:   w.handler,
 		TLSConfig: cfg.TLS, ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: front.MaxHeaderBytes,
 		ErrorLog: cfg.Logger.Named("http").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
@@ -135,6 +153,10 @@ func (cfg *Config) validate() error {
 		return errors.New("worker config: Control is required")
 	case cfg.DataDir == "":
 		return errors.New("worker config: DataDir is required")
+	case cfg.DrainTimeout < 0:
+		return fmt.Errorf("worker config: DrainTimeout is %v, want at least 0", cfg.DrainTimeout)
+	case cfg.DrainNotice < 0:
+		return fmt.Errorf("worker config: DrainNotice is %v, want at least 0", cfg.DrainNotice)
 	case cfg.MaxSessions < 0:
 		return fmt.Errorf("worker config: MaxSessions is %d, want at least 0", cfg.MaxSessions)
 	case cfg.MaxPrograms < 0:
@@ -164,16 +186,27 @@ func (w *worker) info() *leaseholdv1.WorkerInfo {
 	}
 	return &leaseholdv1.WorkerInfo{
 		PeerAddress: peer, ListenAddress: w.cfg.Listener.Addr().String(), AdminAddress: w.cfg.AdminAddress,
-		Zone: w.cfg.Zone, Version: w.cfg.Version, Capacity: int32(w.cfg.MaxSessions),
+		Zone: w.cfg.Zone, Version: w.cfg.Version, Capacity: int32(cmp.Or(w.cfg.MaxSessions, DefaultMaxSessions)),
 	}
 }
 
-// run serves, and takes the worker apart in the order in which nothing is lost:
-// new requests are refused, calls in flight end, the lease goes back last.
+// run serves, and takes the worker apart in the order in which nothing is lost: it says
+// that it is not ready, hands its sessions over while it still takes requests, calls in
+// flight end, the lease goes back last.
 func (w *worker) run(ctx context.Context) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, running := errgroup.WithContext(running)
+	w.mover.running = running
+	draining, stopDraining := context.WithCancel(running)
+	defer stopDraining()
+	drained := make(chan struct{})
+	group.Go(func() error {
+		defer close(drained)
+		return w.drainer.Run(draining)
+	})
+	group.Go(func() error { return w.mover.Rebalance(draining, w.drains) })
+	group.Go(func() error { return w.table.Record(running) })
 	group.Go(func() error { return w.control.Run(running) })
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
@@ -193,8 +226,11 @@ func (w *worker) run(ctx context.Context) error {
 	case <-running.Done():
 	}
 	w.health.close(errors.New("shutting down"))
+	stopDraining()
+	<-drained
+	left := w.drain(running)
 	w.watchdog.retire()
-	w.shutdown()
+	w.shutdown(left)
 	stop()
 	err := group.Wait()
 	w.leave()
@@ -236,9 +272,53 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// shutdown ends the serving of clients and of other workers.
-func (w *worker) shutdown() {
-	ctx, cancel := context.WithTimeout(context.Background(), drainCalls)
+// drain hands the sessions over and passes requests on until balancers have noticed. It
+// returns how long calls in flight may still take.
+func (w *worker) drain(running context.Context) time.Duration {
+	if w.cfg.DrainTimeout == 0 || running.Err() != nil || !w.drainer.others() {
+		return drainCalls
+	}
+	began := time.Now()
+	go w.announceDraining(running)
+	w.drainer.Finish(running)
+	wait(running, w.cfg.DrainNotice-time.Since(began))
+	w.handler.EndStreams()
+	return max(drainCalls, w.cfg.DrainTimeout-time.Since(began))
+}
+
+// announceDraining has the other workers told that this one takes no sessions.
+func (w *worker) announceDraining(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.DrainTimeout)
+	defer cancel()
+	if err := w.control.SetDraining(ctx, true); err != nil {
+		w.cfg.Logger.Warn("the other workers are not told that this one drains", "error", err)
+	}
+}
+
+// tellDraining sends clients elsewhere while this worker drains.
+func (w *worker) tellDraining(draining bool) { w.handler.SetDraining(draining) }
+
+// drains reports whether this worker takes no sessions.
+func (w *worker) drains() bool { return w.drainer.Draining() }
+
+// expecter takes up sessions that are handed over to a worker.
+type expecter struct{ *worker }
+
+// Expect implements forward.Expecter.
+func (e expecter) Expect(incarnation int64, gateway string, d sessionid.Digest, epoch uint64) (*session.Expected, error) {
+	if e.drains() {
+		return nil, forward.ErrDraining
+	}
+	return e.table.Expect(incarnation, gateway, d, epoch)
+}
+
+// TakeUp implements forward.Expecter.
+func (e expecter) TakeUp(gateway string, d sessionid.Digest) { e.router.TakeUp(gateway, d) }
+
+// shutdown ends the serving of clients and of other workers. Calls in flight may take
+// as long as most.
+func (w *worker) shutdown(most time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	w.table.Retire()
 	if w.clients.Shutdown(ctx) != nil {
@@ -318,6 +398,8 @@ func (w *worker) watchHealth(ctx context.Context) error {
 			w.health.set(stuck)
 		case w.world.Load().Ring == nil:
 			w.health.set(errors.New("no configuration yet"))
+		case w.drains():
+			w.health.set(errors.New("draining: sessions are handed over"))
 		case !w.current():
 			w.health.set(errors.New("fenced: the lease is uncertain"))
 		default:

@@ -86,6 +86,9 @@ type Member struct {
 	Worker      string
 	Incarnation int64
 	PeerAddress string
+	Zone        string
+	Capacity    int  // how many sessions it can own
+	Draining    bool // it hands its sessions over and takes no more
 }
 
 // Snapshot is the world at one revision. It is never changed.
@@ -96,11 +99,22 @@ type Snapshot struct {
 	Ring     *sessionid.Ring
 	Endings  []*leaseholdv1.Ending
 
-	workers []string // sorted keys of Members
+	workers []string // those of Members that take sessions, sorted
+}
+
+// takers returns the workers that take sessions: all that do not drain, or, when all
+// drain, all.
+func takers(members map[string]Member) []string {
+	all := slices.Sorted(maps.Keys(members))
+	staying := slices.DeleteFunc(slices.Clone(all), func(worker string) bool { return members[worker].Draining })
+	if len(staying) == 0 {
+		return all
+	}
+	return staying
 }
 
 // Winner returns the living worker that takes an orphaned session: the
-// rendezvous-hash winner among the members, so that all fronts agree on one. It
+// rendezvous-hash winner among the members that take sessions, so that all fronts agree on one. It
 // returns false when no member is known.
 func (s *Snapshot) Winner(d sessionid.Digest) (Member, bool) {
 	var best string
@@ -200,9 +214,10 @@ func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
 		next.Gateways[id] = gateway
 	}
 	for _, m := range state.Members {
-		next.Members[m.GetWorker()] = Member{m.GetWorker(), m.GetIncarnation(), m.GetInfo().GetPeerAddress()}
+		info := m.GetInfo()
+		next.Members[m.GetWorker()] = Member{m.GetWorker(), m.GetIncarnation(), info.GetPeerAddress(), info.GetZone(), int(info.GetCapacity()), info.GetDraining()}
 	}
-	next.workers = slices.SortedFunc(maps.Keys(next.Members), cmp.Compare[string])
+	next.workers = takers(next.Members)
 	if state.KeyRing != nil {
 		ring, err := compileRing(state.KeyRing)
 		if err != nil {

@@ -233,12 +233,21 @@ func verdictOf(err error) error {
 		if reason(err) == "CONDEMNED" {
 			return errCondemned
 		}
+		switch reason(err) {
+		case "NOT_ALIVE":
+			return refusedFor(session.ErrNotAlive)
+		case "TARGET_NOT_ALIVE":
+			return refusedFor(session.ErrTargetNotAlive)
+		}
 		return session.ErrRefused
 	case codes.InvalidArgument, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated:
 		return session.ErrRefused
 	}
 	return nil
 }
+
+// refusedFor is session.ErrRefused with why.
+func refusedFor(why error) error { return fmt.Errorf("%w: %w", session.ErrRefused, why) }
 
 func reason(err error) string {
 	for _, detail := range status.Convert(err).Details() {

@@ -36,11 +36,26 @@ func (c *Client) Reclaim(ctx context.Context, gateway, session string, incarnati
 // and epoch. session.ErrStale: it has changed since. session.ErrRefused: the session
 // is not this worker's, or this worker is not alive. session.ErrUnavailable: the
 // outcome is unknown.
-func (c *Client) Save(ctx context.Context, gateway, session string, revision int64, record *leaseholdv1.SessionRecord) error {
-	_, err := call(ctx, c, "Save", &leaseholdv1.SaveRequest{Gateway: gateway, Session: session, Revision: revision, Record: record},
+func (c *Client) Save(ctx context.Context, gateway, session string, revision int64, record *leaseholdv1.SessionRecord) (int64, error) {
+	resp, err := call(ctx, c, "Save", &leaseholdv1.SaveRequest{Gateway: gateway, Session: session, Revision: revision, Record: record},
 		leaseholdv1.ControlServiceClient.Save)
+	return resp.GetRevision(), err
+}
+
+// HandOver makes another worker the owner of a session of this one.
+func (c *Client) HandOver(ctx context.Context, request *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error) {
+	return call(ctx, c, "HandOver", request, leaseholdv1.ControlServiceClient.HandOver)
+}
+
+// SetDraining says whether this worker hands its sessions over and takes no more.
+func (c *Client) SetDraining(ctx context.Context, draining bool) error {
+	_, err := call(ctx, c, "SetDraining", &leaseholdv1.SetDrainingRequest{Worker: c.cfg.Worker, Incarnation: c.authority.Incarnation(), Draining: draining},
+		leaseholdv1.ControlServiceClient.SetDraining)
 	return err
 }
+
+// Away reports whether the control plane is known to be away.
+func (c *Client) Away() bool { return false }
 
 // End writes the session's tombstone, record or not. session.ErrStale: another worker
 // owns the session, so that it is not this worker's to end.

@@ -130,7 +130,7 @@ func (c *Client) Forward(ctx context.Context, w http.ResponseWriter, target rout
 	if err := l.release(); err != nil {
 		return err
 	}
-	if err := l.receive(w); !errors.Is(err, errWhole) {
+	if err := l.receive(ctx, w); !errors.Is(err, errWhole) {
 		return err
 	}
 	p.hear()
@@ -194,7 +194,7 @@ func (p *peer) begin(ctx context.Context, target route.Target, r *session.Reques
 	message := &leaseholdv1.ForwardRequest{
 		Start: &leaseholdv1.ForwardStart{
 			Worker: target.Worker, Incarnation: target.Incarnation, Epoch: target.Epoch, Hops: 1,
-			Gateway: r.Gateway, Session: r.Digest[:], Principal: r.Principal, Ids: r.IDs, Hold: held,
+			Gateway: r.Gateway, Session: r.Digest[:], Principal: r.Principal, Ids: r.IDs, Hold: held, Lists: uint32(r.Lists),
 			Method: r.Method, Header: packHeader(r.Header), BodyLength: uint32(len(r.Body)),
 		},
 		Body: r.Body[:min(len(r.Body), bodyPiece)],
@@ -232,7 +232,11 @@ func (l *lane) awaitReady() error {
 }
 
 func refused(message *leaseholdv1.ForwardResponse) error {
-	return fmt.Errorf("%w: %w", route.ErrRefused, route.Refusal(message.GetRefusal()))
+	err := fmt.Errorf("%w: %w", route.ErrRefused, route.Refusal(message.GetRefusal()))
+	if moved := message.GetMoved(); moved != nil {
+		err = fmt.Errorf("%w: %w", err, &session.Moved{Worker: moved.GetWorker(), Incarnation: moved.GetIncarnation(), Epoch: moved.GetEpoch()})
+	}
+	return err
 }
 
 // sendRest sends what of the body the first message had no room for.
@@ -247,19 +251,27 @@ func (l *lane) sendRest(body []byte) error {
 	return nil
 }
 
+// comeBack tells the client of a stream that ends to open it again soon.
+var comeBack = []byte("retry: 100\n\n")
+
 // errWhole says that an answer came through to its end.
 var errWhole = errors.New("the answer is whole")
 
 // receive writes the answer as it comes. It returns errWhole when the stream is
 // free for another request, nil when the client no longer reads, or an error of
 // Forward.
-func (l *lane) receive(w http.ResponseWriter) error {
+func (l *lane) receive(ctx context.Context, w http.ResponseWriter) error {
 	flusher, _ := w.(http.Flusher)
 	began, flush := false, false
 	var events openStream
 	for {
 		message, err := l.recv()
 		switch {
+		case err != nil && errors.Is(context.Cause(ctx), session.ErrLeaving) && events.open:
+			if !events.within {
+				w.Write(comeBack)
+			}
+			return nil
 		case err != nil && events.canEnd():
 			return fmt.Errorf("%w: %w", route.ErrBrokeOff, err)
 		case err != nil && began:

@@ -43,6 +43,10 @@ type Server struct {
 	grpc  *grpc.Server
 	loop  Loop // what Probe asks
 
+	expecter Expecter // of sessions that are handed over
+	mover    Mover    // of sessions for operators
+	loaded   Loaded
+
 	mu      sync.Mutex // guards what follows
 	serving int
 	closing bool
@@ -150,7 +154,7 @@ func (s *Server) serve(stream leaseholdv1.PeerService_ForwardServer, target rout
 	case errors.Is(err, session.ErrFenced):
 		return refuse(stream, route.Fenced)
 	case err != nil:
-		return refuse(stream, route.NotOwner)
+		return refuse(stream, err)
 	}
 	return w.finish()
 }
@@ -190,7 +194,11 @@ func (s *Server) ObserveSessions(_ context.Context, r *leaseholdv1.ObserveSessio
 func refuse(stream leaseholdv1.PeerService_ForwardServer, err error) error {
 	refusal := route.NotOwner
 	errors.As(err, &refusal)
-	return stream.Send(&leaseholdv1.ForwardResponse{Refusal: leaseholdv1.Refusal(refusal), End: true})
+	message := &leaseholdv1.ForwardResponse{Refusal: leaseholdv1.Refusal(refusal), End: true}
+	if moved := (*session.Moved)(nil); errors.As(err, &moved) {
+		message.Moved = &leaseholdv1.Moved{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch}
+	}
+	return stream.Send(message)
 }
 
 // received is a forwarded request.
@@ -226,7 +234,7 @@ func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (route.Target,
 	return route.Target{Worker: start.GetWorker(), Incarnation: start.GetIncarnation(), Epoch: start.GetEpoch()},
 		received{&session.Request{
 			Gateway: start.GetGateway(), Digest: sessionid.Digest(start.GetSession()), Principal: start.GetPrincipal(),
-			Method: start.GetMethod(), Header: header, Body: body, IDs: start.GetIds(),
+			Method: start.GetMethod(), Header: header, Body: body, IDs: start.GetIds(), Lists: session.Lists(start.GetLists()),
 		}, start.GetHold()}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -75,17 +76,43 @@ type Config struct {
 
 // Handler is the HTTP handler for clients. Safe for concurrent use.
 type Handler struct {
-	cfg Config
+	cfg      Config
+	draining atomic.Bool
+	leaving  context.Context // ends when clients' streams are to end
+	leave    context.CancelFunc
 }
 
 // New returns a handler.
 func New(cfg Config) *Handler {
 	cfg.Stall = cmp.Or(cfg.Stall, stall)
-	return &Handler{cfg}
+	h := &Handler{cfg: cfg}
+	h.leaving, h.leave = context.WithCancel(context.Background())
+	return h
+}
+
+// SetDraining says whether clients are to go elsewhere: each connection is closed
+// after the answer that it waits for.
+func (h *Handler) SetDraining(draining bool) { h.draining.Store(draining) }
+
+// EndStreams ends the GET streams of clients, for good: they are asked to open them
+// again, which will be at another worker. Nothing that was sent on them is lost.
+func (h *Handler) EndStreams() { h.leave() }
+
+// streamContext returns the context of a GET, which also ends with EndStreams.
+func (h *Handler) streamContext(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(h.leaving, func() { cancel(session.ErrLeaving) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.draining.Load() {
+		w.Header().Set("Connection", "close") // with HTTP/2, GOAWAY
+	}
 	if n := countFields(r.Header); n > MaxHeaderFields {
 		refuse(w, http.StatusRequestHeaderFieldsTooLarge, mcp.CodeLimit, nil,
 			fmt.Sprintf("the request has %d header fields, at most %d are accepted", n, MaxHeaderFields))
@@ -166,7 +193,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, w
 	if !ok || !h.checkVersion(w, r, &envelope) {
 		return
 	}
-	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body, IDs: requestIDs(&envelope)}
+	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body, IDs: requestIDs(&envelope), Lists: lists(&envelope)}
 	first := envelope.First()
 	if world.Ring == nil {
 		mcp.WriteUnavailable(w, first.ID, noConfiguration)
@@ -204,6 +231,16 @@ func (h *Handler) readMessage(w http.ResponseWriter, r *http.Request) ([]byte, m
 		return nil, mcp.Envelope{}, false
 	}
 	return body, envelope, true
+}
+
+// lists are the lists that the requests in a body concern.
+func lists(e *mcp.Envelope) (of session.Lists) {
+	for _, m := range e.Messages() {
+		if m.Kind == mcp.KindRequest {
+			of |= session.ListsOf(m.Method)
+		}
+	}
+	return of
 }
 
 // requestIDs are the ids of the requests in a body.
@@ -245,7 +282,13 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request, request *session
 	}
 	request.Digest = sessionid.DigestOf(id[0])
 	answer := newPatient(w, h.cfg.Stall)
-	h.cfg.Router.Serve(r.Context(), answer, request, hint)
+	ctx := r.Context()
+	if request.Method == http.MethodGet {
+		streamCtx, done := h.streamContext(ctx)
+		defer done()
+		ctx = streamCtx
+	}
+	h.cfg.Router.Serve(ctx, answer, request, hint)
 	answer.done()
 }
 

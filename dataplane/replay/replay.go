@@ -58,10 +58,14 @@ type Log struct {
 }
 
 // New returns an empty log.
-func (s *Store) New() *Log {
+func (s *Store) New() *Log { return s.NewFrom(1) }
+
+// NewFrom returns a log whose first event has number first: what came before is no
+// longer kept.
+func (s *Store) NewFrom(first uint64) *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := &Log{store: s, first: 1}
+	l := &Log{store: s, first: first}
 	l.append(&s.open)
 	return l
 }
@@ -197,6 +201,14 @@ func (l *Log) After(n uint64) (events [][]byte, more <-chan struct{}, err error)
 		l.more = make(chan struct{})
 	}
 	return nil, l.more, nil
+}
+
+// All returns the events that are kept and the number of the first of them; they must
+// not be changed.
+func (l *Log) All() (first uint64, events [][]byte) {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	return l.first, append([][]byte(nil), l.events...)
 }
 
 // Sweep drops the logs whose time is over. It returns when to sweep next, or

@@ -74,6 +74,7 @@ func newHerdRouter(t *testing.T, r *records, u *unreachable) *Router {
 	rt, err := New(Config{
 		Worker: "here", Table: table, Forwarder: u, Records: r, Authority: always{}, World: world,
 		TTL: func() time.Duration { return herdTTL }, Logger: hclog.NewNullLogger(),
+		Away: func() bool { return false }, Draining: func() bool { return false },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -39,6 +39,9 @@ const (
 	// patience is how long an owner that is believed alive may take to admit a
 	// request. It has nothing to do for that but look into its table.
 	patience = 800 * time.Millisecond
+	// follows is to how many workers in turn a request is sent on that say who has the
+	// session instead of them.
+	follows = 4
 	// askTogether bounds the questions to the control plane under way, and the
 	// reclaims, so that thousands of orphans do not keep leases from being renewed.
 	askTogether = 64
@@ -50,6 +53,12 @@ type Forwarder interface {
 	// written, and ErrBrokeOff if part of a stream was. ErrRefused comes with the
 	// Refusal.
 	Forward(ctx context.Context, w http.ResponseWriter, target Target, r *session.Request) error
+}
+
+// Locator asks another worker whether it owns a session.
+type Locator interface {
+	// Locate returns who owns the session if that is the worker at address.
+	Locate(ctx context.Context, address string, d sessionid.Digest) (*session.Moved, error)
 }
 
 // Records resolves and reclaims sessions.
@@ -69,7 +78,13 @@ type Config struct {
 	Authority session.Authority
 	World     *config.Holder
 	TTL       func() time.Duration // the workers' lease
-	Logger    hclog.Logger
+	// Away reports whether the control plane is known to be away.
+	Away    func() bool
+	Locator Locator
+	// Draining reports whether this worker takes no sessions, since it hands over its
+	// own.
+	Draining func() bool
+	Logger   hclog.Logger
 }
 
 // Router routes requests. Safe for concurrent use.
@@ -101,7 +116,8 @@ func New(cfg Config) (*Router, error) {
 // Serve answers a request for a session whose id names hint as its first owner.
 func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.Request, hint sessionid.Hint) {
 	refused, missed := 0, Target{}
-	if s, ok := rt.cfg.Table.Find(r.Digest); ok {
+	target, ok := rt.believed(r.Digest, hint)
+	if s, owned := rt.cfg.Table.Find(r.Digest); owned {
 		err := s.Serve(ctx, w, r)
 		switch {
 		case err == nil:
@@ -110,11 +126,13 @@ func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.R
 			mcp.WriteUnavailable(w, r.ID(), "this worker's lease is uncertain; the session goes on shortly")
 			return
 		}
-	} else if target, ok := rt.believed(r.Digest, hint); ok {
-		if rt.missed.cutOff(target.Worker) {
-			writeCutOff(w, r)
-			return
-		}
+		target, ok = rt.next(err)
+	}
+	switch {
+	case ok && rt.missed.cutOff(target.Worker):
+		writeCutOff(w, r)
+		return
+	case ok:
 		done, err := rt.forward(ctx, w, r, target)
 		if done {
 			return
@@ -126,10 +144,28 @@ func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.R
 			missed = target
 		}
 		rt.owners.Remove(r.Digest)
-	} else if target.Worker != rt.cfg.Worker {
+	case target.Worker != rt.cfg.Worker:
 		missed = target // dead, as far as this worker knows
 	}
 	rt.settle(ctx, w, r, refused, missed)
+}
+
+// next returns the living worker that an error says has the session now, if it says
+// so and that is another one.
+func (rt *Router) next(err error) (Target, bool) {
+	moved := (*session.Moved)(nil)
+	if !errors.As(err, &moved) {
+		return Target{}, false
+	}
+	return rt.reach(Target{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch})
+}
+
+// reach completes a target that another worker is believed to be, and reports whether
+// it is alive, as far as this worker knows.
+func (rt *Router) reach(target Target) (Target, bool) {
+	member, alive := rt.cfg.World.Load().Members[target.Worker]
+	target.Address, target.Patience = member.PeerAddress, patience
+	return target, alive && member.Incarnation == target.Incarnation && target.Worker != rt.cfg.Worker
 }
 
 // resolve asks who owns the request's session.
@@ -143,18 +179,34 @@ func (rt *Router) resolve(ctx context.Context, r *session.Request, measure bool)
 
 // believed returns the owner as far as it is known without asking.
 func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, bool) {
+	if moved, ok := rt.cfg.Table.Moved(d); ok {
+		return rt.reach(Target{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch})
+	}
 	target, ok := rt.owners.Get(d)
 	if !ok {
 		target = Target{Worker: hint.Worker, Incarnation: hint.Incarnation, Epoch: 1}
 	}
-	member, alive := rt.cfg.World.Load().Members[target.Worker]
-	target.Address, target.Patience = member.PeerAddress, patience
-	return target, alive && member.Incarnation == target.Incarnation && target.Worker != rt.cfg.Worker
+	return rt.reach(target)
 }
 
-// forward serves a request at another worker. It reports whether the request was
-// answered; if not, it may be sent again.
+// forward serves a request at another worker, or at the one that has the session from
+// that one by now. It reports whether the request was answered; if not, it may be sent
+// again.
 func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target) (done bool, err error) {
+	for range follows {
+		done, err = rt.forwardOnce(ctx, w, r, target)
+		next, ok := rt.next(err)
+		if done || !ok {
+			break
+		}
+		rt.owners.Add(r.Digest, next)
+		target = next
+	}
+	return done, err
+}
+
+// forwardOnce is forward to this one worker.
+func (rt *Router) forwardOnce(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target) (done bool, err error) {
 	err = rt.cfg.Forwarder.Forward(ctx, w, target, r)
 	if errors.Is(err, ErrNotSent) {
 		if ctx.Err() == nil && target.Epoch > 0 { // one that takes a session over may take its time
@@ -168,6 +220,9 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 	switch {
 	case err == nil:
 		return true, nil
+	case refusedAs(err, Over):
+		mcp.WriteSessionNotFound(w, r.ID())
+		return true, nil
 	case errors.Is(err, ErrBrokeOff):
 		rt.endUnknown(ctx, w, r, target, err)
 		return true, nil
@@ -176,6 +231,11 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 		return true, nil
 	}
 	return false, err
+}
+
+func refusedAs(err error, as Refusal) bool {
+	var refusal Refusal
+	return errors.As(err, &refusal) && refusal == as
 }
 
 // repeatable reports whether a request may be sent again although nobody knows
@@ -242,7 +302,13 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 	if r.Method == session.MethodMessage {
 		return rt.admitMessage(r)
 	}
+	if r.Method == session.MethodOpen {
+		return rt.admitOpen()
+	}
 	s, ok := rt.cfg.Table.Find(r.Digest)
+	if moved, gone := rt.cfg.Table.Moved(r.Digest); !ok && gone {
+		return nil, fmt.Errorf("%w: %w", NotOwner, moved)
+	}
 	if !ok {
 		p := place{of: &rt.waiting, session: r.Digest}
 		defer p.release()
@@ -252,7 +318,13 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		if err == nil {
 			s, err = rt.take(ctx, r.Gateway, r.Digest)
 		}
-		if err != nil {
+		moved := (*session.Moved)(nil)
+		switch {
+		case errors.As(err, &moved) && moved.Worker != rt.cfg.Worker:
+			return nil, fmt.Errorf("%w: %w", NotOwner, moved)
+		case errors.Is(err, session.ErrNoRecord), errors.Is(err, session.ErrOver):
+			return nil, Over
+		case err != nil:
 			rt.cfg.Logger.Debug("session not taken over", "session", r.Digest, "error", err)
 			return nil, NotOwner
 		}

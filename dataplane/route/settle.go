@@ -155,6 +155,9 @@ func (s *search) attempt() (done bool, err error) {
 			}
 		}
 	}
+	if s.rt.cfg.Away() {
+		return s.located()
+	}
 	resolved, err := s.rt.resolve(s.bounded, s.r, s.missed.Worker != "" && s.rt.missed.long(s.missed.Worker, s.rt.cfg.TTL()))
 	switch {
 	case errors.Is(err, session.ErrNoRecord), err == nil && resolved.GetRecord().GetEnd() != nil:
@@ -232,14 +235,15 @@ func (s *search) here() (bool, error) {
 	case errors.Is(err, session.ErrFull):
 		mcp.WriteUnavailable(s.w, s.r.ID(), "no worker has room for the session now")
 		return true, nil
-	case err != nil:
-		return false, err
 	}
-	s.place.release()
-	if err := owned.Serve(s.ctx, s.w, s.r); err != nil {
-		return false, err
+	if err == nil {
+		s.place.release()
+		err = owned.Serve(s.ctx, s.w, s.r)
 	}
-	return true, nil
+	if next, ok := s.rt.next(err); ok {
+		return s.at(next)
+	}
+	return err == nil, err
 }
 
 func writeCutOff(w http.ResponseWriter, r *session.Request) {

@@ -49,6 +49,17 @@ func (s *strays) all() map[sessionid.Digest]string {
 	return maps.Clone(s.of)
 }
 
+// TakeUp takes a session up if it is recorded as this worker's, now or, if nobody can
+// say now, later.
+func (rt *Router) TakeUp(gateway string, d sessionid.Digest) {
+	rt.strays.note(d, gateway, errStray)
+	ctx, cancel := context.WithTimeout(context.Background(), rt.limit())
+	defer cancel()
+	if _, err := rt.take(ctx, gateway, d); err != nil {
+		rt.cfg.Logger.Debug("session that was offered is not this worker's", "session", d, "error", err)
+	}
+}
+
 // Run takes up sessions that are this worker's without its having them, until ctx
 // ends.
 func (rt *Router) Run(ctx context.Context) error {

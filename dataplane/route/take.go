@@ -61,7 +61,7 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 	case !rt.cfg.Authority.Holds(incarnation):
 		return nil, Fenced
 	case resolved.GetOwnerAlive() && !mine:
-		return nil, errOwnerAlive
+		return nil, fmt.Errorf("%w: %w", errOwnerAlive, ownerOf(record))
 	}
 	if !mine {
 		if err := rt.mourned.wait(ctx, owner{record.GetWorker(), record.GetIncarnation()}); err != nil {
@@ -75,8 +75,9 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		return nil, err
 	}
 	if mine {
-		// A reclaim of this worker's that was granted, and whose answer was lost.
-		return rt.adopt(gateway, d, record)
+		// A reclaim of this worker's, or a hand-over to it, was granted, and the answer
+		// was lost.
+		return rt.adopt(gateway, d, record, resolved.GetRevision())
 	}
 	reclaimed, err := inTurn(ctx, rt, rt.reclaiming, func(ctx context.Context) (*leaseholdv1.ReclaimResponse, error) {
 		return rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
@@ -88,12 +89,17 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		}
 		return nil, err
 	}
-	s, err := rt.adopt(gateway, d, reclaimed.GetRecord())
+	s, err := rt.adopt(gateway, d, reclaimed.GetRecord(), reclaimed.GetRevision())
 	if err != nil {
 		return nil, err
 	}
 	rt.cfg.Logger.Debug("session reclaimed", "gateway", gateway, "session", d, "epoch", s.Epoch(), "from", resolved.GetRecord().GetWorker())
 	return s, nil
+}
+
+// ownerOf returns who owns a session as its record says.
+func ownerOf(record *leaseholdv1.SessionRecord) *session.Moved {
+	return &session.Moved{Worker: record.GetWorker(), Incarnation: record.GetIncarnation(), Epoch: record.GetEpoch()}
 }
 
 // inTurn asks the control plane when it is this question's turn. The answer is
@@ -109,8 +115,8 @@ func inTurn[T any](ctx context.Context, rt *Router, turns *semaphore.Weighted, a
 }
 
 // adopt continues a session that is recorded as this worker's.
-func (rt *Router) adopt(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord) (*session.Session, error) {
-	s, err := rt.cfg.Table.Adopt(gateway, d, record)
+func (rt *Router) adopt(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord, revision int64) (*session.Session, error) {
+	s, err := rt.cfg.Table.Adopt(gateway, d, record, revision)
 	if err != nil && !errors.Is(err, session.ErrOver) {
 		err = fmt.Errorf("%w: %w", errStray, err)
 	}

@@ -24,7 +24,7 @@ var (
 	// ErrNotSent says that the request certainly did not reach the owner.
 	ErrNotSent = errors.New("owner not reached")
 	// ErrRefused says that the receiver is not the session's owner as expected
-	// and did nothing.
+	// and did nothing. A session.Moved comes with it if the receiver knows who is.
 	ErrRefused = errors.New("refused by the receiver")
 	// ErrBrokeOff says that a stream of events was written in part, up to the end of
 	// an event, and broke off without the answer: one more event can be added.
@@ -45,6 +45,7 @@ const (
 	StaleIncarnation = Refusal(leaseholdv1.Refusal_REFUSAL_STALE_INCARNATION)
 	Fenced           = Refusal(leaseholdv1.Refusal_REFUSAL_FENCED)
 	Closing          = Refusal(leaseholdv1.Refusal_REFUSAL_CLOSING)
+	Over             = Refusal(leaseholdv1.Refusal_REFUSAL_OVER)
 )
 
 // Error makes a refusal an error.

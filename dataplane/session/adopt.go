@@ -28,12 +28,16 @@ func (t *Table) Reserve() error {
 // Release gives back a place that is not needed after all.
 func (t *Table) Release() { t.unreserve() }
 
-// Adopt continues a session that this worker has reclaimed, in a place taken with
-// Reserve: with the upstream session that the record names, without initialize.
-// ErrOver: its gateway is gone or reaches another upstream now, or it was pinned
-// to the worker that died.
-func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord) (*Session, error) {
+// Adopt continues a session that this worker has reclaimed, or was handed, in a place
+// taken with Reserve: with the upstream session that the record names, without
+// initialize. ErrOver: its gateway is gone or reaches another upstream now, or it was
+// pinned to the worker that died.
+func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord, revision int64) (*Session, error) {
 	s, reason, err := t.fromRecord(gateway, d, record)
+	if err == nil {
+		s.revision.Store(revision)
+	}
+	handed := wasHandedOver(record)
 	switch {
 	case err != nil:
 		t.unreserve()
@@ -42,10 +46,22 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 		t.buryOrphan(s, reason)
 		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))
 	}
+	var from *Expected
+	if handed {
+		from = t.takeExpected(s)
+		s.table = t
+		s.takeUp(from, record)
+	}
 	if !t.insert(s, s.idle) {
+		s.dropLogs()
 		return nil, errors.New("the session came to be here by another way, or this worker's lease is over")
 	}
-	t.metrics.opened.WithLabelValues("reclaim").Inc()
+	how := "reclaim"
+	if handed {
+		how = "hand-over"
+	}
+	t.metrics.opened.WithLabelValues(how).Inc()
+	s.listenAgain(from)
 	if reason := mismatch(s.upstream, t.cfg.World().Gateways[gateway]); reason != 0 {
 		t.End(d, reason) // what changed meanwhile found no session to end
 		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))

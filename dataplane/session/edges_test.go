@@ -36,7 +36,7 @@ func owned(t *testing.T) (*Session, *wavering) {
 // standingOf is a GET stream of the session that is open.
 func standingOf(s *Session) *standing {
 	st := &standing{session: s, answer: &http.Response{Header: http.Header{}}, opened: make(chan struct{}), done: make(chan struct{}),
-		exchange: &exchange{session: s, kind: aPump, cancel: func(error) {}}, begun: true}
+		exchange: &exchange{session: s, kind: aStanding, cancel: func(error) {}}, begun: true}
 	st.changed = sync.NewCond(&st.mu)
 	close(st.opened)
 	return st

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -14,9 +15,10 @@ import (
 type exchangeKind uint8
 
 const (
-	aCall   exchangeKind = iota // a client's POST
-	aStream                     // a client's GET
-	aPump                       // this worker's own: the GET at the upstream, and what nobody waits for
+	aCall     exchangeKind = iota // a client's POST
+	aStream                       // a client's GET
+	aPump                         // this worker's own, for which nobody waits
+	aStanding                     // the GET at the upstream
 )
 
 // exchange is one request in flight, in the list of its session. As a Gate it lets
@@ -31,16 +33,18 @@ type exchange struct {
 	client     context.Context // ends when the client is gone; nil without a client
 	cancel     context.CancelCauseFunc
 	kind       exchangeKind
-	ids        [][]byte    // of its requests
-	named      atomic.Bool // the client was given an event id, by which it can come back
-	kept       atomic.Bool // the upstream keeps its events
-	muted      atomic.Bool // the client gets its events by another request, or not at all
+	ids        [][]byte     // of its requests
+	named      atomic.Bool  // the client was given an event id, by which it can come back
+	kept       atomic.Bool  // the upstream keeps its events
+	muted      atomic.Bool  // the client gets its events by another request, or not at all
+	sent       atomic.Int64 // when it was let out to the upstream, in Unix nanoseconds; 0 before
 
 	cancelled atomic.Bool // by the client, which wants no answer any more
 
 	// Guarded by session.mu:
 	over    bool
 	away    bool     // the client is gone, and the call goes on
+	resumes bool     // the stream goes on with events of an earlier one
 	readers int      // requests that are being sent its events again
 	given   []string // the newest event ids of the upstream that went to the client
 }
@@ -53,7 +57,16 @@ func (x *exchange) Pass() error {
 	if x.client != nil && x.client.Err() != nil {
 		return errClientGone
 	}
-	return x.session.Pass()
+	if err := x.session.Pass(); err != nil {
+		return err
+	}
+	x.session.mu.Lock()
+	defer x.session.mu.Unlock()
+	if x.session.movingLocked() {
+		return errHanding
+	}
+	x.sent.Store(time.Now().UnixNano())
+	return nil
 }
 
 // shares reports whether a request of other has the id of one of x.
@@ -76,6 +89,8 @@ const (
 	refusedCalls
 	refusedStreams
 	refusedDuplicate
+	refusedHeld
+	refusedGiven
 )
 
 // begin admits a request and notes how to cut it.
@@ -87,10 +102,14 @@ func (s *Session) begin(x *exchange) refusal {
 
 func (s *Session) beginLocked(x *exchange) refusal {
 	switch {
+	case s.given != nil:
+		return refusedGiven
 	case s.dropped:
 		return refusedLost
 	case s.closing:
 		return refusedEnded
+	case s.gate != nil && (s.gate.moving || x.kind == aCall || x.kind == aStream):
+		return refusedHeld
 	case x.kind == aStream && s.streams >= MaxStreams:
 		return refusedStreams
 	case x.kind == aCall && s.calls >= MaxCalls:
@@ -107,6 +126,8 @@ func (s *Session) beginLocked(x *exchange) refusal {
 		s.streams++
 	case aPump:
 		s.pumps++
+	case aStanding:
+		s.stands++
 	}
 	head := &s.exchanges
 	if head.next == nil {
@@ -134,7 +155,14 @@ func (s *Session) inFlight(x *exchange) bool {
 
 // finish ends what begin admitted; the idle time counts from here.
 func (s *Session) finish(x *exchange) {
-	now := s.table.now()
+	if s.finishOne(x, s.table.now()) {
+		s.table.forgetStraggler(s)
+	}
+}
+
+// finishOne is finish. It reports whether x was the last request of a session that
+// is another worker's.
+func (s *Session) finishOne(x *exchange, now time.Time) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.over = true
@@ -145,6 +173,8 @@ func (s *Session) finish(x *exchange) {
 	switch {
 	case x.kind == aPump:
 		s.pumps--
+	case x.kind == aStanding:
+		s.stands--
 	case x.kind == aStream:
 		s.streams--
 		s.lastUse = now
@@ -155,11 +185,15 @@ func (s *Session) finish(x *exchange) {
 		s.calls--
 		s.lastUse = now
 	}
-	if s.quiet != nil && s.calls == 0 && s.streams == 0 && s.pumps == 0 {
+	s.calmLocked()
+	if s.quiet != nil && s.inFlightLocked() == 0 {
 		close(s.quiet)
 		s.quiet = nil
 	}
+	return s.given != nil && s.calls == 0
 }
+
+func (s *Session) inFlightLocked() int { return s.calls + s.streams + s.pumps + s.stands }
 
 // maxGiven bounds the event ids of a call that are remembered.
 const maxGiven = 32
@@ -200,8 +234,10 @@ func (s *Session) actLocked(f func(ctx context.Context)) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	x := &exchange{session: s, kind: aPump, cancel: cancel}
 	switch s.beginLocked(x) {
-	case refusedLost:
+	case refusedLost, refusedGiven:
 		return ErrLost
+	case refusedHeld:
+		return errHanding
 	case refusedEnded:
 		return errEnded
 	}
@@ -214,11 +250,12 @@ func (s *Session) actLocked(f func(ctx context.Context)) error {
 }
 
 // close makes the session refuse requests and cuts its streams; calls go on. It
-// reports whether this call did it: then the caller completes the end.
+// reports whether this call did it: then the caller completes the end. A session that
+// is being handed over does not close: whoever owns it then ends it.
 func (s *Session) close(reason leaseholdv1.EndReason) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing || s.dropped {
+	if s.closing || s.dropped || s.movingLocked() {
 		return false
 	}
 	s.closing, s.reason = true, reason
@@ -226,7 +263,8 @@ func (s *Session) close(reason leaseholdv1.EndReason) bool {
 	s.quiet = make(chan struct{})
 	s.cutLocked(errEnded, func(x *exchange) bool { return x.kind != aCall })
 	s.dropLogsLocked()
-	if s.calls == 0 && s.streams == 0 && s.pumps == 0 {
+	s.openLocked()
+	if s.inFlightLocked() == 0 {
 		close(s.quiet)
 		s.quiet = nil
 		return true

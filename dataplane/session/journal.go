@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/leasehold/leasehold/dataplane/replay"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 // maxEntries bounds the streams of one session whose events are kept.
@@ -20,9 +21,11 @@ type journal struct {
 
 // entry is one stream of a journal.
 type entry struct {
+	epoch    uint64 // under which it began
 	number   uint64
 	log      *replay.Log
-	exchange *exchange // the call; nil for the GET stream
+	isCall   bool      // and not the GET stream
+	exchange *exchange // the call; nil if it was an earlier owner's
 	request  []byte    // the JSON-RPC id of the call; nil for a batch
 
 	// Guarded by session.mu, of the request that is sent the events of a call again:
@@ -89,7 +92,7 @@ func (s *Session) newEntry(x *exchange) *entry {
 		j.entries = slices.Delete(j.entries, i, i+1)
 	}
 	j.last++
-	e := &entry{number: j.last, log: s.table.replays.New(), exchange: x, caught: make(chan struct{}, 1)}
+	e := &entry{epoch: s.epoch, number: j.last, log: s.table.replays.New(), isCall: x != nil, exchange: x, caught: make(chan struct{}, 1)}
 	if x != nil && len(x.ids) == 1 {
 		e.request = bytes.Clone(x.ids[0]) // it is a part of the body, which goes with the call
 	}
@@ -105,22 +108,28 @@ func (j *journal) dispensable() int {
 	if i := slices.IndexFunc(j.entries, func(e *entry) bool { return e.log.Ended() }); i >= 0 {
 		return i
 	}
-	return max(0, slices.IndexFunc(j.entries, func(e *entry) bool { return e.exchange != nil }))
+	return max(0, slices.IndexFunc(j.entries, func(e *entry) bool { return e.isCall }))
 }
 
 // findEntry returns the entry that a cursor names, or nil.
 func (s *Session) findEntry(c cursor) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.journal == nil || c.epoch != s.epoch {
+	if s.journal == nil {
 		return nil
 	}
 	for _, e := range s.journal.entries {
-		if e.number == c.log {
+		if e.number == c.log && e.epoch == c.epoch {
 			return e
 		}
 	}
 	return nil
+}
+
+func (s *Session) dropLogs() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropLogsLocked()
 }
 
 func (s *Session) dropLogsLocked() {
@@ -131,4 +140,66 @@ func (s *Session) dropLogsLocked() {
 		e.log.Drop()
 	}
 	s.journal = nil
+}
+
+// mostPart is about how much of a stream's events goes into one message.
+const mostPart = 1 << 20
+
+// parts returns what is kept, for the next owner of the session. A stream is left out
+// that has not ended, and one with an event that is too long for a message.
+func (j *journal) parts() []*leaseholdv1.HandOverReplay {
+	if j == nil {
+		return nil
+	}
+	var parts []*leaseholdv1.HandOverReplay
+	for _, e := range j.entries {
+		if e.log.Ended() {
+			parts = append(parts, e.parts()...)
+		}
+	}
+	return parts
+}
+
+func (e *entry) parts() (parts []*leaseholdv1.HandOverReplay) {
+	first, events := e.log.All()
+	size := mostPart
+	for i, event := range events {
+		if len(event) > mostPart {
+			return nil
+		}
+		if size += len(event); size > mostPart {
+			parts = append(parts, &leaseholdv1.HandOverReplay{Epoch: e.epoch, Number: e.number, Request: e.request, Call: e.isCall, First: first + uint64(i)})
+			size = len(event)
+		}
+		last := parts[len(parts)-1]
+		last.Events = append(last.Events, event)
+	}
+	return parts
+}
+
+// restore takes up what an earlier owner kept. It is called before the session can be
+// found.
+func (s *Session) restore(parts []*leaseholdv1.HandOverReplay) {
+	var last *entry
+	for _, part := range parts {
+		if last == nil || last.number != part.GetNumber() || last.epoch != part.GetEpoch() {
+			if s.journal == nil {
+				s.journal = &journal{}
+			}
+			if len(s.journal.entries) >= maxEntries {
+				break
+			}
+			last = &entry{epoch: part.GetEpoch(), number: part.GetNumber(), isCall: part.GetCall(), request: part.GetRequest(),
+				log: s.table.replays.NewFrom(part.GetFirst()), caught: make(chan struct{}, 1)}
+			s.journal.entries = append(s.journal.entries, last)
+		}
+		for _, event := range part.GetEvents() {
+			last.log.Append(event)
+		}
+	}
+	if s.journal != nil {
+		for _, e := range s.journal.entries {
+			e.log.End()
+		}
+	}
 }

@@ -18,6 +18,10 @@ import (
 // has a Connection. It is for that, and not for the session.
 const MethodMessage = "MESSAGE"
 
+// MethodOpen is the Method of a Request that is an initialize which another worker is
+// to serve as its own.
+const MethodOpen = "OPEN"
+
 // initializeTime is how long a client may be connected without a session.
 const initializeTime = 30 * time.Second
 

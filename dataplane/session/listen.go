@@ -16,16 +16,22 @@ func (s *Session) serveGet(ctx context.Context, w http.ResponseWriter, r *Reques
 	var from cursor
 	if last := r.Header[mcp.HeaderLastEventID]; len(last) > 0 && last[0] != "" {
 		from = s.parseCursor(last[0])
+		// Another worker may have to serve the request after all, and needs the field.
+		again := *r
+		again.Header = r.Header.Clone()
+		r = &again
+		delete(r.Header, mcp.HeaderLastEventID)
 	}
-	delete(r.Header, mcp.HeaderLastEventID)
 	var kept *entry
 	switch from.kind {
 	case kindPost:
+		s.resuming(x)
 		s.cutAway(from.id)
 		r.Header[mcp.HeaderLastEventID] = []string{from.id}
 		return s.dispatch(ctx, w, r, x)
 	case kindReplay:
-		if kept = s.findEntry(from); kept != nil && kept.exchange != nil {
+		if kept = s.findEntry(from); kept != nil && kept.isCall {
+			s.resuming(x)
 			return s.sendAgain(ctx, w, kept, from.number)
 		}
 		if from.request != nil {
@@ -42,6 +48,13 @@ func (s *Session) serveGet(ctx context.Context, w http.ResponseWriter, r *Reques
 		return nil
 	}
 	return err
+}
+
+// resuming notes that a client's stream goes on with events of an earlier one.
+func (s *Session) resuming(x *exchange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.resumes = true
 }
 
 // cutAway cuts the calls whose clients are gone and of which the upstream keeps
@@ -62,6 +75,8 @@ func (s *Session) listen(ctx context.Context, w http.ResponseWriter, r *Request,
 		case admitted:
 		case refusedLost:
 			return ErrLost
+		case refusedHeld, refusedGiven:
+			return errHanding
 		default:
 			if err := s.Pass(); err != nil {
 				return err
@@ -121,7 +136,7 @@ func (s *Session) stand(r *Request, from *cursor) (st *standing, own bool, verdi
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	st = &standing{session: s, header: r.Header.Clone(), opened: make(chan struct{}), done: make(chan struct{}),
-		exchange: &exchange{session: s, kind: aPump, cancel: cancel}}
+		exchange: &exchange{session: s, kind: aStanding, cancel: cancel}}
 	st.changed = sync.NewCond(&st.mu)
 	s.mu.Lock()
 	if s.standing != nil && from.kind == kindGet {
@@ -136,15 +151,20 @@ func (s *Session) stand(r *Request, from *cursor) (st *standing, own bool, verdi
 	}
 	st.up = s.up.Load() // which does not change without ending the stream from here on
 	st.up.name(st.header)
+	goOn := s.cursor
 	if from.kind == kindGet {
-		st.header[mcp.HeaderLastEventID] = []string{from.id}
+		goOn = from.id
+	}
+	if goOn != "" {
+		st.header[mcp.HeaderLastEventID] = []string{goOn}
+		st.written = goOn
 	}
 	if verdict := s.beginLocked(st.exchange); verdict != admitted {
 		cancel(nil)
 		return nil, false, verdict
 	}
 	from.kind = 0 // what follows comes from the upstream
-	s.standing = st
+	s.standing, s.cursor = st, ""
 	s.table.pumps.Go(func() { st.run(ctx) })
 	return st, true, admitted
 }
@@ -197,6 +217,7 @@ func (s *Session) serveListener(ctx context.Context, w http.ResponseWriter, st *
 			if ctx.Err() != nil || s.Pass() != nil || out.write(rest[0].raw, len(rest) == 1) != nil {
 				return
 			}
+			st.wrote(rest[0])
 			rest = rest[1:]
 		}
 		if over {
@@ -263,8 +284,10 @@ func (s *Session) sendAgain(ctx context.Context, w http.ResponseWriter, entry *e
 func (s *Session) beginReading(e *entry, after uint64) (reader int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.exchange.muted.Store(true)
-	e.exchange.readers++
+	if e.exchange != nil {
+		e.exchange.muted.Store(true)
+		e.exchange.readers++
+	}
 	e.reader++
 	e.taken = after
 	return e.reader
@@ -273,9 +296,10 @@ func (s *Session) beginReading(e *entry, after uint64) (reader int) {
 func (s *Session) endReading(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x := e.exchange
-	if x.readers--; !x.over && s.wayLostLocked(x) {
-		s.refuseLaterLocked(x)
+	if x := e.exchange; x != nil {
+		if x.readers--; !x.over && s.wayLostLocked(x) {
+			s.refuseLaterLocked(x)
+		}
 	}
 	e.changed()
 }

@@ -67,8 +67,11 @@ type Records interface {
 	Claim(ctx context.Context, gateway, session string, record *leaseholdv1.SessionRecord) (revision int64, err error)
 	// Resolve reads a session's record.
 	Resolve(ctx context.Context, gateway, session string, measure bool) (*leaseholdv1.ResolveResponse, error)
-	// Save replaces the record that has the revision by another of the same owner.
-	Save(ctx context.Context, gateway, session string, revision int64, record *leaseholdv1.SessionRecord) error
+	// Save replaces the record that has the revision by another of the same owner, and
+	// returns its revision.
+	Save(ctx context.Context, gateway, session string, revision int64, record *leaseholdv1.SessionRecord) (int64, error)
+	// HandOver replaces the owner in the record that has the revision.
+	HandOver(ctx context.Context, request *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error)
 	// End writes a session's tombstone.
 	End(ctx context.Context, request *leaseholdv1.EndRequest) error
 }
@@ -82,6 +85,11 @@ var (
 	// ErrRefused says that the record or the worker's own state rules the change
 	// out: the session is held, ended, its owner alive, or this worker is not.
 	ErrRefused = errors.New("refused by the control plane")
+	// ErrNotAlive says that this worker's lease is gone. It comes with ErrRefused.
+	ErrNotAlive = errors.New("this worker is not alive")
+	// ErrTargetNotAlive says that the worker that a session was to be handed over to is
+	// not alive. It comes with ErrRefused.
+	ErrTargetNotAlive = errors.New("the receiver is not alive")
 	// ErrUnavailable says that nobody answered in time: the outcome is unknown.
 	ErrUnavailable = errors.New("control plane unavailable")
 )

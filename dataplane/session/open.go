@@ -28,7 +28,7 @@ const (
 	// fetched first.
 	startBudget = 30 * time.Second
 	// claimBudget bounds the claim; a client waits for both at most.
-	claimBudget = 5 * time.Second
+	claimBudget = 2 * time.Second
 	// maxCapabilities bounds the client's capabilities as they are recorded.
 	maxCapabilities = 16 << 10
 	// maxInitializeAnswer bounds the upstream's answer to initialize.
@@ -186,8 +186,9 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	}
 	s.up.Store(up)
 	record, err := o.record(s, created)
+	recorded := false
 	if err == nil {
-		err = o.claim(ctx, s, record)
+		recorded, err = o.claim(ctx, s, record)
 	}
 	if err != nil {
 		t.cfg.Logger.Warn("session not claimed", "gateway", s.gateway, "error", err)
@@ -199,6 +200,9 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 		o.abandon(ctx)
 		mcp.WriteUnavailable(w, o.id, "this worker lost its lease while the session was opened")
 		return true // the place was given back
+	}
+	if !recorded {
+		t.recordLater(s, record)
 	}
 	t.metrics.opened.WithLabelValues("initialize").Inc()
 	// What changed meanwhile found no session to end.
@@ -253,23 +257,22 @@ func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRec
 	}, nil
 }
 
-// claim makes the session durable. When it cannot tell whether it succeeded it
-// makes sure that the claim never counts.
-func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.SessionRecord) error {
+// claim makes the session durable, and reports whether it is. When the control plane
+// is away it is not yet: whether a claim that was sent took effect or not, nobody else
+// can own the session while this worker may dispatch.
+func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.SessionRecord) (bool, error) {
+	t := o.table
+	if t.cfg.Away != nil && t.cfg.Away() {
+		return false, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimBudget)
 	defer cancel()
-	_, err := o.table.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), record)
+	revision, err := t.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), record)
 	if errors.Is(err, ErrUnavailable) {
-		t := o.table
-		s.table = t
-		s.close(leaseholdv1.EndReason_END_REASON_OPEN_FAILED)
-		s.told = true // by the caller
-		t.mu.Lock()
-		t.sessions[s.digest] = s
-		t.mu.Unlock()
-		t.completeLater(s)
+		return false, nil
 	}
-	return err
+	s.revision.Store(revision)
+	return err == nil, err
 }
 
 // sealContext binds a sealed upstream session id to its place, so that one

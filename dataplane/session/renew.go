@@ -159,15 +159,19 @@ func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error
 		}
 	}
 	part.Class = classOf(s.upstream, up.id)
-	switch err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next); {
+	revision, err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next)
+	switch {
 	case errors.Is(err, ErrUnavailable):
 		// The next owner may find the lost session in the record, and do the same.
 		s.table.cfg.Logger.Warn("new upstream session not recorded", "gateway", s.gateway, "session", s.digest, "error", err)
 	case err != nil:
 		return nil, nil, abandon(fmt.Errorf("%w: %w", ErrLost, err))
 	}
+	if err == nil {
+		s.revision.Store(revision)
+	}
 	s.table.cfg.Logger.Info("upstream had lost its session, a new one was opened", "gateway", s.gateway, "session", s.digest, "upstream", s.upstream.Name)
-	return up, listsChanged(result), nil
+	return up, listsOf(result).changed(), nil
 }
 
 // initialize opens an upstream session in the name of a recorded client.
@@ -215,18 +219,17 @@ func (s *Session) initialize(ctx context.Context, record *leaseholdv1.SessionRec
 	return up, result, nil
 }
 
-// listsChanged returns the notifications that tell a client to ask again for every
-// list that the upstream has.
-func listsChanged(result []byte) [][]byte {
-	var events [][]byte
-	for _, list := range [...]struct{ capability, method string }{
-		{"tools", mcp.MethodToolsListChanged}, {"prompts", mcp.MethodPromptsListChanged}, {"resources", mcp.MethodResourcesListChanged},
-	} {
+// listsOf returns the lists that an upstream has, by its answer to initialize.
+func listsOf(result []byte) (of Lists) {
+	for _, list := range [...]struct {
+		of         Lists
+		capability string
+	}{{ToolLists, "tools"}, {PromptLists, "prompts"}, {ResourceLists, "resources"}} {
 		if _, ok := mcp.Lookup(result, "capabilities", list.capability); ok {
-			events = append(events, mcp.AppendEvent(nil, []byte(`{"jsonrpc":"2.0","method":"`+list.method+`"}`)))
+			of |= list.of
 		}
 	}
-	return events
+	return of
 }
 
 // announceLocked tells the client something on its GET stream, now or when it opens

@@ -16,7 +16,7 @@ type Request struct {
 	Gateway   string
 	Digest    sessionid.Digest
 	Principal string
-	// Method is POST, GET or DELETE, or MethodMessage.
+	// Method is POST, GET or DELETE, or MethodMessage or MethodOpen.
 	Method string
 	// Header has the header fields that concern the owner, and belongs to it.
 	Header http.Header
@@ -24,6 +24,8 @@ type Request struct {
 	Body []byte
 	// IDs are the JSON-RPC ids of the requests in Body, as they came.
 	IDs [][]byte
+	// Lists are the lists that the requests in Body concern.
+	Lists Lists
 }
 
 // ID returns the JSON-RPC id to echo in an error, or nil.

@@ -18,12 +18,22 @@ import (
 // a call goes on, and Serve returns when it is over. It panics with http.ErrAbortHandler when an answer breaks off after
 // it began.
 //
-// ErrFenced or ErrLost: nothing was written, and the request was not dispatched or
+// ErrFenced, ErrLost or Moved: nothing was written, and the request was not dispatched or
 // is Repeatable. Whoever owns the session once that is certain may serve it.
 func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) error {
 	if r.Method == http.MethodDelete {
 		return s.serveDelete(ctx, w)
 	}
+	for {
+		if err := s.serve(ctx, w, r); err != errHanding {
+			return err
+		}
+	}
+}
+
+// serve is Serve. errHanding: nothing was written or dispatched, and the request waits
+// for the outcome of a hand-over when it is served again.
+func (s *Session) serve(ctx context.Context, w http.ResponseWriter, r *Request) error {
 	x := &exchange{session: s, client: ctx, ids: r.IDs}
 	if r.Method == http.MethodGet {
 		x.kind = aStream
@@ -32,8 +42,10 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 		ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	}
 	defer x.cancel(nil)
-	switch verdict := s.begin(x); verdict {
+	switch verdict := s.admit(x.client, x); verdict {
 	case admitted:
+	case refusedGiven:
+		return s.movedTo()
 	case refusedLost:
 		return ErrLost
 	case refusedEnded:
@@ -57,6 +69,9 @@ func (s *Session) Serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 	}
 	if x.kind == aStream {
 		return s.serveGet(ctx, w, r, x)
+	}
+	if r.Lists != 0 && Lists(s.lists.Load())&r.Lists != r.Lists {
+		s.lists.Or(uint32(r.Lists))
 	}
 	if len(r.IDs) == 0 {
 		s.noted(r.Body)
@@ -112,8 +127,17 @@ func (up *upstreamSession) name(h http.Header) {
 	}
 }
 
+// movedTo returns who a session was handed over to.
+func (s *Session) movedTo() *Moved {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.given
+}
+
 func (s *Session) refuse(w http.ResponseWriter, r *Request, verdict refusal) {
 	switch verdict {
+	case refusedHeld:
+		mcp.WriteUnavailable(w, r.ID(), "the session is changing its owner")
 	case refusedEnded:
 		mcp.WriteSessionNotFound(w, r.ID())
 	case refusedDuplicate:
@@ -146,11 +170,13 @@ func moving(ctx context.Context, err error) error {
 func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *Request, up *upstreamSession, err error) error {
 	cause, moves := context.Cause(ctx), moving(ctx, err)
 	switch {
+	case errors.Is(err, errHanding) || errors.Is(cause, errHanding):
+		return errHanding // only what was not dispatched, and GETs, end with it
 	case errors.Is(cause, errEnded):
 		mcp.WriteSessionNotFound(w, r.ID())
 	case errors.Is(err, ErrNotSent) && moves != nil:
 		return moves
-	case errors.Is(err, errClientGone) || errors.Is(cause, context.Canceled) && moves == nil:
+	case errors.Is(err, errClientGone) || moves == nil && (errors.Is(cause, context.Canceled) || r.Method == http.MethodGet && cause != nil):
 		// Nobody reads an answer.
 	case errors.Is(err, ErrReplicaGone):
 		s.table.cfg.Logger.Warn("upstream replica gone", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
@@ -239,12 +265,17 @@ func (s *Session) serveDelete(ctx context.Context, w http.ResponseWriter) error 
 	if err := s.Pass(); err != nil {
 		return err
 	}
-	if !s.close(leaseholdv1.EndReason_END_REASON_CLIENT) {
-		if s.isDropped() {
+	for !s.close(leaseholdv1.EndReason_END_REASON_CLIENT) {
+		switch verdict := s.admitEnd(ctx); verdict {
+		case admitted:
+		case refusedGiven:
+			return s.movedTo()
+		case refusedLost:
 			return ErrLost
+		default:
+			s.refuse(w, &Request{}, verdict)
+			return nil
 		}
-		mcp.WriteSessionNotFound(w, nil)
-		return nil
 	}
 	if !s.table.complete(context.WithoutCancel(ctx), s) {
 		mcp.WriteUnavailable(w, nil, "the session ends once this worker's lease is certain again")

@@ -32,11 +32,17 @@ var (
 	// ErrFenced says that this worker's lease is uncertain: it may be the owner no
 	// longer, and does not act until it knows.
 	ErrFenced = errors.New("the owner's lease is uncertain")
+	// ErrLeaving is the cause with which the context of a client's GET ends when the
+	// worker that it came to stops: the stream ends between two events, and the client
+	// opens it again elsewhere.
+	ErrLeaving = errors.New("this worker stops")
 )
 
 // Session is a client session that this worker owns, with its upstream session.
 //
 //	live ──close(reason)──▶ closing ── calls done or 5 s ──▶ upstream DELETE ──▶ tombstone ──▶ gone
+//	  ├── hold ──▶ holding ──▶ moving ──give──▶ another worker's; answers to its calls still go by
+//	  │                └─────────┴──release──▶ live
 //	  ├── fence (the lease is uncertain): what is in flight is cut, the session stays
 //	  └── drop (ownership lost): everything is cut at once, nothing is sent upstream
 //
@@ -49,7 +55,9 @@ type Session struct {
 	incarnation int64
 	principal   [32]byte
 	upstream    *config.Upstream
-	version     string // negotiated protocol version
+	revision    atomic.Int64  // of the record; 0 while it is not recorded
+	lists       atomic.Uint32 // the Lists that the client has used
+	version     string        // negotiated protocol version
 	expires     time.Time
 	up          atomic.Pointer[upstreamSession]
 	proven      atomic.Bool // the upstream has answered a request of the session
@@ -68,6 +76,10 @@ type Session struct {
 	away      int // calls whose clients are gone
 	streams   int
 	pumps     int
+	stands    int // GET streams at the upstream
+	gate      *gate
+	given     *Moved               // whose the session is, once it was handed over
+	cursor    string               // the upstream's id of the event that its next GET stream goes on after; empty for none
 	exchanges exchange             // list head
 	standing  *standing            // the upstream's GET stream; nil without one
 	journal   *journal             // what clients may be sent again; nil without anything
@@ -85,6 +97,12 @@ type Session struct {
 
 // Epoch returns which owner of the session this worker is.
 func (s *Session) Epoch() uint64 { return s.epoch }
+
+// Gateway returns the id of the session's gateway.
+func (s *Session) Gateway() string { return s.gateway }
+
+// Digest returns the session's digest.
+func (s *Session) Digest() sessionid.Digest { return s.digest }
 
 // Incarnation returns the incarnation of this worker that owns the session.
 func (s *Session) Incarnation() int64 { return s.incarnation }
@@ -116,6 +134,7 @@ func (s *Session) drop() {
 	defer s.mu.Unlock()
 	s.dropped = true
 	s.dropLogsLocked()
+	s.openLocked()
 	s.cutLocked(ErrLost, func(*exchange) bool { return true })
 	if s.upstream != nil && s.upstream.Pinned() { // a buried orphan has none
 		s.table.cfg.Upstream.Drop(s.upstream, s.up.Load().id)

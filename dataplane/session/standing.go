@@ -43,14 +43,16 @@ type standing struct {
 	begun  bool
 	err    error
 
-	numbered bool // the upstream gives event ids; only for run
-
 	done chan struct{} // closed when nothing of it goes on
 
 	mu        sync.Mutex // guards what follows
 	changed   *sync.Cond
 	listeners []*listener // the newest last
 	attached  bool        // a client has listened
+	numbered  bool        // the upstream gives event ids
+	delivered uint64      // the last number of what is kept for clients that went to one
+	last      string      // the last one that came
+	written   string      // the last one that was written to a client, or that the stream began after
 	over      bool
 	entry     *entry // what is kept for clients, if the upstream gives no event ids
 	closer    *time.Timer
@@ -70,6 +72,7 @@ type listener struct {
 type queued struct {
 	raw    []byte
 	number uint64 // in what is kept for clients; 0 if it is not
+	id     string // the upstream's; empty without
 }
 
 // deserted reports whether no client listens.
@@ -167,8 +170,8 @@ func (st *standing) deliver(event mcp.Event) bool {
 	if kind, id := mcp.KindOf(data); kind == mcp.KindRequest {
 		st.session.ask(id, nil)
 	}
-	st.numbered = st.numbered || event.HasID()
-	if len(data) > 0 && !st.numbered && st.entry == nil {
+	numbered := st.number(event)
+	if len(data) > 0 && !numbered && st.entry == nil {
 		entry := st.session.newEntry(nil)
 		st.mu.Lock()
 		st.entry = entry
@@ -179,7 +182,9 @@ func (st *standing) deliver(event mcp.Event) bool {
 	for !st.over {
 		switch n := len(st.listeners); {
 		case n > 0 && st.listeners[n-1].hasRoom(len(event.Raw)):
-			st.listeners[n-1].queue(st.identifyLocked(event, data))
+			e := st.identifyLocked(event, data)
+			st.delivered = max(st.delivered, e.number)
+			st.listeners[n-1].queue(e)
 			return true
 		case n == 0 && st.attached:
 			st.identifyLocked(event, data)
@@ -190,11 +195,69 @@ func (st *standing) deliver(event mcp.Event) bool {
 	return false
 }
 
+// number notes an event's id, and reports whether the upstream gives ids.
+func (st *standing) number(event mcp.Event) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if id, ok := event.ID(); ok {
+		st.numbered, st.last = true, id
+	}
+	return st.numbered
+}
+
+// wrote notes that an event was written to a client.
+func (st *standing) wrote(event queued) {
+	if event.id == "" {
+		return
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.written = event.id
+}
+
+// lastWritten returns the upstream's id of the last event that a client was sent.
+func (st *standing) lastWritten() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.written
+}
+
+// handOver ends the stream, since the session is to have another owner. Clients get
+// what has come, and when and how to come back. It reports whether clients listened,
+// and whether what the upstream says in between is lost to them.
+func (st *standing) handOver() (listening, unnumbered bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	select {
+	case <-st.opened:
+	default:
+		st.overLocked(errHanding) // nobody has heard anything yet
+		return false, false
+	}
+	if st.over || !st.begun {
+		return false, false
+	}
+	var id []byte
+	switch {
+	case st.numbered && st.last != "":
+		id = append([]byte(st.session.prefix(kindGet)), st.last...)
+	case st.entry != nil:
+		id = st.session.appendReplay(nil, st.entry.number, st.entry.log.Next()-1, nil)
+	}
+	for _, l := range st.listeners {
+		l.push(st.session.farewell(id))
+	}
+	listening = len(st.listeners) > 0 || st.closer != nil
+	st.overLocked(errHanding)
+	return listening, !st.numbered && st.written == ""
+}
+
 // identifyLocked returns a copy of the event as a client gets it, and keeps it if
 // the upstream does not.
 func (st *standing) identifyLocked(event mcp.Event, data []byte) queued {
 	s := st.session
 	e := queued{raw: event.AppendPrefixed(nil, s.prefix(kindGet))}
+	e.id, _ = event.ID()
 	if len(data) == 0 || st.entry == nil {
 		return e
 	}
@@ -233,14 +296,22 @@ func (st *standing) attach(l *listener, kept *entry, number uint64) bool {
 		st.closer.Stop()
 		st.closer = nil
 	}
-	if kept != nil {
+	if kept != nil && kept != st.entry { // of an earlier stream
 		missed, _, _ := kept.log.After(number) // what is gone is gone
+		for _, raw := range missed {
+			l.queue(queued{raw: raw})
+		}
+		kept = nil
+	}
+	if kept == nil {
+		number = st.delivered // what came while nobody listened
+	}
+	if st.entry != nil {
+		missed, _, _ := st.entry.log.After(number)
 		for i, raw := range missed {
-			event := queued{raw: raw}
-			if kept == st.entry { // and not that of an earlier stream
-				event.number = number + 1 + uint64(i)
-				l.from, l.upto = number, event.number
-			}
+			event := queued{raw: raw, number: number + 1 + uint64(i)}
+			l.from, l.upto = number, event.number
+			st.delivered = max(st.delivered, event.number)
 			l.queue(event)
 		}
 	}
@@ -291,13 +362,15 @@ func (st *standing) desertLocked() {
 		st.overLocked(nil)
 		return
 	}
-	st.closer = time.AfterFunc(linger, func() {
-		st.mu.Lock()
-		defer st.mu.Unlock()
-		if len(st.listeners) == 0 {
-			st.overLocked(nil)
-		}
-	})
+	st.closer = time.AfterFunc(linger, st.closeDeserted)
+}
+
+func (st *standing) closeDeserted() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if len(st.listeners) == 0 {
+		st.overLocked(nil)
+	}
 }
 
 // overLocked ends the stream.

@@ -18,7 +18,7 @@ func TestAClientThatIsBackBeforeItsEarlierStreamIsGoneGetsEachEventOnce(t *testi
 	say := func(l *listener, number uint64) {
 		raw := fmt.Appendf(nil, "%d ", number)
 		log.Append(raw)
-		l.queue(queued{raw, number})
+		l.queue(queued{raw: raw, number: number})
 	}
 	newListener := func(after uint64) *listener {
 		l := &listener{wake: make(chan struct{}, 1)}

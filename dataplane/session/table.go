@@ -11,10 +11,12 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -43,20 +45,27 @@ const (
 	endersPerGateway = 64
 	// retryEnd is how long an end that could not be completed waits.
 	retryEnd = 2 * time.Second
+	// rememberMoved is how many sessions are remembered that were handed over, for
+	// requests that still come here. Forgetting one costs a look-up.
+	rememberMoved = 65_536
 	// lastWords is how long ends under way may still take when the worker stops.
 	lastWords = 500 * time.Millisecond
 )
 
-// Config is what a table needs; all fields but Metrics and KeepAlive are required.
+// Config is what a table needs; all fields but Metrics, Away and KeepAlive are required.
 type Config struct {
 	Worker    string
 	Max       int // bound on sessions
 	Upstream  Upstream
 	Records   Records
+	Receivers Receivers
 	Authority Authority
 	World     func() *config.Snapshot
 	Logger    hclog.Logger
 	Metrics   prometheus.Registerer
+	// Away reports whether the control plane is known to be away, so that it need not be
+	// asked before a session is opened. nil means that it never is.
+	Away func() bool
 	// KeepAlive is how long a stream to a client is silent at most; 0 means
 	// DefaultKeepAlive.
 	KeepAlive time.Duration
@@ -71,21 +80,32 @@ type Table struct {
 	replays *replay.Store
 	pumps   sync.WaitGroup // the GET streams at upstreams
 	clients connections
+	moved   *lru.Cache[sessionid.Digest, *Moved] // the sessions that were handed over last
+	later   chan struct{}                        // capacity 1: a session is to be recorded later
 
-	mu       sync.RWMutex // guards what follows
-	sessions map[sessionid.Digest]*Session
-	opening  int
-	order    deadlines
-	ending   map[string][]*Session // closed, waiting to be completed, by gateway
-	busy     map[string]int        // being completed, by gateway
-	wake     chan struct{}         // capacity 1
+	mu         sync.RWMutex // guards what follows
+	sessions   map[sessionid.Digest]*Session
+	opening    int
+	pinned     int                            // of sessions, those that end with this worker
+	expected   map[sessionid.Digest]*Expected // sessions that are being handed over to this worker
+	straggling map[*Session]struct{}          // sessions of others, to whose calls this worker still passes on the answers
+	undurable  map[*Session]*undurable        // sessions that are not recorded yet
+	order      deadlines
+	ending     map[string][]*Session // closed, waiting to be completed, by gateway
+	busy       map[string]int        // being completed, by gateway
+	wake       chan struct{}         // capacity 1
 }
 
 // NewTable returns an empty table; its Run ends sessions whose time has come.
 func NewTable(cfg Config) (*Table, error) {
 	cfg.KeepAlive = cmp.Or(cfg.KeepAlive, DefaultKeepAlive)
-	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session),
-		ending: make(map[string][]*Session), busy: make(map[string]int), wake: make(chan struct{}, 1)}
+	moved, err := lru.New[sessionid.Digest, *Moved](rememberMoved)
+	if err != nil {
+		return nil, fmt.Errorf("sessions handed over: %w", err)
+	}
+	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session), moved: moved,
+		expected: make(map[sessionid.Digest]*Expected), straggling: make(map[*Session]struct{}),
+		undurable: make(map[*Session]*undurable), later: make(chan struct{}, 1), ending: make(map[string][]*Session), busy: make(map[string]int), wake: make(chan struct{}, 1)}
 	t.replays = replay.NewStore(t.now)
 	return t, t.metrics.register(t, cfg.Metrics)
 }
@@ -126,8 +146,11 @@ func (t *Table) unreserve() {
 // the incarnation that the session was opened or taken under is over: then it is
 // not this worker's any more. And when the session is there already.
 func (t *Table) insert(s *Session, idle time.Duration) bool {
-	s.table, s.idle, s.lastUse = t, idle, t.now()
-	due, _ := s.dueAt(s.lastUse)
+	s.table, s.idle = t, idle
+	if s.lastUse.IsZero() {
+		s.lastUse = t.now()
+	}
+	due, _ := s.dueAt(t.now())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.opening--
@@ -135,6 +158,10 @@ func (t *Table) insert(s *Session, idle time.Duration) bool {
 		return false
 	}
 	t.sessions[s.digest] = s
+	if s.pinned() {
+		t.pinned++
+	}
+	t.moved.Remove(s.digest) // it was this worker's before, and is again
 	s.due = due
 	heap.Push(&t.order, s)
 	if s.slot == 0 {
@@ -153,10 +180,21 @@ func (t *Table) remove(s *Session) {
 func (t *Table) removeLocked(s *Session) {
 	if t.sessions[s.digest] == s {
 		delete(t.sessions, s.digest)
+		if s.pinned() {
+			t.pinned--
+		}
 	}
 	if s.slot >= 0 {
 		heap.Remove(&t.order, s.slot)
 	}
+	delete(t.undurable, s)
+}
+
+// forgetStraggler forgets a session of another worker whose last answer went by.
+func (t *Table) forgetStraggler(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.straggling, s)
 }
 
 // poke makes Run look again.
@@ -194,8 +232,13 @@ func (t *Table) DropAll() {
 		s.drop()
 		s.slot = -1
 	}
+	for s := range t.straggling {
+		s.drop()
+	}
+	t.disownLocked()
 	t.sessions = make(map[sessionid.Digest]*Session)
-	t.order = nil
+	t.order, t.pinned = nil, 0
+	clear(t.straggling)
 	clear(t.ending)
 }
 
@@ -206,6 +249,9 @@ func (t *Table) Fence() {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, s := range t.sessions {
+		s.cut(ErrFenced)
+	}
+	for s := range t.straggling {
 		s.cut(ErrFenced)
 	}
 }
@@ -361,10 +407,13 @@ func (t *Table) expire() time.Duration {
 			heap.Fix(&t.order, 0)
 			continue
 		}
-		heap.Pop(&t.order)
-		if s.close(reason) {
-			t.queueLocked(s)
+		if !s.close(reason) { // it is being handed over
+			s.due = now.Add(retryEnd)
+			heap.Fix(&t.order, 0)
+			continue
 		}
+		heap.Pop(&t.order)
+		t.queueLocked(s)
 	}
 	if len(t.order) == 0 {
 		return time.Hour
@@ -408,15 +457,17 @@ func (t *Table) complete(ctx context.Context, s *Session) bool {
 	return t.bury(ctx, s)
 }
 
+func (s *Session) endRequest() *leaseholdv1.EndRequest {
+	return &leaseholdv1.EndRequest{Gateway: s.gateway, Session: s.digest.String(), Incarnation: s.incarnation,
+		Reason: s.reason, ExpireTime: timestamppb.New(s.expires)}
+}
+
 // bury writes the tombstone and then forgets the session. While the control
 // plane cannot be reached the session stays, refusing every request.
 func (t *Table) bury(ctx context.Context, s *Session) bool {
 	ctx, cancel := context.WithTimeout(ctx, retryEnd)
 	defer cancel()
-	err := t.cfg.Records.End(ctx, &leaseholdv1.EndRequest{
-		Gateway: s.gateway, Session: s.digest.String(), Incarnation: s.incarnation,
-		Reason: s.reason, ExpireTime: timestamppb.New(s.expires),
-	})
+	err := t.cfg.Records.End(ctx, s.endRequest())
 	if errors.Is(err, ErrUnavailable) {
 		t.cfg.Logger.Warn("session end not recorded yet", "session", s.digest, "error", err)
 		t.completeLater(s)
