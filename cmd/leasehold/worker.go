@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -23,6 +24,12 @@ import (
 // mostSessions is more than the memory of one machine can hold.
 const mostSessions = 100_000_000
 
+// Bounds of a worker's end.
+const (
+	mostDrain  = time.Hour
+	mostNotice = 5 * time.Minute
+)
+
 // heapFloor is how much memory a worker may use before it collects garbage.
 const heapFloor = 64 << 20
 
@@ -36,6 +43,7 @@ type worker struct {
 	control                                        []string
 	dataDir, zone                                  string
 	maxSessions                                    int
+	drainTimeout, drainNotice                      time.Duration
 	allowUnauthenticated                           bool
 }
 
@@ -57,7 +65,14 @@ func newWorker() *cobra.Command {
 			"let it send X-Forwarded-Host.\n\n" +
 			"A gateway with TRANSPORT_STDIO has workers run a program, one process for each\n" +
 			"session, under the worker's own user. Whoever may write gateways decides which\n" +
-			"program: workers do so with --allow-stdio only.",
+			"program: workers do so with --allow-stdio only.\n\n" +
+			"At SIGTERM, /readyz answers 503 first. The worker hands its sessions over to the\n" +
+			"others, those in use once their calls end, and goes on to take requests, which it\n" +
+			"passes on, for --drain-notice at least, so that a balancer that has not noticed yet\n" +
+			"loses nothing. Calls that take longer than --drain-timeout are cut off; sessions\n" +
+			"that cannot move (TRANSPORT_STDIO, TRANSPORT_SSE and clients of HTTP+SSE) stay until\n" +
+			"then. So it ends within --drain-timeout and 5 s, or sooner. A second SIGTERM ends it\n" +
+			"at once.",
 		Example: "  leasehold worker --insecure --listen 127.0.0.1:8080 --peer-listen 127.0.0.1:0 \\\n" +
 			"    --control 127.0.0.1:7070 --data-dir /var/lib/leasehold/worker\n" +
 			"  leasehold worker … --tls-cert tls.crt --tls-key tls.key --allowed-origins https://app.example.com\n" +
@@ -81,6 +96,8 @@ func newWorker() *cobra.Command {
 	flags.StringVar(&w.zone, "zone", "", "zone it runs in, for operators to see")
 	flags.StringVar(&w.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
 	flags.IntVar(&w.maxSessions, "max-sessions", dataplane.DefaultMaxSessions, "how many sessions it owns at most")
+	flags.DurationVar(&w.drainTimeout, "drain-timeout", dataplane.DefaultDrainTimeout, "how long sessions in use may stay when it stops or drains, at most 1h; 0 leaves all to be taken over when it has stopped")
+	flags.DurationVar(&w.drainNotice, "drain-notice", dataplane.DefaultDrainNotice, "how long it goes on to take requests at least once it is not ready any more, at most 5m")
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
 	w.clientAccess.flags(cmd)
 	w.programs.flags(cmd)
@@ -122,6 +139,10 @@ func (w *worker) check() error {
 		return usage.Errorf("--data-dir: is needed: a directory that no other worker uses")
 	case w.maxSessions < 1 || w.maxSessions > mostSessions:
 		return usage.Errorf("--max-sessions: %d is not a number of sessions a worker could serve", w.maxSessions)
+	case w.drainTimeout < 0 || w.drainTimeout > mostDrain:
+		return usage.Errorf("--drain-timeout: %v is not within 0 and %v", w.drainTimeout, mostDrain)
+	case w.drainNotice < 0 || w.drainNotice > mostNotice:
+		return usage.Errorf("--drain-notice: %v is not within 0 and %v", w.drainNotice, mostNotice)
 	case !address.Loopback(w.listen) && !w.allowUnauthenticated:
 		return usage.Errorf("--listen: %s is not a loopback address, and clients are not authenticated yet: whoever reaches it can use every gateway; "+
 			"add --allow-unauthenticated-clients if that is meant", w.listen)
@@ -178,6 +199,8 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		AllowedOrigins: w.origins,
 		TrustedProxies: w.networks,
 		TLS:            tlsConfig(ctx, group, pair),
+		DrainTimeout:   w.drainTimeout,
+		DrainNotice:    w.drainNotice,
 		MaxSessions:    w.maxSessions,
 		AllowStdio:     w.allow,
 		MaxPrograms:    w.max,
