@@ -76,6 +76,7 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{[]string{"delete", "gateway", "a/b"}, "not the name of a gateway"},
 		{[]string{"terminate", "session", "digest"}, "gateways/GATEWAY/sessions/DIGEST"},
 		{[]string{"terminate", "session", "a/1234567"}, "at least 8"},
+		{[]string{"get", "workers", "--show-dead", "--watch"}, "exclude each other"},
 		{[]string{"describe", "session", "a/b/12345678"}, "not the name of a session"},
 		{[]string{"describe"}, "gateway, session, worker"},
 		{[]string{"get", "sessions", "a/12345678", "--gateway", "b"}, "not a session of --gateway b"},
