@@ -83,6 +83,8 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{[]string{"drain", "worker", "0123456789abcdef", "--timeout", "0s"}, "--timeout"},
 		{[]string{"drain", "worker", "0123456789abcdef", "--wait=perhaps"}, "want true or false"},
 		{[]string{"undrain", "worker", "a", "b"}, `got also "b"`},
+		{[]string{"forget", "worker", "a/b"}, "not the name of a worker"},
+		{[]string{"forget", "worker", "0123456789abcdef"}, "add --yes"},
 		{[]string{"move", "session", "digest"}, "gateways/GATEWAY/sessions/DIGEST"},
 		{[]string{"move", "session", "a/0123456789abcdef0123456789abcdef", "--to", "a/b"}, "not the name of a worker"},
 		{[]string{"get", "workers", "--show-dead", "--watch"}, "exclude each other"},

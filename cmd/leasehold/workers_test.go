@@ -115,6 +115,24 @@ func TestGetWorkersShowsStatesAndSessionsAndTheDeadIfAsked(t *testing.T) {
 	}
 }
 
+func TestWorkersAreCompletedWhereTheirStateFits(t *testing.T) {
+	addr, _ := (&plane{all: several()}).replica(t)
+	for line, want := range map[string]string{
+		"drain worker |":          id("a"),
+		"drain worker x |":        "",
+		"undrain worker |":        id("b"),
+		"forget worker |":         id("c"),
+		"forget worker workers/|": "workers/" + id("c"),
+		"describe worker |":       id("a") + "," + id("b") + "," + id("c"),
+		"get sessions --owner |":  id("a") + "," + id("b") + "," + id("c"),
+		"move session x --to |":   id("a"),
+	} {
+		if got := complete(t, addr, line); got != want {
+			t.Errorf("%s: offered %q, want %q", line, got, want)
+		}
+	}
+}
+
 func TestSessionsThatWereHandedOverOrDrainedAreShown(t *testing.T) {
 	then := timestamppb.New(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
 	session := &leaseholdv1.Session{
