@@ -42,6 +42,7 @@ type Server struct {
 	log   hclog.Logger
 	grpc  *grpc.Server
 	loop  Loop // what Probe asks
+	self  Self // what others ask about
 
 	mu      sync.Mutex // guards what follows
 	serving int
