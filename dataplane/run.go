@@ -116,7 +116,7 @@ func assemble(cfg Config) (*worker, error) {
 	w.peers.Proves(w.table)
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
-			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current, Stall: cfg.stall,
+			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.newest, Stall: cfg.stall,
 			Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
 		}),
 		TLSConfig: cfg.TLS, ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: front.MaxHeaderBytes,
@@ -257,8 +257,15 @@ func (w *worker) leave() {
 	}
 }
 
-// current reports whether this worker has heard of everything that the others
-// may act on: it has, while it holds its lease.
+// newest reports whether this worker has heard of everything that the others may act
+// on: it has, while it holds its lease, once it was told what there was when it
+// registered.
+func (w *worker) newest() bool {
+	authority := w.control.Authority()
+	return authority.Contact() && w.world.Load().Revision >= authority.Incarnation()
+}
+
+// current reports whether this worker may act for the sessions that it owns.
 func (w *worker) current() bool {
 	authority := w.control.Authority()
 	return authority.Holds(authority.Incarnation())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -55,22 +56,31 @@ func await(ctx context.Context, done <-chan struct{}, most time.Duration) {
 type lease struct {
 	incarnation int64
 	id          int64
-	ttl         time.Duration
+	terms
+}
+
+// granter is a reply that grants or extends a lease.
+type granter interface {
+	GetTtl() *durationpb.Duration
+	GetMaxOutage() *durationpb.Duration
+}
+
+func termsOf(g granter) terms {
+	return terms{g.GetTtl().AsDuration(), max(0, g.GetMaxOutage().AsDuration())}
 }
 
 // register repeats until the worker is a member or ctx ends.
 func (c *Client) register(ctx context.Context) (lease, error) {
-	request := &leaseholdv1.RegisterRequest{Worker: c.cfg.Worker, Info: c.cfg.Info}
 	var resp *leaseholdv1.RegisterResponse
 	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
 		c.calls.WithLabelValues("Register").Inc()
-		resp, err = api.Register(ctx, request)
+		resp, err = api.Register(ctx, &leaseholdv1.RegisterRequest{Worker: c.cfg.Worker, Info: c.info()})
 		return err
 	})
 	if err != nil {
 		return lease{}, err
 	}
-	held := lease{resp.GetIncarnation(), resp.GetLease(), resp.GetTtl().AsDuration()}
+	held := lease{resp.GetIncarnation(), resp.GetLease(), termsOf(resp)}
 	c.record(held) // before it can own a session
 	c.hold(held, sent)
 	c.cfg.Logger.Info("registered", "incarnation", held.incarnation, "ttl", held.ttl)
@@ -80,8 +90,14 @@ func (c *Client) register(ctx context.Context) (lease, error) {
 
 func (c *Client) hold(held lease, sent time.Duration) {
 	c.lease.Store(held.id)
-	c.fences.look() // it may have lapsed before it is extended
-	c.authority.extend(held.incarnation, sent, held.ttl)
+	c.authority.extend(held.incarnation, sent, held.terms)
+}
+
+// info is what the worker says of itself now.
+func (c *Client) info() *leaseholdv1.WorkerInfo {
+	info := proto.CloneOf(c.cfg.Info)
+	info.Draining = c.draining.Load()
+	return info
 }
 
 // keep renews until the incarnation is over, which it reports to Lost, or ctx
@@ -110,7 +126,6 @@ func (c *Client) keep(ctx context.Context, held lease) {
 		}
 		if errors.Is(err, errCondemned) {
 			c.cfg.Logger.Warn("incarnation is over, dropping its sessions", "incarnation", held.incarnation)
-			c.fences.look() // it has lapsed, most likely
 			c.authority.revoke()
 			c.cfg.Lost()
 			return
@@ -139,39 +154,37 @@ func (c *Client) tellServing(held lease, err error) {
 
 func (c *Client) renew(ctx context.Context, held *lease) error {
 	request := &leaseholdv1.RenewRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Lease: held.id}
-	var ttl *durationpb.Duration
-	sent, err := c.insist(ctx, held.ttl*12/100, func(ctx context.Context, api leaseholdv1.ControlServiceClient) error {
+	var resp *leaseholdv1.RenewResponse
+	sent, err := c.insist(ctx, held.ttl*12/100, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
 		if err := c.serving(); err != nil {
 			return err
 		}
 		c.calls.WithLabelValues("Renew").Inc()
-		resp, err := api.Renew(ctx, request)
-		ttl = resp.GetTtl()
+		resp, err = api.Renew(ctx, request)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	held.ttl = ttl.AsDuration()
+	held.terms = termsOf(resp)
 	c.hold(*held, sent)
 	return nil
 }
 
 func (c *Client) readopt(ctx context.Context, held *lease) error {
-	request := &leaseholdv1.ReadoptRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Info: c.cfg.Info}
 	var resp *leaseholdv1.ReadoptResponse
 	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
 		if err := c.serving(); err != nil {
 			return err
 		}
 		c.calls.WithLabelValues("Readopt").Inc()
-		resp, err = api.Readopt(ctx, request)
+		resp, err = api.Readopt(ctx, &leaseholdv1.ReadoptRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Info: c.info()})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	held.id, held.ttl = resp.GetLease(), resp.GetTtl().AsDuration()
+	held.id, held.terms = resp.GetLease(), termsOf(resp)
 	c.hold(*held, sent)
 	c.cfg.Logger.Info("re-adopted", "incarnation", held.incarnation)
 	return nil
@@ -200,9 +213,11 @@ func (c *Client) insist(ctx context.Context, timeout time.Duration,
 		err := do(attemptCtx, r.api)
 		cancel()
 		if err == nil {
+			c.hear()
 			return sent, nil
 		}
 		if verdict := verdictOf(err); errors.Is(verdict, errLeaseLost) || errors.Is(verdict, errCondemned) {
+			c.hear()
 			return sent, verdict
 		}
 		if errors.Is(err, errNotServing) {

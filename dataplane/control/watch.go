@@ -56,6 +56,8 @@ func (c *Client) follow(ctx context.Context, r replica, incarnation int64) (prog
 			// connections to the other.
 			return progressed, fmt.Errorf("the replica is behind: it knows revision %d, this worker %d", state.Revision, applied)
 		}
+		terms := c.authority.state.Load().terms
+		state.TTL, state.MaxOutage = terms.ttl, terms.outage
 		if err := c.cfg.Apply(state); err != nil {
 			c.cfg.Logger.Error("config not applied, serving on with the last good one", "revision", state.Revision, "error", err)
 			continue

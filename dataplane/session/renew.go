@@ -134,7 +134,7 @@ func (s *Session) abandonRenewed(ctx context.Context, up *upstreamSession) {
 // records it. It also returns what to tell the client.
 func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error) {
 	records, key := s.table.cfg.Records, s.digest.String()
-	resolved, err := records.Resolve(ctx, s.gateway, key, false)
+	resolved, err := records.Resolve(ctx, s.gateway, key, nil, false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -159,7 +159,7 @@ func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error
 		}
 	}
 	part.Class = classOf(s.upstream, up.id)
-	switch err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next); {
+	switch _, err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next); {
 	case errors.Is(err, ErrUnavailable):
 		// The next owner may find the lost session in the record, and do the same.
 		s.table.cfg.Logger.Warn("new upstream session not recorded", "gateway", s.gateway, "session", s.digest, "error", err)
