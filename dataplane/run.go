@@ -93,7 +93,7 @@ func assemble(cfg Config) (*worker, error) {
 	}
 	w.control, err = control.New(control.Config{
 		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Lost: w.lost, Registered: w.registered,
-		Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
+		Witnesses: w.forwards, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -114,6 +114,7 @@ func assemble(cfg Config) (*worker, error) {
 	}
 	w.peers = forward.NewServer(w.router, cfg.Logger.Named("forward"))
 	w.peers.Proves(w.table)
+	w.peers.Knows(self{w.control.Authority(), w})
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
 			World: w.world, Opener: w.table, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.newest, Stall: cfg.stall,
@@ -298,6 +299,9 @@ func (w *worker) apply(state *config.State) error {
 	if _, member := next.Members[w.id]; member {
 		// Otherwise the list is of a moment when the leases had run out, this
 		// worker's too, and says nothing of who is really gone.
+		for _, address := range w.control.PeerAddresses() {
+			addresses[address] = true // though it is no member: it may be asked still
+		}
 		w.forwards.Retain(addresses)
 	} else {
 		w.control.Doubt()

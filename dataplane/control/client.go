@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +37,7 @@ var (
 var errNotServing = errors.New("not serving")
 
 // Config says how to reach the control plane and what to do with what it sends.
-// All fields but Serving and Metrics are required.
+// All fields but Serving, Witnesses and Metrics are required.
 type Config struct {
 	// Endpoints are the replicas, host:port, tried in turn.
 	Endpoints []string
@@ -46,6 +48,9 @@ type Config struct {
 	// Apply is given each new state of the world and reports why it could not be
 	// applied. Called from one goroutine at a time.
 	Apply func(*config.State) error
+	// Witnesses are asked when the control plane does not answer; nil means that the
+	// worker does not serve on without it.
+	Witnesses Witnesses
 	// Lost is called when an incarnation is over: every session of it must be
 	// dropped, since others may own them now. It returns when that is done.
 	Lost func()
@@ -70,6 +75,7 @@ type Config struct {
 type Client struct {
 	cfg        Config
 	authority  *Authority
+	peers      *peers
 	succession succession
 	replicas   []replica
 	current    atomic.Uint32 // index of the replica that answered last
@@ -134,7 +140,7 @@ func assemble(cfg Config, replicas []replica) (*Client, error) {
 	}
 	authority := newAuthority(cfg.now)
 	c := &Client{
-		cfg: cfg, authority: authority,
+		cfg: cfg, authority: authority, peers: newPeers(authority),
 		succession: succession{dir: cfg.DataDir, boot: cfg.boot}, replicas: replicas, doubts: make(chan struct{}, 1),
 	}
 	c.hear()
@@ -179,6 +185,13 @@ func (c *Client) Draining() bool { return c.draining.Load() }
 
 // hear notes that a replica answered.
 func (c *Client) hear() { c.heard.Store(int64(c.authority.now())) }
+
+// PeerAddresses returns where the workers are that this one would ask in an outage,
+// of whom some may be no members any more.
+func (c *Client) PeerAddresses() []string {
+	listed, _, _ := c.peers.list()
+	return slices.Collect(maps.Values(listed))
+}
 
 // pick returns the replica to ask now.
 func (c *Client) pick() replica { return c.after(0) }

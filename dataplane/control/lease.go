@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -20,6 +21,11 @@ const firstAttempt = 2 * time.Second
 // before, if that one has died. It does not give the lease back: call Leave once
 // nothing dispatches.
 func (c *Client) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	group.Go(func() { c.serveOn(ctx) })
 	succeeded := c.succeed(ctx)
 	defer func() { <-succeeded }()
 	await(ctx, succeeded, headStart)
@@ -28,17 +34,23 @@ func (c *Client) Run(ctx context.Context) error {
 		if err != nil {
 			return nil // ctx ended
 		}
-		watchCtx, stop := context.WithCancel(ctx)
-		watching := make(chan struct{})
-		go func() {
-			defer close(watching)
-			c.watch(watchCtx, held.incarnation)
-		}()
-		c.keep(ctx, held)
-		stop()
-		<-watching
+		c.follows(ctx, held)
 	}
 	return nil
+}
+
+// follows keeps a lease and does what a registered worker does, until the incarnation
+// is over.
+func (c *Client) follows(ctx context.Context, held lease) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	registered, stop := context.WithCancel(ctx)
+	defer stop()
+	c.cfg.Registered(held.incarnation, held.ttl)
+	c.peers.begin()
+	group.Go(func() { c.watch(registered, held.incarnation) })
+	group.Go(func() { c.keepPeers(registered, held.incarnation) })
+	c.keep(ctx, held)
 }
 
 // await returns when done is closed, most has passed or ctx has ended.
@@ -84,7 +96,6 @@ func (c *Client) register(ctx context.Context) (lease, error) {
 	c.record(held) // before it can own a session
 	c.hold(held, sent)
 	c.cfg.Logger.Info("registered", "incarnation", held.incarnation, "ttl", held.ttl)
-	c.cfg.Registered(held.incarnation, held.ttl)
 	return held, nil
 }
 
