@@ -57,6 +57,8 @@ type worker struct {
 	cfg       Config
 	id        string
 	world     *config.Holder
+	disk      *config.Disk
+	recalled  atomic.Bool // world is from disk, and the control plane was not reached yet
 	control   *control.Client
 	upstreams *transports
 	table     *session.Table
@@ -84,15 +86,16 @@ func assemble(cfg Config) (*worker, error) {
 		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
 	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))
-	err := w.watchdog.register(cfg.Metrics)
+	err := errors.Join(w.watchdog.register(cfg.Metrics), w.registerRecalled(cfg.Metrics))
 	if err != nil {
 		return nil, err
 	}
+	w.disk = config.NewDisk(cfg.DataDir, cfg.Logger.Named("config"))
 	if w.upstreams, err = newTransports(&cfg); err != nil {
 		return nil, fmt.Errorf("upstreams: %w", err)
 	}
 	w.control, err = control.New(control.Config{
-		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Lost: w.lost, Registered: w.registered,
+		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Recall: w.recall, Lost: w.lost, Registered: w.registered,
 		Witnesses: w.forwards, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
 	})
 	if err != nil {
@@ -176,6 +179,7 @@ func (w *worker) run(ctx context.Context) error {
 	defer stop()
 	group, running := errgroup.WithContext(running)
 	group.Go(func() error { return w.control.Run(running) })
+	group.Go(func() error { return w.disk.Run(running) })
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
 	group.Go(func() error { return w.watchHealth(running) })
@@ -212,7 +216,7 @@ func (w *worker) awaitReady(ctx context.Context) {
 	defer timer.Stop()
 	tick := time.NewTicker(healthTick / 5)
 	defer tick.Stop()
-	for w.world.Load().Ring == nil || !w.current() {
+	for w.world.Load().Ring == nil || !w.current() && !w.recalled.Load() {
 		select {
 		case <-ctx.Done():
 			return
@@ -278,6 +282,9 @@ func (w *worker) registered(_ int64, ttl time.Duration) {
 	if w.cfg.Registered != nil {
 		w.cfg.Registered(w.id)
 	}
+	if w.recalled.Swap(false) {
+		w.health.repeat() // it is ready for more than before
+	}
 }
 
 // leaseTTL returns the TTL of the worker's lease, or 0 before it registered.
@@ -291,6 +298,7 @@ func (w *worker) apply(state *config.State) error {
 		return err
 	}
 	w.world.Set(next)
+	w.disk.Keep(state)
 	w.table.Reconcile(previous, next)
 	addresses := make(map[string]bool, len(next.Members))
 	for _, m := range next.Members {
@@ -317,7 +325,8 @@ func (w *worker) apply(state *config.State) error {
 
 // watchHealth reports when the worker becomes able to serve and when it stops
 // being so: it needs a configuration, a lease that is certain, and to answer its
-// own probes.
+// own probes. Without the control plane it is ready with the word of all other workers
+// that it may serve on, or if all it can be is a front, since it was started so.
 func (w *worker) watchHealth(ctx context.Context) error {
 	ticker := time.NewTicker(healthTick)
 	defer ticker.Stop()
@@ -329,7 +338,7 @@ func (w *worker) watchHealth(ctx context.Context) error {
 			w.health.set(stuck)
 		case w.world.Load().Ring == nil:
 			w.health.set(errors.New("no configuration yet"))
-		case !w.current():
+		case !w.current() && !w.recalled.Load():
 			w.health.set(errors.New("fenced: the lease is uncertain"))
 		default:
 			w.health.set(nil)

@@ -37,7 +37,7 @@ var (
 var errNotServing = errors.New("not serving")
 
 // Config says how to reach the control plane and what to do with what it sends.
-// All fields but Serving, Witnesses and Metrics are required.
+// All fields but Serving, Recall, Witnesses and Metrics are required.
 type Config struct {
 	// Endpoints are the replicas, host:port, tried in turn.
 	Endpoints []string
@@ -48,6 +48,10 @@ type Config struct {
 	// Apply is given each new state of the world and reports why it could not be
 	// applied. Called from one goroutine at a time.
 	Apply func(*config.State) error
+	// Recall is called once if no replica has registered the worker within 3 s of the
+	// start, and before any Apply. It may take a state from elsewhere, and returns its
+	// revision, or 0 for none: an older one is not applied then. May be nil.
+	Recall func() (revision int64)
 	// Witnesses are asked when the control plane does not answer; nil means that the
 	// worker does not serve on without it.
 	Witnesses Witnesses

@@ -16,6 +16,10 @@ import (
 // firstAttempt bounds an attempt before the worker knows its lease's TTL.
 const firstAttempt = 2 * time.Second
 
+// recallAfter is how long a worker waits for the control plane before it serves what
+// it can without.
+const recallAfter = 3 * time.Second
+
 // Run registers the worker, keeps its lease and follows the world until ctx
 // ends. First it leaves on behalf of the worker that used the data directory
 // before, if that one has died. It does not give the lease back: call Leave once
@@ -25,14 +29,23 @@ func (c *Client) Run(ctx context.Context) error {
 	defer group.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	registered, recalled := make(chan struct{}), make(chan struct{})
+	group.Go(func() {
+		defer close(recalled)
+		c.recall(ctx, registered)
+	})
 	group.Go(func() { c.serveOn(ctx) })
 	succeeded := c.succeed(ctx)
 	defer func() { <-succeeded }()
 	await(ctx, succeeded, headStart)
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		held, err := c.register(ctx)
 		if err != nil {
 			return nil // ctx ended
+		}
+		if first {
+			close(registered)
+			<-recalled
 		}
 		c.follows(ctx, held)
 	}
@@ -46,6 +59,11 @@ func (c *Client) follows(ctx context.Context, held lease) {
 	defer group.Wait()
 	registered, stop := context.WithCancel(ctx)
 	defer stop()
+	if applied := c.applied.Load(); held.incarnation < applied {
+		// A registration is newer than everything that there was in its store.
+		c.cfg.Logger.Warn("the control plane has another store than the one that the configuration here is from", "revision", applied, "incarnation", held.incarnation)
+		c.applied.Store(0)
+	}
 	c.cfg.Registered(held.incarnation, held.ttl)
 	c.peers.begin()
 	group.Go(func() { c.watch(registered, held.incarnation) })
@@ -53,15 +71,27 @@ func (c *Client) follows(ctx context.Context, held lease) {
 	c.keep(ctx, held)
 }
 
-// await returns when done is closed, most has passed or ctx has ended.
-func await(ctx context.Context, done <-chan struct{}, most time.Duration) {
+// recall lets a state from elsewhere be taken if the worker is not registered in time.
+func (c *Client) recall(ctx context.Context, registered <-chan struct{}) {
+	if c.cfg.Recall == nil || !await(ctx, registered, recallAfter) {
+		return
+	}
+	c.cfg.Logger.Warn("the control plane is not reached", "for", recallAfter)
+	c.applied.Store(c.cfg.Recall())
+}
+
+// await returns when done is closed, most has passed or ctx has ended, and reports
+// whether it was in vain.
+func await(ctx context.Context, done <-chan struct{}, most time.Duration) (vain bool) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case <-done:
 	case <-timer.C:
+		return true
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // lease is what the worker holds of its registration.
