@@ -114,7 +114,7 @@ func (s *Store) Reclaim(ctx context.Context, key session.Key, t session.Taker) (
 // condemned: then nothing but the session's own record is written. The first
 // reclaim from an incarnation condemns it, and cannot; the others wait for it.
 func (s *Store) reclaim(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error) {
-	known := s.seen.take(key, t.Revision)
+	known := s.seen.takeUnlessOwnedBy(t, key)
 	for waited := false; ; waited = true {
 		rec, revision, err := s.reclaimTogether(ctx, key, t, known)
 		unnamed := (*notCondemnedError)(nil)
