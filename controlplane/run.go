@@ -61,6 +61,8 @@ func run(ctx context.Context, cfg Config) error {
 	db, err := etcd.Open(etcd.ClientConfig{
 		Endpoints: endpoints,
 		LeaseTTL:  cfg.LeaseTTL,
+		MaxOutage: cfg.MaxOutage,
+		Hold:      cfg.Hold,
 		Logger:    cfg.Logger.Named("etcd"),
 		Metrics:   cfg.Metrics,
 	})

@@ -75,7 +75,7 @@ func writeRootKey(t testing.TB, hexByte string) string {
 
 // external is the config of a replica on an etcd that others use too.
 func external(server *etcd.Server, rootKey string) controlplane.Config {
-	return controlplane.Config{EtcdEndpoints: server.Endpoints(), RootKeyFile: rootKey}
+	return controlplane.Config{EtcdEndpoints: server.Endpoints(), RootKeyFile: rootKey, Hold: unheld}
 }
 
 func TestReplicasShareOneKeyRing(t *testing.T) {
