@@ -29,7 +29,7 @@ type contact struct {
 	now     func() time.Time // a clock that nobody sets
 
 	mu       sync.Mutex // guards what follows
-	answered time.Time  // zero before the first answer
+	answered time.Time  // zero, which is long ago, before the first answer
 	losses   int        // how often it was lost; it begins with one
 	until    time.Time  // when the hold ends; zero when it does not hold
 }
@@ -40,7 +40,7 @@ func (c *contact) heard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.endLocked(now)
-	if c.answered.IsZero() || now.Sub(c.answered) > c.lease {
+	if now.Sub(c.answered) > c.lease {
 		c.losses++
 		c.beginLocked(now)
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/leasehold/leasehold/controlplane/session"
-	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 // to is w's wish that another own a session.
@@ -213,87 +212,5 @@ func TestHandOversOfLargeRecordsFitIntoTransactions(t *testing.T) {
 	group.Wait()
 	if err := errors.Join(errs...); err != nil {
 		t.Errorf("hand-overs of 3 MiB together: %v", err)
-	}
-}
-
-func TestForget(t *testing.T) {
-	s := newStore(t)
-	w := register(t, s)
-	if err := s.Forget(testContext(t), w.id); !errors.Is(err, session.ErrWorkerAlive) {
-		t.Errorf("forget a living worker: %v, want ErrWorkerAlive", err)
-	}
-	w.kill(t, s)
-	for range 2 {
-		if err := s.Forget(testContext(t), w.id); err != nil {
-			t.Errorf("forget a dead worker: %v", err)
-		}
-	}
-	if _, err := s.Readopt(testContext(t), w.id, w.incarnation, someInfo); !errors.Is(err, session.ErrCondemned) {
-		t.Errorf("re-adoption of one that was forgotten: %v, want ErrCondemned", err)
-	}
-	if err := s.Forget(testContext(t), workerID()); !errors.Is(err, session.ErrWorkerNotFound) {
-		t.Errorf("forget one that never was: %v, want ErrWorkerNotFound", err)
-	}
-	left := register(t, s)
-	left.leave(t, s)
-	if err := s.Forget(testContext(t), left.id); err != nil {
-		t.Errorf("forget one that left: %v", err)
-	}
-}
-
-// The operator's word is about a worker that is dead when it is written down.
-func TestForgetOfAWorkerThatCameBackIsRefused(t *testing.T) {
-	s, slow := newStore(t), newStore(t)
-	w := register(t, s)
-	w.kill(t, s)
-	slow.client.KV = &interrupted{KV: slow.client.KV, before: 1, run: func() { w.readopt(t, s) }}
-	if err := slow.Forget(testContext(t), w.id); !errors.Is(err, session.ErrWorkerAlive) {
-		t.Errorf("forget: %v, want ErrWorkerAlive", err)
-	}
-	if read, err := s.readMembership(testContext(t), "test", w.id, w.incarnation); err != nil || read.incarnation.Left {
-		t.Errorf("it is marked as left, %v", err)
-	}
-}
-
-func TestDrainingStaysUntilItIsTakenBack(t *testing.T) {
-	s := openStore(t, ownServer(t), nil)
-	w := register(t, s)
-	draining := func() bool {
-		t.Helper()
-		members, err := s.Members(testContext(t))
-		if err != nil || len(members) != 1 {
-			t.Fatalf("members: %v, %v", members, err)
-		}
-		return members[0].Info.Draining
-	}
-	set := func(draining bool) {
-		t.Helper()
-		for range 2 {
-			if err := s.SetDraining(testContext(t), w.key(), draining); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	set(true)
-	if err := s.Applied(testContext(t), w.key(), 9); err != nil || !draining() {
-		t.Errorf("after an acknowledgement it drains: %v, %v", draining(), err)
-	}
-	if w = w.readopt(t, s); !draining() {
-		t.Error("after a re-adoption by a worker that does not know yet, it does not drain")
-	}
-	set(false)
-	if draining() {
-		t.Error("it still drains")
-	}
-	if _, err := s.Renew(testContext(t), w.id, w.incarnation, w.lease); err != nil {
-		t.Errorf("renew: %v", err)
-	}
-	w.kill(t, s)
-	if err := s.SetDraining(testContext(t), w.key(), true); !errors.Is(err, session.ErrNotAlive) || exists(t, s, memberKey(w.id, w.incarnation)) {
-		t.Errorf("drain of a dead worker: %v, want ErrNotAlive", err)
-	}
-	says := &leaseholdv1.WorkerInfo{PeerAddress: "127.0.0.1:1", Draining: true}
-	if _, err := s.Readopt(testContext(t), w.id, w.incarnation, says); err != nil || !draining() {
-		t.Errorf("a worker that says that it drains is back and drains: %v, %v", draining(), err)
 	}
 }

@@ -27,7 +27,8 @@ var (
 	listDropsAbsent = mutant("list-drops-absent")
 	// handOverWithoutCAS hands over whatever the record is by now.
 	handOverWithoutCAS = mutant("hand-over-without-cas")
-	// notFoundWithoutTombstone says that a session is over that may yet be claimed.
+	// notFoundWithoutTombstone says that a session without a record is over as soon as
+	// the worker that opened it is dead.
 	notFoundWithoutTombstone = mutant("not-found-without-tombstone")
 )
 

@@ -44,6 +44,9 @@ func (s *Store) resolveUnrecorded(ctx context.Context, key session.Key, opener s
 		m, err := decodeMember(read.member)
 		return &leaseholdv1.ResolveResponse{OwnerAlive: true, Owner: m.Proto(), IncarnationRevision: read.revision}, err
 	}
+	if notFoundWithoutTombstone {
+		return nil, session.ErrNotFound
+	}
 	guards := []clientv3.Cmp{absent(memberKey(opener.Worker, opener.Incarnation))}
 	if !read.condemned && !read.over(opener.Incarnation) {
 		facts, mark := s.facts(opener, deadOwner{revision: read.revision, value: read.incarnation})
@@ -52,10 +55,7 @@ func (s *Store) resolveUnrecorded(ctx context.Context, key session.Key, opener s
 		}
 		guards = append(guards, unchanged(deadKey(opener.Worker, opener.Incarnation), mark))
 	}
-	if !notFoundWithoutTombstone {
-		err = s.bury(ctx, key, opener, guards)
-	}
-	if err != nil {
+	if err := s.bury(ctx, key, opener, guards); err != nil {
 		return nil, err
 	}
 	return nil, session.ErrNotFound
