@@ -59,10 +59,11 @@ func run(ctx context.Context, cfg Config) error {
 	}
 	defer stop()
 	db, err := etcd.Open(etcd.ClientConfig{
-		Endpoints: endpoints,
-		LeaseTTL:  cfg.LeaseTTL,
-		Logger:    cfg.Logger.Named("etcd"),
-		Metrics:   cfg.Metrics,
+		Endpoints:   endpoints,
+		LeaseTTL:    cfg.LeaseTTL,
+		Credentials: cfg.Trust.Etcd,
+		Logger:      cfg.Logger.Named("etcd"),
+		Metrics:     cfg.Metrics,
 	})
 	if err != nil {
 		return err
@@ -127,8 +128,10 @@ func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
 	p := &plane{cfg: cfg, db: db, root: root}
 	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
 	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
-	p.observer = observe.New(cfg.Logger.Named("observe"))
-	p.server = rpc.NewServer(rpc.Config{Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, Logger: cfg.Logger.Named("rpc")})
+	p.observer = observe.New(cfg.Trust.Workers, cfg.Logger.Named("observe"))
+	p.server = rpc.NewServer(rpc.Config{
+		Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, Credentials: cfg.Trust.Listener, Logger: cfg.Logger.Named("rpc"),
+	})
 	return p
 }
 

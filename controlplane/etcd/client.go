@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/leasehold/leasehold/controlplane/store"
 )
@@ -45,6 +47,9 @@ type ClientConfig struct {
 	Endpoints []string
 	// LeaseTTL is the workers' lease, in whole seconds. Required.
 	LeaseTTL time.Duration
+	// Credentials secure the connections, if Endpoints have https; nil means
+	// plaintext.
+	Credentials credentials.TransportCredentials
 	// Logger gets the log; nil discards it.
 	Logger hclog.Logger
 	// Metrics gets the count of requests; nil means it is not kept.
@@ -87,6 +92,10 @@ func Open(cfg ClientConfig) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
+	secure := cfg.Credentials
+	if secure == nil {
+		secure = insecure.NewCredentials()
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		DialKeepAliveTime:    dialKeepAliveTime,
@@ -96,6 +105,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 		MaxCallRecvMsgSize:   math.MaxInt32,
 		Logger:               zapLogger(cfg.Logger.Named("client")),
 		DialOptions: []grpc.DialOption{
+			grpc.WithTransportCredentials(secure),
 			grpc.WithConnectParams(reconnect),
 			grpc.WithDisableServiceConfig(), // or the etcd client's own balancer is taken
 			grpc.WithDefaultServiceConfig(balancerConfig),

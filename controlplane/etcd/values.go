@@ -23,6 +23,9 @@ type incarnationValue struct {
 	Left bool `json:"left,omitempty"`
 	// Registered is when the incarnation was made.
 	Registered time.Time `json:"registered"`
+	// Certificate is the name in the certificate that the worker registered with;
+	// every incarnation of the worker has the same.
+	Certificate string `json:"certificate,omitempty"`
 }
 
 func decodeIncarnation(kv *mvccpb.KeyValue) (incarnationValue, error) {

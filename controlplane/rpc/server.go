@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -47,6 +48,8 @@ type Store interface {
 	WatchWorkers(ctx context.Context, revision int64, send func(store.Change[store.Member]) error) error
 
 	Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
+	RegisterAs(ctx context.Context, worker, certificate string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
+	Certificate(ctx context.Context, worker string) (string, error)
 	Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error)
 	Readopt(ctx context.Context, worker string, incarnation int64, info *leaseholdv1.WorkerInfo) (store.Lease, error)
 	Leave(ctx context.Context, worker string, incarnation, lease int64) error
@@ -72,6 +75,10 @@ type Config struct {
 	Hub    *publish.Hub
 	Acks   *publish.Acks
 	Logger hclog.Logger
+	// Credentials secure the listener; their AuthInfo is a Caller, and callers may
+	// do what the rules say. Nil means plaintext, and that everybody may call
+	// everything.
+	Credentials credentials.TransportCredentials
 	// Observer may be nil: nothing is known of activity then.
 	Observer Observer
 	// ReadPatience is how long a watch waits for its caller to read; 0 means
@@ -92,15 +99,15 @@ type Server struct {
 func NewServer(cfg Config) *Server {
 	guard := interceptor{log: cfg.Logger}
 	s := &Server{
-		grpc: grpc.NewServer(
+		grpc: grpc.NewServer(append(cfg.secure(),
 			grpc.MaxRecvMsgSize(maxRequestBytes),
 			grpc.MaxSendMsgSize(maxResponseBytes),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingsAtLeast, PermitWithoutStream: true}),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPings, Timeout: serverPingTimeout}),
-			grpc.UnaryInterceptor(guard.unary),
-			grpc.StreamInterceptor(guard.stream),
+			grpc.ChainUnaryInterceptor(guard.unary),
+			grpc.ChainStreamInterceptor(guard.stream),
 			grpc.WaitForHandlers(true),
-		),
+		)...),
 		health:  health.NewServer(),
 		hub:     cfg.Hub,
 		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks},
@@ -114,6 +121,19 @@ func NewServer(cfg Config) *Server {
 	reflection.Register(s.grpc)
 	s.SetReady(false)
 	return s
+}
+
+// secure are the options by which only who may call does.
+func (cfg Config) secure() []grpc.ServerOption {
+	if cfg.Credentials == nil {
+		return nil
+	}
+	access := newAccess(cfg.Store, cfg.Logger)
+	return []grpc.ServerOption{
+		grpc.Creds(cfg.Credentials),
+		grpc.ChainUnaryInterceptor(access.unary),
+		grpc.ChainStreamInterceptor(access.stream),
+	}
 }
 
 // GRPC returns the server to serve a listener with.

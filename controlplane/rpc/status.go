@@ -40,6 +40,8 @@ var outcomes = []outcome{
 	{session.ErrOwnerAlive, codes.FailedPrecondition, "OWNER_ALIVE"},
 	{session.ErrCondemned, codes.FailedPrecondition, "CONDEMNED"},
 	{session.ErrLeaseLost, codes.NotFound, "LEASE_LOST"},
+	{session.ErrForeign, codes.PermissionDenied, "NOT_YOUR_WORKER"},
+	{errForbidden, codes.PermissionDenied, "ROLE_NOT_ALLOWED"},
 	{session.ErrWorkerNotFound, codes.NotFound, "WORKER_NOT_FOUND"},
 	{gateway.ErrNotFound, codes.NotFound, "GATEWAY_NOT_FOUND"},
 	{gateway.ErrExists, codes.AlreadyExists, "GATEWAY_EXISTS"},
