@@ -55,6 +55,9 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// TLS serves clients over TLS, HTTP/1.1 and HTTP/2; nil serves plaintext.
 	TLS *tls.Config
+	// Trust is how the worker proves what it is to other processes, and how it knows
+	// them. Its zero value means plaintext, which is for loopback.
+	Trust Trust
 	// MaxSessions bounds the sessions this worker owns; 0 means DefaultMaxSessions.
 	MaxSessions int
 	// AllowStdio lets gateways run programs on this machine, under this process's

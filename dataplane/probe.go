@@ -15,7 +15,7 @@ import (
 // connection to each of its listeners, so that one that accepts no more is
 // noticed. The address is the listener's own, not the one that is advertised.
 func (w *worker) probe(ctx context.Context) error {
-	if err := forward.Probe(ctx, w.cfg.PeerListener.Addr()); err != nil {
+	if err := forward.Probe(ctx, w.cfg.PeerListener.Addr(), w.cfg.Trust.Workers); err != nil {
 		return fmt.Errorf("listener for workers: %w", err)
 	}
 	if err := probeHTTP(ctx, w.cfg.Listener.Addr(), w.cfg.TLS != nil); err != nil {

@@ -81,7 +81,7 @@ func assemble(cfg Config) (*worker, error) {
 		cfg.MaxSessions = DefaultMaxSessions
 	}
 	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{},
-		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
+		forwards: forward.NewClient(cfg.Trust.Workers), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
 	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))
 	err := w.watchdog.register(cfg.Metrics)
@@ -93,7 +93,7 @@ func assemble(cfg Config) (*worker, error) {
 	}
 	w.control, err = control.New(control.Config{
 		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Lost: w.lost, Registered: w.registered,
-		Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
+		Credentials: cfg.Trust.Control, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func assemble(cfg Config) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.peers = forward.NewServer(w.router, cfg.Logger.Named("forward"))
+	w.peers = forward.NewServer(w.router, cfg.Trust.Listener, cfg.Logger.Named("forward"))
 	w.peers.Proves(w.table)
 	w.clients = &http.Server{
 		Handler: front.New(front.Config{
@@ -135,6 +135,8 @@ func (cfg *Config) validate() error {
 		return errors.New("worker config: Control is required")
 	case cfg.DataDir == "":
 		return errors.New("worker config: DataDir is required")
+	case !cfg.Trust.whole():
+		return errors.New("worker config: Trust needs all of its parts, or none")
 	case cfg.MaxSessions < 0:
 		return fmt.Errorf("worker config: MaxSessions is %d, want at least 0", cfg.MaxSessions)
 	case cfg.MaxPrograms < 0:

@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -35,10 +35,11 @@ func (s *Server) Probe(ctx context.Context, _ *leaseholdv1.ProbeRequest) (*lease
 
 // Probe asks the server that listens at address, over a connection of its own,
 // whether it serves. An established connection would not show that the listener
-// takes no more of them. An unspecified address is this machine's.
-func Probe(ctx context.Context, address net.Addr) error {
+// takes no more of them. An unspecified address is this machine's. creds secure the
+// connection; nil means plaintext.
+func Probe(ctx context.Context, address net.Addr, creds credentials.TransportCredentials) error {
 	conn, err := grpc.NewClient("passthrough:///"+address.String(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(orPlaintext(creds)),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			var dialer net.Dialer
 			return dialer.DialContext(ctx, address.Network(), address.String())
