@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/leasehold/leasehold/cmd/internal/admin"
 	"github.com/leasehold/leasehold/cmd/internal/dirlock"
 	"github.com/leasehold/leasehold/cmd/internal/heap"
+	"github.com/leasehold/leasehold/cmd/internal/trust"
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 	"github.com/leasehold/leasehold/cmd/internal/version"
 	"github.com/leasehold/leasehold/dataplane"
@@ -29,7 +31,7 @@ const heapFloor = 64 << 20
 // worker is the command's flags.
 type worker struct {
 	daemon
-	plaintext
+	cluster cluster
 	clientAccess
 	programs
 	listen, peerListen, peerAdvertise, adminListen string
@@ -55,11 +57,15 @@ func newWorker() *cobra.Command {
 			"loopback address takes requests to loopback names and --allowed-hosts only.\n" +
 			"Behind a proxy that replaces Host, name its network in --trusted-proxies and\n" +
 			"let it send X-Forwarded-Host.\n\n" +
+			"With --cluster-cert it proves to the control plane and to other workers what it is,\n" +
+			"and believes those only that have a certificate of --cluster-ca with the right\n" +
+			"role; `leasehold certs` makes certificates.\n\n" +
 			"A gateway with TRANSPORT_STDIO has workers run a program, one process for each\n" +
 			"session, under the worker's own user. Whoever may write gateways decides which\n" +
 			"program: workers do so with --allow-stdio only.",
 		Example: "  leasehold worker --insecure --listen 127.0.0.1:8080 --peer-listen 127.0.0.1:0 \\\n" +
 			"    --control 127.0.0.1:7070 --data-dir /var/lib/leasehold/worker\n" +
+			"  leasehold worker … --cluster-ca ca.crt --cluster-cert worker-1.crt --cluster-key worker-1.key\n" +
 			"  leasehold worker … --tls-cert tls.crt --tls-key tls.key --allowed-origins https://app.example.com\n" +
 			"  leasehold worker … --allow-stdio --max-programs 64 --program-memory 1073741824",
 		Args: usage.Args(0, 0, ""),
@@ -84,7 +90,7 @@ func newWorker() *cobra.Command {
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
 	w.clientAccess.flags(cmd)
 	w.programs.flags(cmd)
-	w.plaintext.flag(cmd)
+	w.cluster.flags(cmd, trust.Worker)
 	w.daemon.flags(cmd, "info")
 	return cmd
 }
@@ -132,11 +138,11 @@ func (w *worker) check() error {
 	if err := w.programs.check(); err != nil {
 		return err
 	}
-	return w.plaintext.check(pairs...)
+	return w.cluster.check(pairs...)
 }
 
 func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) error {
-	pair, err := w.load(logger)
+	pair, err := w.clientAccess.load(logger)
 	if err != nil {
 		return err
 	}
@@ -145,6 +151,12 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		return err
 	}
 	defer lock.Release()
+	health, registry := &admin.Health{}, admin.NewRegistry()
+	group, ctx := errgroup.WithContext(ctx)
+	proof, err := w.trust(ctx, group, registry, logger)
+	if err != nil {
+		return err
+	}
 	listener, err := address.Listen(w.listen, "listen")
 	if err != nil {
 		return err
@@ -154,8 +166,6 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		_ = listener.Close()
 		return err
 	}
-	health, registry := &admin.Health{}, admin.NewRegistry()
-	group, ctx := errgroup.WithContext(ctx)
 	adminAddr, err := startAdmin(ctx, group, w.adminListen, health, registry, logger)
 	if err != nil {
 		_, _ = listener.Close(), peer.Close()
@@ -178,6 +188,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		AllowedOrigins: w.origins,
 		TrustedProxies: w.networks,
 		TLS:            tlsConfig(ctx, group, pair),
+		Trust:          proof,
 		MaxSessions:    w.maxSessions,
 		AllowStdio:     w.allow,
 		MaxPrograms:    w.max,
@@ -196,6 +207,15 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	heap.Floor(heapFloor)
 	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
 	return group.Wait()
+}
+
+// trust reads the certificates.
+func (w *worker) trust(ctx context.Context, group *errgroup.Group, registry prometheus.Registerer, logger hclog.Logger) (dataplane.Trust, error) {
+	files, err := w.cluster.load(ctx, group, registry, logger, trust.Worker)
+	if err != nil || files == nil {
+		return dataplane.Trust{}, err
+	}
+	return dataplane.Trust{Listener: files.Server(), Workers: files.Client(trust.Worker), Control: files.Client(trust.ControlPlane)}, nil
 }
 
 func orNone(addr string) string {

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -51,6 +52,9 @@ type Change[M Resource] struct {
 type Watch[M Resource] struct {
 	// Control are the control plane's addresses.
 	Control []string
+	// Secure returns the credentials for a connection. It is asked for each one,
+	// since a watch may outlive a certificate. Nil means plaintext.
+	Secure func() (credentials.TransportCredentials, error)
 	// Open opens a stream that resumes after a revision, and returns what
 	// receives from it.
 	Open func(ctx context.Context, conn *grpc.ClientConn, revision int64) (func() (Change[M], error), error)
@@ -126,7 +130,7 @@ func final(err error) bool {
 
 // once watches over one stream. heard is called when something came.
 func (w *Watch[M]) once(ctx context.Context, addresses []string, heard func()) error {
-	conn, err := Dial(ctx, addresses)
+	conn, err := w.dial(ctx, addresses)
 	if err != nil {
 		return err
 	}
@@ -155,6 +159,17 @@ func (w *Watch[M]) once(ctx context.Context, addresses []string, heard func()) e
 		}
 		w.revision = change.Revision
 	}
+}
+
+func (w *Watch[M]) dial(ctx context.Context, addresses []string) (*grpc.ClientConn, error) {
+	if w.Secure == nil {
+		return Dial(ctx, addresses, nil)
+	}
+	creds, err := w.Secure()
+	if err != nil {
+		return nil, err
+	}
+	return Dial(ctx, addresses, creds)
 }
 
 // readAll receives up to the bookmark and tells what was not known. Until then
