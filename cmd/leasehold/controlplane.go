@@ -119,7 +119,11 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 	}
 	health, registry := &admin.Health{}, admin.NewRegistry()
 	group, ctx := errgroup.WithContext(ctx)
-	proof, err := c.trust(ctx, group, registry, logger)
+	own, err := c.cluster.load(registry, logger, trust.ControlPlane)
+	if err != nil {
+		return err
+	}
+	forEtcd, err := c.etcd.load(registry, logger)
 	if err != nil {
 		return err
 	}
@@ -132,6 +136,7 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 		_ = listener.Close()
 		return err
 	}
+	keep(ctx, group, own, forEtcd)
 	grpcAddr := bound(listener)
 	etcd := "unknown" // until it is reached, which is before the plane is ready
 	var mu sync.Mutex // guards etcd
@@ -149,7 +154,7 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 			DataDir:       c.dataDir,
 			RootKeyFile:   c.rootKey,
 			LeaseTTL:      c.leaseTTL,
-			Trust:         proof,
+			Trust:         planeTrust(own, forEtcd),
 			Version:       version.Number(),
 			Logger:        logger.Named("controlplane"),
 			Metrics:       registry,
@@ -169,23 +174,16 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 	return group.Wait()
 }
 
-// trust reads the certificates.
-func (c *controlPlane) trust(ctx context.Context, group *errgroup.Group, registry prometheus.Registerer, logger hclog.Logger) (controlplane.Trust, error) {
-	var t controlplane.Trust
-	files, err := c.cluster.load(ctx, group, registry, logger, trust.ControlPlane)
-	if err != nil {
-		return t, err
+// planeTrust is what a control plane does with its certificates; nil means
+// plaintext.
+func planeTrust(own, etcd *trust.Files) (t controlplane.Trust) {
+	if own != nil {
+		t.Listener, t.Workers = own.Server(), own.Client(trust.Worker)
 	}
-	if files != nil {
-		t.Listener, t.Workers = files.Server(), files.Client(trust.Worker)
+	if etcd != nil {
+		t.Etcd = etcd.ClientOfHost()
 	}
-	if c.etcd.given() {
-		if files, err = c.etcd.load(ctx, group, registry, logger); err != nil {
-			return t, err
-		}
-		t.Etcd = files.ClientOfHost()
-	}
-	return t, nil
+	return t
 }
 
 // startAdmin serves the admin listener in group and returns its address, which

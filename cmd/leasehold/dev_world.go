@@ -132,7 +132,7 @@ func (w *world) runWorker(ctx context.Context, i int, health func(error)) error 
 		Control:      []string{bound(w.listeners.control)},
 		DataDir:      w.flags.workerDir(i),
 		Zone:         "dev",
-		Trust:        dataplane.Trust{Listener: own.Server(), Workers: own.Client(trust.Worker), Control: own.Client(trust.ControlPlane)},
+		Trust:        workerTrust(own),
 		AllowStdio:   w.flags.allow, MaxPrograms: w.flags.max, ProgramMemory: int64(w.flags.memory),
 		Version: version.Number(),
 		Logger:  w.logger.Named(name),

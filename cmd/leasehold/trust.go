@@ -48,17 +48,25 @@ func (c *certFiles) check() error {
 }
 
 // load reads the certificates, of which the process's own has one of roles, and
-// has metrics say when that ends. group keeps them as they are in their files.
-func (c *certFiles) load(ctx context.Context, group *errgroup.Group, registry prometheus.Registerer, logger hclog.Logger, roles ...trust.Role) (*trust.Files, error) {
+// has metrics say when that ends. Nil: there are none.
+func (c *certFiles) load(registry prometheus.Registerer, logger hclog.Logger, roles ...trust.Role) (*trust.Files, error) {
+	if !c.given() {
+		return nil, nil
+	}
 	files, err := trust.Load(c.paths, logger.Named("tls").With("for", c.prefix), roles...)
 	if err != nil {
 		return nil, fmt.Errorf("%s certificates: %w", c.prefix, err)
 	}
-	if err := files.Register(registry, c.prefix); err != nil {
-		return nil, err
+	return files, files.Register(registry, c.prefix)
+}
+
+// keep keeps certificates as they are in their files for as long as group runs.
+func keep(ctx context.Context, group *errgroup.Group, all ...*trust.Files) {
+	for _, files := range all {
+		if files != nil {
+			group.Go(func() error { return files.Run(ctx) })
+		}
 	}
-	group.Go(func() error { return files.Run(ctx) })
-	return files, nil
 }
 
 // cluster is how a daemon and the other processes know each other: by
@@ -98,12 +106,9 @@ func (c *cluster) check(pairs ...string) error {
 
 // load is certFiles.load for a process that has a listener for others too; nil
 // means plaintext.
-func (c *cluster) load(ctx context.Context, group *errgroup.Group, registry prometheus.Registerer, logger hclog.Logger, role trust.Role) (*trust.Files, error) {
-	if !c.files.given() {
-		return nil, nil
-	}
-	files, err := c.files.load(ctx, group, registry, logger, role)
-	if err != nil {
+func (c *cluster) load(registry prometheus.Registerer, logger hclog.Logger, role trust.Role) (*trust.Files, error) {
+	files, err := c.files.load(registry, logger, role)
+	if err != nil || files == nil {
 		return nil, err
 	}
 	return files, files.RegisterServer(registry)

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -142,10 +141,6 @@ func (w *worker) check() error {
 }
 
 func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) error {
-	pair, err := w.clientAccess.load(logger)
-	if err != nil {
-		return err
-	}
 	lock, err := dirlock.Acquire(w.dataDir)
 	if err != nil {
 		return err
@@ -153,7 +148,11 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	defer lock.Release()
 	health, registry := &admin.Health{}, admin.NewRegistry()
 	group, ctx := errgroup.WithContext(ctx)
-	proof, err := w.trust(ctx, group, registry, logger)
+	pair, err := w.clientAccess.load(registry, logger)
+	if err != nil {
+		return err
+	}
+	own, err := w.cluster.load(registry, logger, trust.Worker)
 	if err != nil {
 		return err
 	}
@@ -171,6 +170,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		_, _ = listener.Close(), peer.Close()
 		return err
 	}
+	keep(ctx, group, own)
 	var id atomic.Pointer[string]
 	ready := sync.OnceFunc(func() {
 		fmt.Fprintf(stdout, "leasehold worker ready: id=%s %s=%s peer=%s admin=%s\n", *id.Load(), w.scheme(), bound(listener), bound(peer), orNone(adminAddr))
@@ -188,7 +188,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		AllowedOrigins: w.origins,
 		TrustedProxies: w.networks,
 		TLS:            tlsConfig(ctx, group, pair),
-		Trust:          proof,
+		Trust:          workerTrust(own),
 		MaxSessions:    w.maxSessions,
 		AllowStdio:     w.allow,
 		MaxPrograms:    w.max,
@@ -209,13 +209,12 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	return group.Wait()
 }
 
-// trust reads the certificates.
-func (w *worker) trust(ctx context.Context, group *errgroup.Group, registry prometheus.Registerer, logger hclog.Logger) (dataplane.Trust, error) {
-	files, err := w.cluster.load(ctx, group, registry, logger, trust.Worker)
-	if err != nil || files == nil {
-		return dataplane.Trust{}, err
+// workerTrust is what a worker does with its certificates; nil means plaintext.
+func workerTrust(own *trust.Files) dataplane.Trust {
+	if own == nil {
+		return dataplane.Trust{}
 	}
-	return dataplane.Trust{Listener: files.Server(), Workers: files.Client(trust.Worker), Control: files.Client(trust.ControlPlane)}, nil
+	return dataplane.Trust{Listener: own.Server(), Workers: own.Client(trust.Worker), Control: own.Client(trust.ControlPlane)}
 }
 
 func orNone(addr string) string {

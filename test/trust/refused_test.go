@@ -154,7 +154,24 @@ func TestAWorkerWarnsOfItsCertificatesEndAndOthersRefuseItThen(t *testing.T) {
 	if err != nil || resp.Status == 200 {
 		t.Errorf("through another worker: got %d, %v; want it not served", resp.Status, err)
 	}
-	// The owner goes on with the connections that it has, which it keeps its lease by.
+	// The owner goes on with the connections that it has, and keeps its lease by them.
+	renewals := func(ctx context.Context) float64 {
+		metrics, err := cluster.Scrape(ctx, owner.Admin)
+		if err != nil {
+			t.Error(err)
+		}
+		return metrics[`leasehold_control_requests_total{method="Renew"}`]
+	}
+	begin := renewals(t.Context())
+	_, err = poll.Until(t.Context(), limit, func(ctx context.Context) error {
+		if got := renewals(ctx) - begin; got < 8 { // one each second
+			return fmt.Errorf("the owner has renewed its lease %v times since its certificate ended", got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	if _, err := s.Increment(t.Context(), owner.URL("counter")); err != nil {
 		t.Errorf("at the owner: %v", err)
 	}

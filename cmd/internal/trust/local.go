@@ -30,7 +30,7 @@ func (l *locals) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, 
 		l.files.refuse(raw.RemoteAddr(), err)
 		return nil, nil, err
 	}
-	if begun.head[0] == handshakeRecord {
+	if from, ok := raw.RemoteAddr().(*net.TCPAddr); begun.head[0] == handshakeRecord || !ok || !from.IP.IsLoopback() {
 		return l.server.ServerHandshake(begun)
 	}
 	return begun, Peer{
