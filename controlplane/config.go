@@ -40,6 +40,9 @@ type Config struct {
 	// wraps the key ring. Required with EtcdEndpoints; with EmbeddedEtcd it
 	// defaults to a file in DataDir that is made when it is not there.
 	RootKeyFile string
+	// Trust is how the plane proves what it is, and how it knows others. Its zero
+	// value means plaintext everywhere, which is for loopback.
+	Trust Trust
 	// LeaseTTL is the workers' lease; 0 means DefaultLeaseTTL. At least 2 s, in
 	// whole seconds.
 	LeaseTTL time.Duration
@@ -78,6 +81,7 @@ func (c Config) Validate() error {
 	add(!c.EmbeddedEtcd && len(c.EtcdEndpoints) == 0, "either embedded etcd or etcd endpoints are required")
 	add(c.EmbeddedEtcd && c.DataDir == "", "embedded etcd needs a data directory")
 	add(!c.EmbeddedEtcd && c.RootKeyFile == "", "etcd endpoints need a root key file")
+	add((c.Trust.Listener == nil) != (c.Trust.Workers == nil), "credentials for the listener and for workers go together")
 	add(c.LeaseTTL != 0 && c.LeaseTTL < minLeaseTTL, "the lease TTL must be at least %s; is %s", minLeaseTTL, c.LeaseTTL)
 	add(c.LeaseTTL%time.Second != 0, "the lease TTL must be whole seconds; is %s", c.LeaseTTL)
 	add(c.MaxOutage < 0 || c.MaxOutage > LongestMaxOutage, "the longest outage must be between 0 and %s; is %s", LongestMaxOutage, c.MaxOutage)

@@ -59,12 +59,13 @@ func run(ctx context.Context, cfg Config) error {
 	}
 	defer stop()
 	db, err := etcd.Open(etcd.ClientConfig{
-		Endpoints: endpoints,
-		LeaseTTL:  cfg.LeaseTTL,
-		MaxOutage: cfg.MaxOutage,
-		Hold:      cfg.Hold,
-		Logger:    cfg.Logger.Named("etcd"),
-		Metrics:   cfg.Metrics,
+		Endpoints:   endpoints,
+		LeaseTTL:    cfg.LeaseTTL,
+		MaxOutage:   cfg.MaxOutage,
+		Hold:        cfg.Hold,
+		Logger:      cfg.Logger.Named("etcd"),
+		Metrics:     cfg.Metrics,
+		Credentials: cfg.Trust.Etcd,
 	})
 	if err != nil {
 		return err
@@ -129,9 +130,9 @@ func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
 	p := &plane{cfg: cfg, db: db, root: root}
 	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
 	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
-	p.observer = observe.New(cfg.Logger.Named("observe"))
+	p.observer = observe.New(cfg.Trust.Workers, cfg.Logger.Named("observe"))
 	p.server = rpc.NewServer(rpc.Config{
-		Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Logger: cfg.Logger.Named("rpc"),
+		Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Credentials: cfg.Trust.Listener, Logger: cfg.Logger.Named("rpc"),
 	})
 	return p
 }

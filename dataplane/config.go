@@ -72,6 +72,9 @@ type Config struct {
 	// Rebalance has the worker hand idle sessions over to others when it owns more than
 	// its share of all sessions, as when workers were added.
 	Rebalance bool
+	// Trust is how the worker proves what it is to other processes, and how it knows
+	// them. Its zero value means plaintext, which is for loopback.
+	Trust Trust
 	// MaxSessions bounds the sessions this worker owns; 0 means DefaultMaxSessions.
 	MaxSessions int
 	// AllowStdio lets gateways run programs on this machine, under this process's

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,7 +16,13 @@ import (
 // connection to each of its listeners, so that one that accepts no more is
 // noticed. The address is the listener's own, not the one that is advertised.
 func (w *worker) probe(ctx context.Context) error {
-	if err := forward.Probe(ctx, w.cfg.PeerListener.Addr()); err != nil {
+	err := forward.Probe(ctx, w.cfg.PeerListener.Addr(), w.cfg.Trust.Workers)
+	if errors.Is(err, forward.ErrCertificate) {
+		// It is there, and the connections that it has go on: a certificate's end is
+		// no reason to give up sessions, when those of all workers may end at once.
+		err = w.table.Turn(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("listener for workers: %w", err)
 	}
 	if err := probeHTTP(ctx, w.cfg.Listener.Addr(), w.cfg.TLS != nil); err != nil {

@@ -91,7 +91,7 @@ func assemble(cfg Config) (*worker, error) {
 		cfg.MaxSessions = DefaultMaxSessions
 	}
 	w := &worker{cfg: cfg, id: newWorkerID(), world: &config.Holder{},
-		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
+		forwards: forward.NewClient(cfg.Trust.Workers), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
 	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))
 	err := errors.Join(w.watchdog.register(cfg.Metrics), w.registerRecalled(cfg.Metrics))
@@ -104,7 +104,7 @@ func assemble(cfg Config) (*worker, error) {
 	}
 	w.control, err = control.New(control.Config{
 		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Recall: w.recall, Lost: w.lost, Registered: w.registered,
-		Witnesses: w.forwards, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
+		Credentials: cfg.Trust.Control, Witnesses: w.forwards, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func assemble(cfg Config) (*worker, error) {
 	w.mover = &mover{worker: w.id, zone: cfg.Zone, capacity: cfg.MaxSessions, table: w.table, world: w.world, loads: w.forwards,
 		away: w.control.Away, log: cfg.Logger.Named("move"), timeout: cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout),
 		pace: rate.NewLimiter(rebalanceRate, rebalanceRate/10)}
-	w.peers = forward.NewServer(w.router, cfg.Logger.Named("forward"))
+	w.peers = forward.NewServer(w.router, cfg.Trust.Listener, cfg.Logger.Named("forward"))
 	w.peers.Proves(w.table)
 	w.peers.Expects(expecter{w})
 	w.peers.Moves(w.mover)
@@ -160,6 +160,8 @@ func (cfg *Config) validate() error {
 		return fmt.Errorf("worker config: DrainTimeout is %v, want at least 0", cfg.DrainTimeout)
 	case cfg.DrainNotice < 0:
 		return fmt.Errorf("worker config: DrainNotice is %v, want at least 0", cfg.DrainNotice)
+	case !cfg.Trust.whole():
+		return errors.New("worker config: Trust needs all of its parts, or none")
 	case cfg.MaxSessions < 0:
 		return fmt.Errorf("worker config: MaxSessions is %d, want at least 0", cfg.MaxSessions)
 	case cfg.MaxPrograms < 0:

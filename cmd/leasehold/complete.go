@@ -54,7 +54,11 @@ func (c completer) names(cmd *cobra.Command, begun string) []string {
 	}
 	ctx, cancel := context.WithTimeout(parent, completeLimit)
 	defer cancel()
-	conn, err := operator.Dial(ctx, c.to.control)
+	creds, err := c.to.credentials()
+	if err != nil {
+		return nil
+	}
+	conn, err := operator.Dial(ctx, c.to.control, creds)
 	if err != nil {
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/leasehold/leasehold/cmd/internal/address"
 	"github.com/leasehold/leasehold/cmd/internal/admin"
 	"github.com/leasehold/leasehold/cmd/internal/dirlock"
+	"github.com/leasehold/leasehold/cmd/internal/trust"
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 	"github.com/leasehold/leasehold/cmd/internal/version"
 	"github.com/leasehold/leasehold/controlplane"
@@ -29,8 +30,9 @@ const minLeaseTTL = 2 * time.Second
 // controlPlane is the command's flags.
 type controlPlane struct {
 	daemon
-	plaintext
 	maxOutage
+	cluster                               cluster
+	etcd                                  certFiles
 	listen, adminListen, dataDir, rootKey string
 	embedded                              bool
 	endpoints                             []string
@@ -43,9 +45,13 @@ func newControlPlane() *cobra.Command {
 		Use:   "controlplane",
 		Short: "Run one replica of the control plane",
 		Long: "Runs one replica of the control plane: the API for operators and workers, over\n" +
-			"the state in etcd. Any number of replicas can serve one etcd.",
+			"the state in etcd. Any number of replicas can serve one etcd.\n\n" +
+			"With --cluster-cert whoever calls proves by a certificate of --cluster-ca what it is,\n" +
+			"an operator or a worker, and may call what is for those; `leasehold certs` makes\n" +
+			"certificates. Without, with --insecure, everybody on this machine may call everything.",
 		Example: "  leasehold controlplane --insecure --listen 127.0.0.1:7070 --embedded-etcd --data-dir /var/lib/leasehold\n" +
-			"  leasehold controlplane --insecure --listen 127.0.0.1:7070 --etcd-endpoints http://127.0.0.1:2379 --root-key root.key",
+			"  leasehold controlplane --listen 10.0.0.7:7070 --cluster-ca ca.crt --cluster-cert cp-1.crt --cluster-key cp-1.key \\\n" +
+			"    --etcd-endpoints https://etcd-1:2379,https://etcd-2:2379 --etcd-ca etcd-ca.crt --etcd-cert etcd-client.crt --etcd-key etcd-client.key --root-key root.key",
 		Args: usage.Args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := c.check(); err != nil {
@@ -65,7 +71,8 @@ func newControlPlane() *cobra.Command {
 	flags.DurationVar(&c.leaseTTL, "lease-ttl", controlplane.DefaultLeaseTTL, "how long a worker counts as alive without being heard of")
 	flags.StringVar(&c.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
 	c.maxOutage.flag(cmd)
-	c.plaintext.flag(cmd)
+	c.cluster.flags(cmd, trust.ControlPlane)
+	c.etcd.flags(flags, "etcd", "the certificate for etcd", "etcd's servers, which have the host of their endpoint in their certificates")
 	c.daemon.flags(cmd, "info")
 	return cmd
 }
@@ -96,22 +103,15 @@ func (c *controlPlane) check() error {
 			return err
 		}
 	}
-	pairs := []string{"listen", c.listen}
-	for _, endpoint := range c.endpoints {
-		if err := address.CheckURL(endpoint); err != nil {
-			return usage.Errorf("--etcd-endpoints: %w", err)
-		}
-		if strings.HasPrefix(endpoint, "https:") {
-			return usage.Errorf("--etcd-endpoints: %s: certificates are not supported yet; use http towards a loopback address, with --insecure", endpoint)
-		}
-		pairs = append(pairs, "etcd-endpoints", endpoint)
+	if err := checkEtcd(c.endpoints, &c.etcd); err != nil {
+		return err
 	}
 	if c.rootKey != "" {
 		if _, err := os.Stat(c.rootKey); err != nil {
 			return usage.Errorf("--root-key: %w", err)
 		}
 	}
-	return c.plaintext.check(pairs...)
+	return c.cluster.check("listen", c.listen)
 }
 
 func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) error {
@@ -122,17 +122,26 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 		}
 		defer lock.Release()
 	}
+	health, registry := &admin.Health{}, admin.NewRegistry()
+	group, ctx := errgroup.WithContext(ctx)
+	own, err := c.cluster.load(registry, logger, trust.ControlPlane)
+	if err != nil {
+		return err
+	}
+	forEtcd, err := c.etcd.load(registry, logger)
+	if err != nil {
+		return err
+	}
 	listener, err := address.Listen(c.listen, "listen")
 	if err != nil {
 		return err
 	}
-	health, registry := &admin.Health{}, admin.NewRegistry()
-	group, ctx := errgroup.WithContext(ctx)
 	adminAddr, err := startAdmin(ctx, group, c.adminListen, health, registry, logger)
 	if err != nil {
 		_ = listener.Close()
 		return err
 	}
+	keep(ctx, group, own, forEtcd)
 	grpcAddr := bound(listener)
 	etcd := "unknown" // until it is reached, which is before the plane is ready
 	var mu sync.Mutex // guards etcd
@@ -151,6 +160,7 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 			RootKeyFile:   c.rootKey,
 			LeaseTTL:      c.leaseTTL,
 			MaxOutage:     c.outage,
+			Trust:         planeTrust(own, forEtcd),
 			Version:       version.Number(),
 			Logger:        logger.Named("controlplane"),
 			Metrics:       registry,
@@ -168,6 +178,18 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 		}))
 	})
 	return group.Wait()
+}
+
+// planeTrust is what a control plane does with its certificates; nil means
+// plaintext.
+func planeTrust(own, etcd *trust.Files) (t controlplane.Trust) {
+	if own != nil {
+		t.Listener, t.Workers = own.Server(), own.Client(trust.Worker)
+	}
+	if etcd != nil {
+		t.Etcd = etcd.ClientOfHost()
+	}
+	return t
 }
 
 // startAdmin serves the admin listener in group and returns its address, which

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -71,33 +70,6 @@ func stopped(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
-}
-
-// plaintext is the operator's word that processes may speak gRPC without TLS.
-type plaintext struct{ insecure bool }
-
-func (p *plaintext) flag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&p.insecure, "insecure", false, "speak to other processes without TLS; loopback addresses only")
-}
-
-// check says whether all addresses may be used. They are given as flag and
-// address in turn.
-func (p *plaintext) check(pairs ...string) error {
-	if !p.insecure {
-		return usage.Errorf("certificates are not supported yet, so processes can speak to each other without TLS only: " +
-			"add --insecure, which accepts loopback addresses only")
-	}
-	for i := 0; i < len(pairs); i += 2 {
-		flag, addr := pairs[i], pairs[i+1]
-		loopback := address.Loopback(addr)
-		if strings.Contains(addr, "://") {
-			loopback = address.LoopbackURL(addr)
-		}
-		if !loopback {
-			return usage.Errorf("--%s: %s is not a loopback address; --insecure accepts loopback addresses only (127.0.0.1, [::1], localhost)", flag, addr)
-		}
-	}
-	return nil
 }
 
 // checkListen checks the form of a listener's address.

@@ -42,6 +42,9 @@ func newDev() *cobra.Command {
 		Long: "Runs an etcd server, a control plane, workers and a demo upstream in this process,\n" +
 			"on loopback addresses only, and prints what to do with them. Gateways stay in the\n" +
 			"data directory. Ctrl-C ends it.\n\n" +
+			"Its parts speak mutual TLS, with certificates of an authority that it makes in the\n" +
+			"data directory. The control plane takes operators without certificates too: anyone\n" +
+			"on this machine.\n\n" +
 			"With --allow-stdio gateways with TRANSPORT_STDIO can run programs on this machine.",
 		Example: "  leasehold dev\n  leasehold dev --workers 3 --listen 127.0.0.1:0 --data-dir /tmp/leasehold\n  leasehold dev --allow-stdio",
 		Args:    usage.Args(0, 0, ""),
@@ -128,11 +131,15 @@ func (d *dev) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) 
 		}
 		defer lock.Release()
 	}
+	proof, err := d.certify(logger)
+	if err != nil {
+		return err
+	}
 	listeners, err := d.open()
 	if err != nil {
 		return err
 	}
-	world := newWorld(d, listeners, logger)
+	world := newWorld(d, listeners, proof, logger)
 	defer func() {
 		if ctx.Err() != nil {
 			err = nil // it was asked to stop: only what went wrong in that counts

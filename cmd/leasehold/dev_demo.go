@@ -12,6 +12,7 @@ import (
 
 	"github.com/leasehold/leasehold/cmd/internal/demo"
 	"github.com/leasehold/leasehold/cmd/internal/operator"
+	"github.com/leasehold/leasehold/cmd/internal/trust"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -27,7 +28,7 @@ const (
 func (w *world) registerDemo(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, errors.New("gateways/demo did not reach every worker in time"))
 	defer cancel()
-	conn, err := operator.Dial(ctx, []string{bound(w.listeners.control)})
+	conn, err := operator.Dial(ctx, []string{bound(w.listeners.control)}, w.proof.operator.Client(trust.ControlPlane))
 	if err != nil {
 		return err
 	}

@@ -60,6 +60,7 @@ type devRun struct {
 	errs    *output
 	cancel  context.CancelFunc
 	code    chan int
+	dir     string
 	control string
 	workers []string
 }
@@ -67,7 +68,7 @@ type devRun struct {
 func startDev(t *testing.T, dataDir string, flags ...string) *devRun {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &devRun{t: t, out: newOutput(`^ready$`), errs: newOutput(`^never$`), cancel: cancel, code: make(chan int, 1)}
+	d := &devRun{t: t, out: newOutput(`^ready$`), errs: newOutput(`^never$`), cancel: cancel, code: make(chan int, 1), dir: dataDir}
 	args := append([]string{"dev", "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--control-listen", "127.0.0.1:0"}, flags...)
 	go func() { d.code <- run(ctx, args, strings.NewReader(""), d.out, d.errs) }()
 	t.Cleanup(cancel)

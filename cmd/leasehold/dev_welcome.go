@@ -14,6 +14,7 @@ func (w *world) welcome() string {
 	control := bound(w.listeners.control)
 	fmt.Fprintf(&out, "%s\n\n", version.Line())
 	fmt.Fprintf(&out, "  data directory   %s\n", w.flags.dataDir)
+	fmt.Fprintf(&out, "  certificates     %s\n", w.flags.certsDir())
 	fmt.Fprintf(&out, "  control plane    %s (gRPC)\n", control)
 	fmt.Fprintf(&out, "  admin            http://%s/readyz, /metrics\n", bound(w.listeners.admin))
 	for i, listener := range w.listeners.clients {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/leasehold/leasehold/cmd/internal/admin"
 	"github.com/leasehold/leasehold/cmd/internal/demo"
+	"github.com/leasehold/leasehold/cmd/internal/trust"
 	"github.com/leasehold/leasehold/cmd/internal/version"
 	"github.com/leasehold/leasehold/controlplane"
 	"github.com/leasehold/leasehold/dataplane"
@@ -26,6 +27,7 @@ const workersStop = 4 * time.Second
 type world struct {
 	flags     *dev
 	listeners *listeners
+	proof     *devTrust
 	logger    hclog.Logger
 	health    *admin.Health
 	registry  *prometheus.Registry
@@ -43,9 +45,9 @@ type part struct {
 	err    error         // why; read after done
 }
 
-func newWorld(flags *dev, listeners *listeners, logger hclog.Logger) *world {
+func newWorld(flags *dev, listeners *listeners, proof *devTrust, logger hclog.Logger) *world {
 	return &world{
-		flags: flags, listeners: listeners, logger: logger,
+		flags: flags, listeners: listeners, proof: proof, logger: logger,
 		health: &admin.Health{}, registry: admin.NewRegistry(),
 		failed: make(chan error, 1),
 	}
@@ -114,6 +116,7 @@ func (w *world) runControlPlane(ctx context.Context, health func(error)) error {
 		EmbeddedEtcd: true,
 		DataDir:      filepath.Join(w.flags.dataDir, controlPlaneDir),
 		MaxOutage:    w.flags.outage,
+		Trust:        controlplane.Trust{Listener: w.proof.control.ServerForLocals(), Workers: w.proof.control.Client(trust.Worker)},
 		Version:      version.Number(),
 		Logger:       w.logger.Named("controlplane"),
 		Metrics:      prometheus.WrapRegistererWith(prometheus.Labels{"part": "controlplane"}, w.registry),
@@ -122,7 +125,7 @@ func (w *world) runControlPlane(ctx context.Context, health func(error)) error {
 }
 
 func (w *world) runWorker(ctx context.Context, i int, health func(error)) error {
-	name := workerPart(i)
+	name, own := workerPart(i), w.proof.workers[i]
 	return dataplane.Run(ctx, dataplane.Config{
 		Listener:     w.listeners.clients[i],
 		PeerListener: w.listeners.peers[i],
@@ -130,6 +133,7 @@ func (w *world) runWorker(ctx context.Context, i int, health func(error)) error 
 		Control:      []string{bound(w.listeners.control)},
 		DataDir:      w.flags.workerDir(i),
 		Zone:         "dev",
+		Trust:        workerTrust(own),
 		AllowStdio:   w.flags.allow, MaxPrograms: w.flags.max, ProgramMemory: int64(w.flags.memory),
 		Version: version.Number(),
 		Logger:  w.logger.Named(name),

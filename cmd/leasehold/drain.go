@@ -90,7 +90,7 @@ type draining struct {
 
 func newDraining(name string, to *client, stderr io.Writer) *draining {
 	note := func(text string) { fmt.Fprintln(stderr, "note:", text) }
-	return &draining{name: name, to: to, caller: operator.NewCaller(to.control, note), stderr: stderr}
+	return &draining{name: name, to: to, caller: operator.NewCaller(to.control, to.credentials, note), stderr: stderr}
 }
 
 // begin has the worker drain.

@@ -42,6 +42,7 @@ func (r *resource[M, L]) follow(ctx context.Context, g *get, name string, stdout
 	out := &changes[M, L]{resource: r, stdout: stdout, output: g.output.String(), table: table.New(stdout, "", r.columns)}
 	watch := &operator.Watch[M]{
 		Control: g.control,
+		Secure:  g.credentials,
 		Open:    r.open,
 		Note:    func(text string) { fmt.Fprintln(stderr, "note:", text) },
 		Tell: func(change operator.Change[M]) error {

@@ -100,6 +100,9 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{[]string{"get", "gateways", "--timeout", "soon"}, "invalid duration"},
 		{[]string{"worker"}, "--listen: is needed"},
 		{worker, "add --insecure"},
+		{with(worker, "--cluster-ca", "x"), "--cluster-cert: is needed"},
+		{with(worker, "--cluster-ca", "x", "--cluster-cert", "x"), "--cluster-key: is needed"},
+		{with(worker, "--insecure", "--cluster-ca", "x", "--cluster-cert", "x", "--cluster-key", "x"), "exclude each other"},
 		{with(worker, "--insecure", "--peer-listen", "0.0.0.0:0"), "--peer-listen: 0.0.0.0:0 is not a loopback address"},
 		{with(worker, "--insecure", "--peer-advertise", "10.0.0.1:1"), "--peer-advertise: 10.0.0.1:1 is not a loopback address"},
 		{with(worker, "--insecure", "--control", "10.0.0.1:7070"), "--control: 10.0.0.1:7070 is not a loopback address"},
@@ -127,6 +130,22 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{with(plane, "--insecure", "--embedded-etcd", "--data-dir", t.TempDir(), "--lease-ttl", "2500ms"), "whole seconds"},
 		{with(plane, "--insecure", "--root-key", keyFile(t), "--etcd-endpoints", "http://10.0.0.1:2379"), "--etcd-endpoints: http://10.0.0.1:2379 is not a loopback address"},
 		{with(plane, "--insecure", "--root-key", keyFile(t), "--etcd-endpoints", "127.0.0.1:2379"), "is not a URL"},
+		{with(plane, "--insecure", "--root-key", keyFile(t), "--etcd-endpoints", "https://127.0.0.1:2379"), "https needs --etcd-ca"},
+		{with(plane, "--insecure", "--root-key", keyFile(t), "--etcd-endpoints", "https://127.0.0.1:2379", "--etcd-ca", "x"), "--etcd-cert: is needed"},
+		{with(plane, "--insecure", "--root-key", keyFile(t), "--etcd-endpoints", "http://127.0.0.1:2379",
+			"--etcd-ca", "x", "--etcd-cert", "x", "--etcd-key", "x"), "it must be https"},
+		{with(plane, "--insecure", "--embedded-etcd", "--data-dir", t.TempDir(), "--etcd-ca", "x", "--etcd-cert", "x", "--etcd-key", "x"), "is for --etcd-endpoints"},
+		{[]string{"get", "gateways", "--cluster-ca", "x"}, "--cluster-cert: is needed"},
+		{[]string{"get", "gateways", "--insecure", "--cluster-ca", "x", "--cluster-cert", "x", "--cluster-key", "x"}, "exclude each other"},
+		{[]string{"certs"}, "init, issue"},
+		{[]string{"certs", "issue", "--name", "a"}, "--role: is needed"},
+		{[]string{"certs", "issue", "--role", "worker"}, `--name: name ""`},
+		{[]string{"certs", "issue", "--role", "worker", "--name", "../a"}, "--name"},
+		{[]string{"certs", "issue", "--role", "worker", "--name", "ca"}, "the authority's own"},
+		{[]string{"certs", "issue", "--role", "etcd", "--name", "etcd-1"}, "--dns: is needed"},
+		{[]string{"certs", "issue", "--role", "king", "--name", "a"}, "must be one of operator"},
+		{[]string{"certs", "issue", "--role", "worker", "--name", "a", "--valid-for", "0s"}, "--valid-for"},
+		{[]string{"certs", "issue", "--role", "worker", "--name", "a", "--dir", "/does/not/exist"}, "`leasehold certs init` makes an authority"},
 		{with(plane, "--insecure", "--root-key", "/does/not/exist", "--etcd-endpoints", "http://127.0.0.1:2379"), "--root-key"},
 	} {
 		code, stdout, stderr := call(t, "", c.args...)
@@ -176,6 +195,7 @@ func TestEveryFlagHasATwinAndEveryCommandAnExample(t *testing.T) {
 	values := map[string]string{
 		"bool": "true", "string": "x", "int": "7", "duration": "7s", "stringSlice": "x", "stringArray": "x",
 		"text|json": "json", "table|yaml|json|name": "json", "resumable|rebuildable|pinned": "pinned", "trace|debug|info|warn|error|off": "debug",
+		"ipSlice": "127.0.0.1", "operator|worker|controlplane|etcd": "worker",
 	}
 	commands := 0
 	walk(newRoot(), func(cmd *cobra.Command) {

@@ -16,6 +16,7 @@ import (
 	"github.com/leasehold/leasehold/cmd/internal/admin"
 	"github.com/leasehold/leasehold/cmd/internal/dirlock"
 	"github.com/leasehold/leasehold/cmd/internal/heap"
+	"github.com/leasehold/leasehold/cmd/internal/trust"
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 	"github.com/leasehold/leasehold/cmd/internal/version"
 	"github.com/leasehold/leasehold/dataplane"
@@ -36,7 +37,7 @@ const heapFloor = 64 << 20
 // worker is the command's flags.
 type worker struct {
 	daemon
-	plaintext
+	cluster cluster
 	clientAccess
 	programs
 	listen, peerListen, peerAdvertise, adminListen string
@@ -64,6 +65,9 @@ func newWorker() *cobra.Command {
 			"loopback address takes requests to loopback names and --allowed-hosts only.\n" +
 			"Behind a proxy that replaces Host, name its network in --trusted-proxies and\n" +
 			"let it send X-Forwarded-Host.\n\n" +
+			"With --cluster-cert it proves to the control plane and to other workers what it is,\n" +
+			"and believes those only that have a certificate of --cluster-ca with the right\n" +
+			"role; `leasehold certs` makes certificates.\n\n" +
 			"A gateway with TRANSPORT_STDIO has workers run a program, one process for each\n" +
 			"session, under the worker's own user. Whoever may write gateways decides which\n" +
 			"program: workers do so with --allow-stdio only.\n\n" +
@@ -76,6 +80,7 @@ func newWorker() *cobra.Command {
 			"at once.",
 		Example: "  leasehold worker --insecure --listen 127.0.0.1:8080 --peer-listen 127.0.0.1:0 \\\n" +
 			"    --control 127.0.0.1:7070 --data-dir /var/lib/leasehold/worker\n" +
+			"  leasehold worker … --cluster-ca ca.crt --cluster-cert worker-1.crt --cluster-key worker-1.key\n" +
 			"  leasehold worker … --tls-cert tls.crt --tls-key tls.key --allowed-origins https://app.example.com\n" +
 			"  leasehold worker … --allow-stdio --max-programs 64 --program-memory 1073741824",
 		Args: usage.Args(0, 0, ""),
@@ -103,7 +108,7 @@ func newWorker() *cobra.Command {
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
 	w.clientAccess.flags(cmd)
 	w.programs.flags(cmd)
-	w.plaintext.flag(cmd)
+	w.cluster.flags(cmd, trust.Worker)
 	w.daemon.flags(cmd, "info")
 	return cmd
 }
@@ -155,19 +160,25 @@ func (w *worker) check() error {
 	if err := w.programs.check(); err != nil {
 		return err
 	}
-	return w.plaintext.check(pairs...)
+	return w.cluster.check(pairs...)
 }
 
 func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Writer) error {
-	pair, err := w.load(logger)
-	if err != nil {
-		return err
-	}
 	lock, err := dirlock.Acquire(w.dataDir)
 	if err != nil {
 		return err
 	}
 	defer lock.Release()
+	health, registry := &admin.Health{}, admin.NewRegistry()
+	group, ctx := errgroup.WithContext(ctx)
+	pair, err := w.clientAccess.load(registry, logger)
+	if err != nil {
+		return err
+	}
+	own, err := w.cluster.load(registry, logger, trust.Worker)
+	if err != nil {
+		return err
+	}
 	listener, err := address.Listen(w.listen, "listen")
 	if err != nil {
 		return err
@@ -177,13 +188,12 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		_ = listener.Close()
 		return err
 	}
-	health, registry := &admin.Health{}, admin.NewRegistry()
-	group, ctx := errgroup.WithContext(ctx)
 	adminAddr, err := startAdmin(ctx, group, w.adminListen, health, registry, logger)
 	if err != nil {
 		_, _ = listener.Close(), peer.Close()
 		return err
 	}
+	keep(ctx, group, own)
 	var id atomic.Pointer[string]
 	ready := sync.OnceFunc(func() {
 		fmt.Fprintf(stdout, "leasehold worker ready: id=%s %s=%s peer=%s admin=%s\n", *id.Load(), w.scheme(), bound(listener), bound(peer), orNone(adminAddr))
@@ -204,6 +214,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		DrainTimeout:   w.drainTimeout,
 		DrainNotice:    w.drainNotice,
 		Rebalance:      w.rebalance,
+		Trust:          workerTrust(own),
 		MaxSessions:    w.maxSessions,
 		AllowStdio:     w.allow,
 		MaxPrograms:    w.max,
@@ -222,6 +233,14 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	heap.Floor(heapFloor)
 	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
 	return group.Wait()
+}
+
+// workerTrust is what a worker does with its certificates; nil means plaintext.
+func workerTrust(own *trust.Files) dataplane.Trust {
+	if own == nil {
+		return dataplane.Trust{}
+	}
+	return dataplane.Trust{Listener: own.Server(), Workers: own.Client(trust.Worker), Control: own.Client(trust.ControlPlane)}
 }
 
 func orNone(addr string) string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -67,12 +68,17 @@ func (a *clientAccess) check() error {
 	return nil
 }
 
-// load reads the certificate, if there is one; nil means plaintext.
-func (a *clientAccess) load(logger hclog.Logger) (*certs.Pair, error) {
+// load reads the certificate, if there is one, and has metrics say when it ends;
+// nil means plaintext.
+func (a *clientAccess) load(registry prometheus.Registerer, logger hclog.Logger) (*certs.Pair, error) {
 	if a.certFile == "" {
 		return nil, nil
 	}
-	return certs.Load(a.certFile, a.keyFile, logger.Named("tls"))
+	pair, err := certs.Load(a.certFile, a.keyFile, logger.Named("tls"))
+	if err != nil {
+		return nil, err
+	}
+	return pair, pair.Register(registry, "clients")
 }
 
 // tlsConfig returns the settings of the client listener, and keeps the pair as

@@ -22,10 +22,9 @@ func startWorker(t *testing.T, dev *devRun, flags ...string) (base string, errs 
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, errs := newOutput(`ready`), newOutput(`^never$`)
-	args := append([]string{
-		"worker", "--insecure", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0",
-		"--control", dev.control, "--data-dir", t.TempDir(),
-	}, flags...)
+	args := append(append([]string{
+		"worker", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--control", dev.control, "--data-dir", t.TempDir(),
+	}, dev.certified("worker", "guest")...), flags...)
 	done := make(chan int, 1)
 	go func() { done <- run(ctx, args, strings.NewReader(""), out, errs) }()
 	t.Cleanup(func() {
@@ -44,6 +43,19 @@ func startWorker(t *testing.T, dev *devRun, flags ...string) (base string, errs 
 	}
 	match := regexp.MustCompile(`(https?)=(\S+)`).FindStringSubmatch(out.String())
 	return match[1] + "://" + match[2], errs
+}
+
+// certified issues a certificate of dev's authority and returns the flags for it.
+func (d *devRun) certified(role, name string) []string {
+	d.t.Helper()
+	dir := filepath.Join(d.dir, devCertsDir)
+	if code, _, stderr := call(d.t, "", "certs", "issue", "--dir", dir, "--role", role, "--name", name); code != exitOK {
+		d.t.Fatalf("certs issue: exit code %d: %s", code, stderr)
+	}
+	return []string{
+		"--cluster-ca", filepath.Join(dir, "ca.crt"),
+		"--cluster-cert", filepath.Join(dir, name+".crt"), "--cluster-key", filepath.Join(dir, name+".key"),
+	}
 }
 
 // browser sends requests of one protocol version, and trusts the certificates given.

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/leasehold/leasehold/controlplane/store"
 )
@@ -51,6 +53,9 @@ type ClientConfig struct {
 	// Hold is for how long a replica that has just got etcd holds reclaims; 0 means one
 	// and a half leases, and less than 0 not at all.
 	Hold time.Duration
+	// Credentials secure the connections, if Endpoints have https; nil means
+	// plaintext.
+	Credentials credentials.TransportCredentials
 	// Logger gets the log; nil discards it.
 	Logger hclog.Logger
 	// Metrics gets the count of requests; nil means it is not kept.
@@ -103,6 +108,10 @@ func Open(cfg ClientConfig) (*Store, error) {
 		hold = cfg.LeaseTTL + cfg.LeaseTTL/2
 	}
 	hear := &contact{lease: cfg.LeaseTTL, length: max(0, hold), log: cfg.Logger, holding: count.holding, now: time.Now}
+	secure := cfg.Credentials
+	if secure == nil {
+		secure = insecure.NewCredentials()
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		DialKeepAliveTime:    dialKeepAliveTime,
@@ -112,6 +121,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 		MaxCallRecvMsgSize:   math.MaxInt32,
 		Logger:               zapLogger(cfg.Logger.Named("client")),
 		DialOptions: []grpc.DialOption{
+			grpc.WithTransportCredentials(secure),
 			grpc.WithConnectParams(reconnect),
 			grpc.WithDisableServiceConfig(), // or the etcd client's own balancer is taken
 			grpc.WithDefaultServiceConfig(balancerConfig),

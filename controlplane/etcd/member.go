@@ -24,12 +24,19 @@ import (
 // Calling it again after an unknown outcome makes another incarnation; the
 // earlier one owns nothing and dies with its lease.
 func (s *Store) Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error) {
+	return s.RegisterAs(ctx, worker, "", info)
+}
+
+// RegisterAs is Register for a caller with a certificate of that name, which is
+// kept with the registration. ErrForeign: the worker registered before, with another
+// certificate or without one.
+func (s *Store) RegisterAs(ctx context.Context, worker, certificate string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error) {
 	now := time.Now().UTC()
 	lease, err = s.grant(ctx, "register")
 	if err != nil {
 		return 0, store.Lease{}, err
 	}
-	incarnation, err = s.begin(ctx, worker, encode(incarnationValue{Registered: now}))
+	incarnation, err = s.begin(ctx, worker, incarnationValue{Registered: now, Certificate: certificate})
 	if err != nil {
 		return 0, store.Lease{}, err
 	}
@@ -39,10 +46,13 @@ func (s *Store) Register(ctx context.Context, worker string, info *leaseholdv1.W
 // begin puts incarnations/{worker} in the place of what is read there, so that a
 // put that comes late does not end an incarnation that began after it. It returns
 // the put's revision.
-func (s *Store) begin(ctx context.Context, worker, value string) (incarnation int64, err error) {
-	key := incarnationKey(worker)
-	read, err := s.get(ctx, "register", key, clientv3.WithKeysOnly())
+func (s *Store) begin(ctx context.Context, worker string, v incarnationValue) (incarnation int64, err error) {
+	key, value := incarnationKey(worker), encode(v)
+	read, err := s.get(ctx, "register", key)
 	if err != nil {
+		return 0, err
+	}
+	if err := ownOf(v.Certificate, worker, first(read.Kvs)); err != nil {
 		return 0, err
 	}
 	resp, err := s.txn(ctx, "register",

@@ -23,6 +23,9 @@ type incarnationValue struct {
 	Left bool `json:"left,omitempty"`
 	// Registered is when the incarnation was made.
 	Registered time.Time `json:"registered"`
+	// Certificate is the name in the certificate that the worker registered with;
+	// every incarnation of the worker has the same.
+	Certificate string `json:"certificate,omitempty"`
 	// Peers are those whom the worker is recorded to know, in order. Whoever puts the
 	// same incarnation again keeps them: without them anybody could take over from it.
 	Peers peerList `json:"peers,omitempty"`

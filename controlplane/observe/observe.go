@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -39,7 +40,8 @@ const (
 // Observer keeps a connection to each worker that it has asked. It is safe to
 // use from many goroutines.
 type Observer struct {
-	log hclog.Logger
+	log    hclog.Logger
+	secure credentials.TransportCredentials
 
 	mu    sync.Mutex
 	conns map[store.MemberKey]*conn // guarded by mu; nil after Close
@@ -50,9 +52,13 @@ type conn struct {
 	asked time.Time // guarded by Observer.mu
 }
 
-// New returns an Observer without connections.
-func New(log hclog.Logger) *Observer {
-	return &Observer{log: log, conns: map[store.MemberKey]*conn{}}
+// New returns an Observer without connections. creds secure them; nil means
+// plaintext.
+func New(creds credentials.TransportCredentials, log hclog.Logger) *Observer {
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	return &Observer{log: log, secure: creds, conns: map[store.MemberKey]*conn{}}
 }
 
 // Observe asks each of the members for the sessions with the digests given, all
@@ -122,7 +128,7 @@ func (o *Observer) remember(m store.Member) (c, evicted *grpc.ClientConn, err er
 		return c.ClientConn, nil, nil
 	}
 	c, err = grpc.NewClient("passthrough:///"+m.Info.GetPeerAddress(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(o.secure),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}))
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to worker %s: %w", m.Worker, err)

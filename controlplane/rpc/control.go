@@ -36,11 +36,18 @@ func (s *control) Register(ctx context.Context, req *leaseholdv1.RegisterRequest
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	incarnation, lease, err := s.store.Register(ctx, req.GetWorker(), req.GetInfo())
+	incarnation, lease, err := s.register(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	return &leaseholdv1.RegisterResponse{Incarnation: incarnation, Lease: lease.ID, Ttl: durationpb.New(lease.TTL), MaxOutage: s.outage}, nil
+}
+
+func (s *control) register(ctx context.Context, req *leaseholdv1.RegisterRequest) (int64, store.Lease, error) {
+	if certificate := callerName(ctx); certificate != "" {
+		return s.store.RegisterAs(ctx, req.GetWorker(), certificate, req.GetInfo())
+	}
+	return s.store.Register(ctx, req.GetWorker(), req.GetInfo())
 }
 
 // Renew implements ControlService.

@@ -94,6 +94,8 @@ func (i interceptor) guard(method string, call func() error) (err error) {
 		i.log.Error("call failed", "method", method, "cause", cause)
 	case codes.DeadlineExceeded:
 		i.log.Warn("call was not served", "method", method, "cause", cause)
+	case codes.PermissionDenied:
+		i.log.Warn("call was refused", "method", method, "cause", cause)
 	default:
 		i.log.Debug("call was refused", "method", method, "cause", cause)
 	}

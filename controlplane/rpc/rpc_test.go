@@ -37,6 +37,8 @@ func TestToStatus(t *testing.T) {
 		{store.ErrTooManyPeers, codes.ResourceExhausted, "TOO_MANY_PEERS"},
 		{session.ErrCondemned, codes.FailedPrecondition, "CONDEMNED"},
 		{session.ErrLeaseLost, codes.NotFound, "LEASE_LOST"},
+		{session.ErrForeign, codes.PermissionDenied, "NOT_YOUR_WORKER"},
+		{errForbidden, codes.PermissionDenied, "ROLE_NOT_ALLOWED"},
 		{session.ErrNotFound, codes.NotFound, "SESSION_NOT_FOUND"},
 		{gateway.ErrETagMismatch, codes.Aborted, "ETAG_MISMATCH"},
 		{gateway.Violations{{Field: "f", Description: "d"}}, codes.InvalidArgument, "INVALID_ARGUMENT"},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -53,6 +54,8 @@ type Store interface {
 	WatchWorkers(ctx context.Context, revision int64, send func(store.Change[store.Member]) error) error
 
 	Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
+	RegisterAs(ctx context.Context, worker, certificate string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
+	Certificate(ctx context.Context, worker string) (string, error)
 	Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error)
 	Readopt(ctx context.Context, worker string, incarnation int64, info *leaseholdv1.WorkerInfo) (store.Lease, error)
 	Leave(ctx context.Context, worker string, incarnation, lease int64) error
@@ -83,11 +86,15 @@ type Observer interface {
 // Config says what the services work on. Store, Hub, Acks, Observer and Logger are
 // required.
 type Config struct {
-	Store    Store
-	Hub      *publish.Hub
-	Acks     *publish.Acks
-	Observer Observer
-	Logger   hclog.Logger
+	Store Store
+	Hub   *publish.Hub
+	Acks  *publish.Acks
+	// Credentials secure the listener; their AuthInfo is a Caller, and callers may
+	// do what the rules say. Nil means plaintext, and that everybody may call
+	// everything.
+	Credentials credentials.TransportCredentials
+	Observer    Observer
+	Logger      hclog.Logger
 	// MaxOutage is for how long workers may serve on without the control plane.
 	MaxOutage time.Duration
 	// ReadPatience is how long a watch waits for its caller to read; 0 means
@@ -108,15 +115,15 @@ type Server struct {
 func NewServer(cfg Config) *Server {
 	guard := interceptor{log: cfg.Logger}
 	s := &Server{
-		grpc: grpc.NewServer(
+		grpc: grpc.NewServer(append(cfg.secure(),
 			grpc.MaxRecvMsgSize(maxRequestBytes),
 			grpc.MaxSendMsgSize(maxResponseBytes),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingsAtLeast, PermitWithoutStream: true}),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPings, Timeout: serverPingTimeout}),
-			grpc.UnaryInterceptor(guard.unary),
-			grpc.StreamInterceptor(guard.stream),
+			grpc.ChainUnaryInterceptor(guard.unary),
+			grpc.ChainStreamInterceptor(guard.stream),
 			grpc.WaitForHandlers(true),
-		),
+		)...),
 		health:  health.NewServer(),
 		hub:     cfg.Hub,
 		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks, outage: durationpb.New(cfg.MaxOutage)},
@@ -130,6 +137,19 @@ func NewServer(cfg Config) *Server {
 	reflection.Register(s.grpc)
 	s.SetReady(false)
 	return s
+}
+
+// secure are the options by which only who may call does.
+func (cfg Config) secure() []grpc.ServerOption {
+	if cfg.Credentials == nil {
+		return nil
+	}
+	access := newAccess(cfg.Store, cfg.Logger)
+	return []grpc.ServerOption{
+		grpc.Creds(cfg.Credentials),
+		grpc.ChainUnaryInterceptor(access.unary),
+		grpc.ChainStreamInterceptor(access.stream),
+	}
 }
 
 // GRPC returns the server to serve a listener with.

@@ -43,6 +43,8 @@ var outcomes = []outcome{
 	{session.ErrHolding, codes.Unavailable, "HOLDING"},
 	{session.ErrCondemned, codes.FailedPrecondition, "CONDEMNED"},
 	{session.ErrLeaseLost, codes.NotFound, "LEASE_LOST"},
+	{session.ErrForeign, codes.PermissionDenied, "NOT_YOUR_WORKER"},
+	{errForbidden, codes.PermissionDenied, "ROLE_NOT_ALLOWED"},
 	{session.ErrWorkerNotFound, codes.NotFound, "WORKER_NOT_FOUND"},
 	{session.ErrWorkerAlive, codes.FailedPrecondition, "ALIVE"},
 	{session.ErrPinned, codes.FailedPrecondition, "PINNED"},

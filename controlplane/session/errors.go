@@ -31,6 +31,9 @@ var (
 	ErrCondemned = errors.New("incarnation is over")
 	// ErrLeaseLost says that the lease no longer keeps the worker alive.
 	ErrLeaseLost = errors.New("lease is lost")
+	// ErrForeign says that the worker registered with another certificate than the
+	// caller's.
+	ErrForeign = errors.New("the worker is another's")
 	// ErrWorkerNotFound says that no such worker is known.
 	ErrWorkerNotFound = errors.New("no such worker")
 	// ErrWorkerAlive says that the worker holds its lease.

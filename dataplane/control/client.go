@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -37,10 +38,12 @@ var (
 var errNotServing = errors.New("not serving")
 
 // Config says how to reach the control plane and what to do with what it sends.
-// All fields but Serving, Recall, Witnesses and Metrics are required.
+// All fields but Credentials, Serving, Recall, Witnesses and Metrics are required.
 type Config struct {
 	// Endpoints are the replicas, host:port, tried in turn.
 	Endpoints []string
+	// Credentials secure the connections; nil means plaintext.
+	Credentials credentials.TransportCredentials
 	// Worker is the worker's id.
 	Worker string
 	// Info is what the others shall know of the worker.
@@ -99,9 +102,13 @@ type replica struct {
 
 // New returns a client that has not connected yet; Run does.
 func New(cfg Config) (*Client, error) {
+	creds := cfg.Credentials
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
 	var replicas []replica
 	for _, address := range cfg.Endpoints {
-		r, err := dial(address)
+		r, err := dial(address, creds)
 		if err != nil {
 			closeAll(replicas)
 			return nil, fmt.Errorf("control endpoint %q: %w", address, err)
@@ -115,9 +122,9 @@ func New(cfg Config) (*Client, error) {
 	return c, err
 }
 
-func dial(address string) (replica, error) {
+func dial(address string, creds credentials.TransportCredentials) (replica, error) {
 	conn, err := grpc.NewClient(address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: time.Second,

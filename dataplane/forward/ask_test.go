@@ -48,7 +48,7 @@ func serve(t *testing.T, self Self) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(nobody{}, hclog.NewNullLogger())
+	s := NewServer(nobody{}, nil, hclog.NewNullLogger())
 	if self != nil {
 		s.Knows(self)
 	}
@@ -62,7 +62,7 @@ func serve(t *testing.T, self Self) string {
 }
 
 func newTestClient(t *testing.T) *Client {
-	c := NewClient()
+	c := NewClient(nil)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -108,7 +108,7 @@ func TestAQuestionToNobodyFailsAndOneOfAClosedClientToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	c := NewClient()
+	c := NewClient(nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if _, err := c.Witness(ctx, l.Addr().String(), &leaseholdv1.WitnessRequest{}); status.Code(err) != codes.Unavailable {
@@ -150,7 +150,7 @@ func TestAQuestionWaitsForNoAnswerThatNobodyReads(t *testing.T) {
 	leaseholdv1.RegisterPeerServiceServer(server, flooding{})
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(l) })
-	c := NewClient()
+	c := NewClient(nil)
 	t.Cleanup(func() {
 		c.Close()
 		server.Stop()

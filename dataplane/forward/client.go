@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -18,12 +21,23 @@ import (
 
 // Client forwards to other workers. Safe for concurrent use.
 type Client struct {
+	creds credentials.TransportCredentials
 	mu    sync.Mutex // guards peers
 	peers map[string]*peer
 }
 
-// NewClient returns a client without connections.
-func NewClient() *Client { return &Client{peers: make(map[string]*peer)} }
+// NewClient returns a client without connections. creds secure them; nil means
+// plaintext.
+func NewClient(creds credentials.TransportCredentials) *Client {
+	return &Client{creds: orPlaintext(creds), peers: make(map[string]*peer)}
+}
+
+func orPlaintext(creds credentials.TransportCredentials) credentials.TransportCredentials {
+	if creds == nil {
+		return insecure.NewCredentials()
+	}
+	return creds
+}
 
 // Close closes all connections.
 func (c *Client) Close() {
@@ -89,7 +103,7 @@ func (c *Client) peer(address string) (*peer, error) {
 	if c.peers == nil {
 		return nil, errors.New("closed")
 	}
-	p, err := dial(address)
+	p, err := dial(address, c.creds)
 	if err == nil {
 		c.peers[address] = p
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
@@ -53,16 +54,18 @@ type Server struct {
 	drained chan struct{} // closed once closing and nothing is served
 }
 
-// NewServer returns a server for the other workers.
-func NewServer(owner Owner, log hclog.Logger) *Server {
+// NewServer returns a server for the other workers. creds secure it; their AuthInfo
+// is a Caller, and callers may do what the rules say. Nil means plaintext, and that
+// everybody may call everything.
+func NewServer(owner Owner, creds credentials.TransportCredentials, log hclog.Logger) *Server {
 	s := &Server{owner: owner, log: log, drained: make(chan struct{})}
-	s.grpc = grpc.NewServer(
+	s.grpc = grpc.NewServer(append(secure(creds, log),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	leaseholdv1.RegisterPeerServiceServer(s.grpc, s)
 	return s
 }

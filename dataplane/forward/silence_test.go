@@ -73,7 +73,7 @@ func startRig(t *testing.T, probe func(context.Context) error) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, worker: &scripted{probe: probe}, client: NewClient()}
+	r := &rig{t: t, worker: &scripted{probe: probe}, client: NewClient(nil)}
 	server := grpc.NewServer()
 	leaseholdv1.RegisterPeerServiceServer(server, r.worker)
 	var serving sync.WaitGroup

@@ -72,7 +72,7 @@ func (w *world) start(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	w.cluster, err = cluster.Start(ctx, cluster.Config{Workers: 2, Dir: w.dir})
+	w.cluster, err = cluster.Start(ctx, cluster.Config{Workers: 2, Plaintext: true, Dir: w.dir})
 	if err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func (w *world) probeEtcd() (stop func() []time.Duration) {
 		defer ticker.Stop()
 		for n := 0; ctx.Err() == nil; n++ {
 			begin := time.Now()
-			if err := putEtcd(w.t.Context(), w.EtcdURL(n%len(w.Etcd))); err != nil {
+			if err := putEtcd(w.t.Context(), w.EtcdClient(), w.EtcdURL(n%len(w.Etcd))); err != nil {
 				w.t.Error(err)
 				return
 			}
@@ -165,12 +165,12 @@ func (w *world) probeEtcd() (stop func() []time.Duration) {
 }
 
 // putEtcd writes a key of ours through etcd's HTTP gateway.
-func putEtcd(ctx context.Context, url string) error {
+func putEtcd(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v3/kv/put", strings.NewReader(`{"key":"cHJvYmU=","value":"eA=="}`))
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("write to etcd: %w", err)
 	}

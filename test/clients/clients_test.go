@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // start starts a small cluster with a session, and returns the session's name.
 func start(t *testing.T) (*cluster.Cluster, string) {
 	t.Helper()
-	c := cluster.Test(t, cluster.Config{Workers: 1})
+	c := cluster.Test(t, cluster.Config{Workers: 1, Plaintext: true})
 	c.Serve(t, "counter", "")
 	s, err := client.Open(t.Context(), c.Workers[0].URL("counter"))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,10 @@ func TestFieldMistakesAreNamedByTheCommandLine(t *testing.T) {
 // grpcurl runs grpcurl against a control plane, which it knows by reflection.
 func grpcurl(t *testing.T, c *cluster.Cluster, data string, args ...string) string {
 	t.Helper()
-	all := []string{"tool", "-modfile=scripts/tools/go.mod", "grpcurl", "-plaintext"}
+	all := []string{"tool", "-modfile=scripts/tools/go.mod", "grpcurl"}
+	for flag, file := range map[string]string{"-cacert": "ca.crt", "-cert": cluster.Operator + ".crt", "-key": cluster.Operator + ".key"} {
+		all = append(all, flag, filepath.Join(c.CertsDir(), file))
+	}
 	if data != "" {
 		all = append(all, "-d", data)
 	}

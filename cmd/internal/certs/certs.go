@@ -1,49 +1,69 @@
-// Package certs keeps a certificate and its private key as they are in two
-// files. The files are read again while a server runs; a pair that cannot be
-// used, such as one that is only half written, never takes the place of one
-// that can.
+// Package certs keeps certificates as they are in files: a certificate with its
+// private key, and the certificates of authorities. The files are read again while
+// they are in use; what cannot be used, such as a file that is only half written,
+// never takes the place of what can.
 package certs
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
+	"crypto/x509"
 	"fmt"
-	"io"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxSize bounds a file; a certificate with its chain has a few kilobytes.
-const maxSize = 1 << 20
+const (
+	// warnBefore is how long before a certificate ends that is warned of: a third
+	// of its life if that is less.
+	warnBefore = 7 * 24 * time.Hour
+	// warnEvery is how often.
+	warnEvery = 24 * time.Hour
+)
 
-// Pair is a certificate and its key. Config may be used from any number of
-// goroutines while Run runs in one.
+// Pair is a certificate and its key. Config and Certificate may be used from any
+// number of goroutines while Run runs in one.
 type Pair struct {
-	certFile, keyFile string
-	logger            hclog.Logger
-	current           atomic.Pointer[tls.Certificate] // the last pair that could be used
-	cert, key         []byte                          // what is in use; Run's own after Load
-	told              string                          // the last complaint; Run's own
+	files
+	current atomic.Pointer[tls.Certificate] // the last pair that could be used
+	warned  time.Time                       // when its end was last warned of; Run's own after Load
 }
 
 // Load reads a pair from PEM files. The first certificate of certFile is the
-// server's own, the others its chain.
-func Load(certFile, keyFile string, logger hclog.Logger) (*Pair, error) {
-	p := &Pair{certFile: certFile, keyFile: keyFile, logger: logger}
-	var err error
-	if p.cert, p.key, err = p.read(); err != nil {
+// holder's own, the others its chain. A pair that fails one of the checks, now or
+// later, cannot be used.
+func Load(certFile, keyFile string, logger hclog.Logger, checks ...func(*x509.Certificate) error) (*Pair, error) {
+	p := &Pair{files: files{
+		list:      []file{{certFile, "certificate"}, {keyFile, "private key"}},
+		complaint: "certificate not changed: the files cannot be used, the last good pair stays",
+		logger:    logger,
+	}}
+	p.use = func(data [][]byte) error {
+		pair, err := tls.X509KeyPair(data[0], data[1])
+		if err != nil {
+			return fmt.Errorf("use %s with %s: %w", certFile, keyFile, err)
+		}
+		for _, check := range checks {
+			if err := check(pair.Leaf); err != nil {
+				return fmt.Errorf("use %s: %w", certFile, err)
+			}
+		}
+		p.current.Store(&pair)
+		p.warned = time.Time{}
+		return nil
+	}
+	if err := p.load(); err != nil {
 		return nil, err
 	}
-	if err := p.use(p.cert, p.key); err != nil {
-		return nil, err
-	}
+	p.age(time.Now())
 	return p, nil
 }
+
+// Certificate returns the newest pair that can be used. It is not to be changed.
+func (p *Pair) Certificate() *tls.Certificate { return p.current.Load() }
 
 // Config returns the settings of a server that shows, at each handshake, the
 // newest pair that can be used.
@@ -51,14 +71,30 @@ func (p *Pair) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.current.Load(), nil },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.Certificate(), nil },
 	}
 }
 
-// Run reads the files every so often until ctx ends. Their contents are compared
-// and not their times: a mount that swaps files, or two writes within one tick
-// of the file system's clock, are not missed.
-func (p *Pair) Run(ctx context.Context, every time.Duration) error {
+// Register has the registry say when the certificate ends. use says what it is
+// for; each Pair of a registry has its own.
+func (p *Pair) Register(registry prometheus.Registerer, use string) error {
+	err := registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "leasehold_certificate_expiry_timestamp_seconds",
+		Help:        "When this process's own certificate ends, in Unix time, by what it is for.",
+		ConstLabels: prometheus.Labels{"use": use},
+	}, func() float64 { return float64(p.Certificate().Leaf.NotAfter.Unix()) }))
+	if err != nil {
+		return fmt.Errorf("register certificate metrics: %w", err)
+	}
+	return nil
+}
+
+// Run reads the files every so often until ctx ends, and warns of the
+// certificate's end, once a day, from 7 days before it.
+func (p *Pair) Run(ctx context.Context, every time.Duration) error { return run(ctx, every, p.look) }
+
+// run calls look every so often until ctx ends.
+func run(ctx context.Context, every time.Duration, look func()) error {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -66,81 +102,35 @@ func (p *Pair) Run(ctx context.Context, every time.Duration) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
-			p.look()
+			look()
 		}
 	}
 }
 
-// look reads the files once and logs what is new about them; a complaint is not
-// repeated.
+// look reads the files once and logs what is new about them.
 func (p *Pair) look() {
-	changed, err := p.refresh()
-	complaint := ""
-	if err != nil {
-		complaint = err.Error()
+	if p.files.look() {
+		leaf := p.Certificate().Leaf
+		p.logger.Info("certificate changed", "file", p.list[0].path, "subject", leaf.Subject.String(), "not_after", leaf.NotAfter)
 	}
-	if complaint != "" && complaint != p.told {
-		p.logger.Warn("certificate not changed: the files cannot be used, the last good pair stays", "error", err)
-	}
-	p.told = complaint
-	if changed {
-		leaf := p.current.Load().Leaf
-		p.logger.Info("certificate changed", "file", p.certFile, "subject", leaf.Subject.String(), "not_after", leaf.NotAfter)
-	}
+	p.age(time.Now())
 }
 
-// refresh uses what is in the files now, if it is new and can be used.
-func (p *Pair) refresh() (changed bool, err error) {
-	cert, key, err := p.read()
-	if err != nil {
-		return false, err
+// age warns of the certificate's end, if it is near and that was not done lately.
+func (p *Pair) age(now time.Time) {
+	leaf := p.Certificate().Leaf
+	left := leaf.NotAfter.Sub(now)
+	if left > min(warnBefore, leaf.NotAfter.Sub(leaf.NotBefore)/3) {
+		return
 	}
-	if bytes.Equal(cert, p.cert) && bytes.Equal(key, p.key) {
-		return false, nil
+	expired := left < 0
+	if now.Sub(p.warned) < warnEvery && !(expired && p.warned.Before(leaf.NotAfter)) {
+		return
 	}
-	if err := p.use(cert, key); err != nil {
-		return false, err
+	p.warned = now
+	if expired {
+		p.logger.Warn("certificate has expired: others refuse it", "file", p.list[0].path, "not_after", leaf.NotAfter)
+		return
 	}
-	p.cert, p.key = cert, key
-	return true, nil
-}
-
-func (p *Pair) use(cert, key []byte) error {
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return fmt.Errorf("use %s with %s: %w", p.certFile, p.keyFile, err)
-	}
-	p.current.Store(&pair)
-	if left := time.Until(pair.Leaf.NotAfter); left < 0 {
-		p.logger.Warn("certificate has expired: clients will refuse it", "file", p.certFile, "not_after", pair.Leaf.NotAfter)
-	}
-	return nil
-}
-
-func (p *Pair) read() (cert, key []byte, err error) {
-	if cert, err = readFile(p.certFile); err != nil {
-		return nil, nil, fmt.Errorf("read certificate: %w", err)
-	}
-	if key, err = readFile(p.keyFile); err != nil {
-		return nil, nil, fmt.Errorf("read private key: %w", err)
-	}
-	return cert, key, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxSize+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(data) > maxSize:
-		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
-	case len(data) == 0:
-		return nil, errors.New(path + " is empty")
-	}
-	return data, nil
+	p.logger.Warn("certificate expires soon", "file", p.list[0].path, "not_after", leaf.NotAfter, "in", left.Round(time.Second))
 }

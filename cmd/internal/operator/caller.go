@@ -17,14 +17,15 @@ const attempt = 5 * time.Second
 // one goroutine, which closes it.
 type Caller struct {
 	turns    *turns
+	secure   Secure
 	conn     *grpc.ClientConn
 	answered bool // a replica has answered
 }
 
 // NewCaller returns a Caller for a control plane at these addresses. note is told
 // when the control plane was lost and when it is back.
-func NewCaller(control []string, note func(text string)) *Caller {
-	return &Caller{turns: newTurns(control, note)}
+func NewCaller(control []string, secure Secure, note func(text string)) *Caller {
+	return &Caller{turns: newTurns(control, note), secure: secure}
 }
 
 // Call makes a call until it is answered or ctx ends, and returns the cause of that
@@ -53,7 +54,7 @@ func (c *Caller) Call(ctx context.Context, call func(context.Context, *grpc.Clie
 // once asks the replica whose turn it is, over the connection that there is.
 func (c *Caller) once(ctx context.Context, call func(context.Context, *grpc.ClientConn) error) error {
 	if c.conn == nil {
-		conn, err := Dial(ctx, c.turns.addresses)
+		conn, err := c.secure.dial(ctx, c.turns.addresses)
 		if err != nil {
 			return err
 		}

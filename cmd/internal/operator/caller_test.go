@@ -45,7 +45,7 @@ func answers(t *testing.T, answer func(context.Context) error) (addr string, sto
 // caller returns a Caller and what it noted.
 func caller(t *testing.T, control ...string) (*Caller, *[]string) {
 	var notes []string
-	c := NewCaller(control, func(text string) { notes = append(notes, text) })
+	c := NewCaller(control, nil, func(text string) { notes = append(notes, text) })
 	t.Cleanup(c.Close)
 	return c, &notes
 }
@@ -136,7 +136,7 @@ func TestACallEndsWithItsContext(t *testing.T) {
 	t.Run("between calls", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		addr, kill := answers(t, func(context.Context) error { return nil })
-		c := NewCaller([]string{addr}, func(string) { cancel(cause) }) // once it is lost
+		c := NewCaller([]string{addr}, nil, func(string) { cancel(cause) }) // once it is lost
 		defer c.Close()
 		if err := c.Call(ctx, getGateway); err != nil {
 			t.Fatal(err)

@@ -41,7 +41,7 @@ func TestUnreachableIsToldWithinThreeSeconds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
-			_, err := Dial(t.Context(), []string{c.addr.String()})
+			_, err := Dial(t.Context(), []string{c.addr.String()}, nil)
 			var unreachable *UnreachableError
 			if !errors.As(err, &unreachable) {
 				t.Fatalf("got %v, want an UnreachableError", err)
@@ -66,7 +66,7 @@ func TestSecondAddressIsTried(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	defer func() { server.Stop(); <-done }()
-	conn, err := Dial(t.Context(), []string{closed.Addr().String(), listener.Addr().String()})
+	conn, err := Dial(t.Context(), []string{closed.Addr().String(), listener.Addr().String()}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

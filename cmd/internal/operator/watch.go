@@ -41,6 +41,8 @@ type Change[M Resource] struct {
 type Watch[M Resource] struct {
 	// Control are the control plane's addresses.
 	Control []string
+	// Secure returns the credentials for a connection; nil means plaintext.
+	Secure Secure
 	// Open opens a stream that resumes after a revision, and returns what
 	// receives from it.
 	Open func(ctx context.Context, conn *grpc.ClientConn, revision int64) (func() (Change[M], error), error)
@@ -89,7 +91,7 @@ func (w *Watch[M]) Run(ctx context.Context) error {
 
 // once watches over one stream. heard is called when something came.
 func (w *Watch[M]) once(ctx context.Context, addresses []string, heard func()) error {
-	conn, err := Dial(ctx, addresses)
+	conn, err := w.Secure.dial(ctx, addresses)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,10 @@ const (
 // Reasons in google.rpc.ErrorInfo: LEASE_LOST, CONDEMNED, NOT_ALIVE, HELD,
 // STALE, ENDED, OWNER_ALIVE, TARGET_NOT_ALIVE, OWNER_UNCERTAIN, HOLDING.
 //
+// Where processes know each other by certificate, a caller has a worker's, and acts
+// for workers that were registered with a certificate of the same name. Otherwise it
+// gets PERMISSION_DENIED: ROLE_NOT_ALLOWED or NOT_YOUR_WORKER.
+//
 // A replica that has just started, or has just got etcd back, holds: it answers a
 // reclaim from an owner that may still be running with UNAVAILABLE and HOLDING,
 // which means: ask another replica, or later. So workers that lived through an
@@ -262,6 +266,10 @@ func (c *controlServiceClient) End(ctx context.Context, in *EndRequest, opts ...
 // DEADLINE_EXCEEDED after sending) is repeated until its outcome is known.
 // Reasons in google.rpc.ErrorInfo: LEASE_LOST, CONDEMNED, NOT_ALIVE, HELD,
 // STALE, ENDED, OWNER_ALIVE, TARGET_NOT_ALIVE, OWNER_UNCERTAIN, HOLDING.
+//
+// Where processes know each other by certificate, a caller has a worker's, and acts
+// for workers that were registered with a certificate of the same name. Otherwise it
+// gets PERMISSION_DENIED: ROLE_NOT_ALLOWED or NOT_YOUR_WORKER.
 //
 // A replica that has just started, or has just got etcd back, holds: it answers a
 // reclaim from an owner that may still be running with UNAVAILABLE and HOLDING,

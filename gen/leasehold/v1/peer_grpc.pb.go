@@ -34,7 +34,9 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // PeerService is what workers ask of each other, on a listener that clients
-// never see.
+// never see. Where processes know each other by certificate, a caller has a worker's,
+// or the control plane's where a call is said to be asked by it; others get
+// PERMISSION_DENIED.
 type PeerServiceClient interface {
 	// Forward passes clients' requests to the owner of their sessions and carries
 	// each answer back as it arrives. A stream carries one request at a time: its
@@ -49,7 +51,7 @@ type PeerServiceClient interface {
 	// answer begins, nobody knows.
 	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ForwardRequest, ForwardResponse], error)
 	// ObserveSessions says how sessions of this worker are used. The control plane
-	// asks it for operators; it is the only call that is not a worker's.
+	// asks it for operators.
 	ObserveSessions(ctx context.Context, in *ObserveSessionsRequest, opts ...grpc.CallOption) (*ObserveSessionsResponse, error)
 	// Probe answers once the receiver's serving loop has turned. A worker asks
 	// itself, through its own listener: when it gets no answer it stops renewing its
@@ -176,7 +178,9 @@ func (c *peerServiceClient) HandOverNow(ctx context.Context, in *HandOverNowRequ
 // for forward compatibility.
 //
 // PeerService is what workers ask of each other, on a listener that clients
-// never see.
+// never see. Where processes know each other by certificate, a caller has a worker's,
+// or the control plane's where a call is said to be asked by it; others get
+// PERMISSION_DENIED.
 type PeerServiceServer interface {
 	// Forward passes clients' requests to the owner of their sessions and carries
 	// each answer back as it arrives. A stream carries one request at a time: its
@@ -191,7 +195,7 @@ type PeerServiceServer interface {
 	// answer begins, nobody knows.
 	Forward(grpc.BidiStreamingServer[ForwardRequest, ForwardResponse]) error
 	// ObserveSessions says how sessions of this worker are used. The control plane
-	// asks it for operators; it is the only call that is not a worker's.
+	// asks it for operators.
 	ObserveSessions(context.Context, *ObserveSessionsRequest) (*ObserveSessionsResponse, error)
 	// Probe answers once the receiver's serving loop has turned. A worker asks
 	// itself, through its own listener: when it gets no answer it stops renewing its

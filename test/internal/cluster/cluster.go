@@ -38,6 +38,10 @@ type Config struct {
 	WorkerEnv []string
 	// WorkerArgs are added to the workers' arguments.
 	WorkerArgs []string
+	// Plaintext has the processes speak without TLS. Otherwise they speak mutual
+	// TLS, with each other and with etcd members, under an authority of the
+	// cluster's own.
+	Plaintext bool
 	// ControlArgs are added to the control planes' arguments.
 	ControlArgs []string
 	// Rebalance has workers that own more than their share hand sessions over to
@@ -67,6 +71,7 @@ type Cluster struct {
 	cfg       Config
 	endpoints []string
 	rootKey   string
+	certs     *certs // nil: plaintext
 
 	mu      sync.Mutex // guards all below
 	all     []*Process
@@ -127,6 +132,9 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 
 // start starts the parts in order.
 func (c *Cluster) start(ctx context.Context) error {
+	if err := c.certify(ctx); err != nil {
+		return err
+	}
 	if err := c.startEtcd(ctx); err != nil {
 		return err
 	}
@@ -146,16 +154,24 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 		return err
 	}
 	var members []string
+	scheme := "https://"
+	if c.certs == nil {
+		scheme = "http://"
+	}
 	for i := range n {
-		c.endpoints = append(c.endpoints, "http://"+loopback(first+2*i))
-		members = append(members, fmt.Sprintf("etcd%d=http://%s", i, loopback(first+2*i+1)))
+		c.endpoints = append(c.endpoints, scheme+loopback(first+2*i))
+		members = append(members, fmt.Sprintf("etcd%d=%s%s", i, scheme, loopback(first+2*i+1)))
 	}
 	started, err := parallel(n, func(i int) (*Process, error) {
 		name := fmt.Sprintf("etcd%d", i)
-		return c.run(ctx, Command{Name: name, Path: c.Binaries.Etcd, Args: []string{
+		own, err := c.flagsOf(ctx, "etcd", name, "--")
+		if err != nil {
+			return nil, err
+		}
+		return c.run(ctx, Command{Name: name, Path: c.Binaries.Etcd, Args: append(own,
 			"--name", name, "--data-dir", filepath.Join(c.cfg.Dir, name), "--client", c.endpoints[i],
-			"--peer", "http://" + loopback(first+2*i+1), "--cluster", strings.Join(members, ","),
-		}})
+			"--peer", scheme+loopback(first+2*i+1), "--cluster", strings.Join(members, ","),
+		)})
 	})
 	c.Etcd = started
 	return err
@@ -173,7 +189,11 @@ func (c *Cluster) StartControl(ctx context.Context) (*Control, error) {
 	}
 	name := fmt.Sprintf("control%d", len(c.Control))
 	cp := &Control{Address: address, Admin: admin, DataDir: filepath.Join(c.cfg.Dir, name)}
-	args := []string{"controlplane", "--listen", address, "--admin-listen", admin, "--insecure"}
+	own, err := c.clusterFlags(ctx, "controlplane", name)
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"controlplane", "--listen", address, "--admin-listen", admin}, own...)
 	if len(c.endpoints) == 0 {
 		args = append(args, "--embedded-etcd", "--data-dir", cp.DataDir)
 	} else {
@@ -186,6 +206,9 @@ func (c *Cluster) StartControl(ctx context.Context) (*Control, error) {
 			return nil, err
 		}
 		args = append(args, "--etcd-endpoints", strings.Join(endpoints, ","), "--root-key", key)
+		if c.certs != nil {
+			args = append(args, c.certs.flags(name, "--etcd-")...)
+		}
 	}
 	cp.Process, err = c.run(ctx, Command{Name: name, Path: c.Binaries.Leasehold, Args: append(args, c.cfg.ControlArgs...)})
 	if err != nil {
@@ -235,11 +258,15 @@ func (c *Cluster) startWorker(ctx context.Context, name string) (*Worker, error)
 	if err != nil {
 		return nil, err
 	}
-	args := []string{
-		"worker", "--listen", w.Listen, "--peer-listen", w.Peer, "--admin-listen", w.Admin,
-		"--control", strings.Join(control, ","), "--data-dir", filepath.Join(c.cfg.Dir, name), "--insecure",
-		fmt.Sprintf("--rebalance=%t", c.cfg.Rebalance),
+	own, err := c.clusterFlags(ctx, "worker", name)
+	if err != nil {
+		return nil, err
 	}
+	args := append([]string{
+		"worker", "--listen", w.Listen, "--peer-listen", w.Peer, "--admin-listen", w.Admin,
+		"--control", strings.Join(control, ","), "--data-dir", filepath.Join(c.cfg.Dir, name),
+		fmt.Sprintf("--rebalance=%t", c.cfg.Rebalance),
+	}, own...)
 	advertised, err := c.via(Peers, name, w.Peer)
 	if err != nil {
 		return nil, err
@@ -275,6 +302,7 @@ func (c *Cluster) Close() {
 	for _, p := range c.all {
 		p.Kill()
 	}
+	c.EtcdClient().CloseIdleConnections()
 	http.DefaultClient.CloseIdleConnections()
 }
 

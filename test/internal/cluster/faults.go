@@ -121,11 +121,12 @@ func (c *Cluster) controlFor(worker string) ([]string, error) {
 func (c *Cluster) endpointsFor(control string) ([]string, error) {
 	var urls []string
 	for i, url := range c.endpoints {
-		address, err := c.via(control, c.Etcd[i].Name, strings.TrimPrefix(url, "http://"))
+		scheme, address, _ := strings.Cut(url, "://")
+		address, err := c.via(control, c.Etcd[i].Name, address)
 		if err != nil {
 			return nil, err
 		}
-		urls = append(urls, "http://"+address)
+		urls = append(urls, scheme+"://"+address)
 	}
 	return urls, nil
 }
@@ -140,7 +141,7 @@ func (c *Cluster) EtcdLeader(ctx context.Context) (int, error) {
 		if !member.Running() {
 			continue
 		}
-		leads, err := leads(ctx, c.endpoints[i])
+		leads, err := c.leads(ctx, c.endpoints[i])
 		if err == nil && leads {
 			return i, nil
 		}
@@ -150,12 +151,12 @@ func (c *Cluster) EtcdLeader(ctx context.Context) (int, error) {
 }
 
 // leads reports whether the etcd member at a URL is the leader.
-func leads(ctx context.Context, url string) (bool, error) {
+func (c *Cluster) leads(ctx context.Context, url string) (bool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v3/maintenance/status", strings.NewReader("{}"))
 	if err != nil {
 		return false, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.EtcdClient().Do(req)
 	if err != nil {
 		return false, fmt.Errorf("ask etcd: %w", err)
 	}

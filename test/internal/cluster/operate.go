@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -24,7 +23,7 @@ func (c *Cluster) CLI(ctx context.Context, stdin string, args ...string) (string
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, c.Binaries.Leasehold, args...)
-	cmd.Env = append(environment(), "LEASEHOLD_CONTROL="+address)
+	cmd.Env = append(environment(), c.OperatorEnv(address)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -69,7 +68,7 @@ func (c *Cluster) conn() (*grpc.ClientConn, error) {
 	if conn := c.conns[address]; conn != nil {
 		return conn, nil
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := c.Dial(address, Operator)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
@@ -24,15 +25,20 @@ func main() {
 	client := flag.String("client", "", "URL for clients")
 	peer := flag.String("peer", "", "URL for the other members")
 	cluster := flag.String("cluster", "", "all members: name=peer URL, separated by commas")
+	var tls transport.TLSInfo
+	flag.StringVar(&tls.TrustedCAFile, "ca", "", "authorities of clients and members; with https URLs")
+	flag.StringVar(&tls.CertFile, "cert", "", "the member's certificate")
+	flag.StringVar(&tls.KeyFile, "key", "", "the private key of --cert")
 	flag.Parse()
-	if err := run(*name, *dir, *client, *peer, *cluster); err != nil {
+	tls.ClientCertAuth = tls.TrustedCAFile != ""
+	if err := run(*name, *dir, *client, *peer, *cluster, tls); err != nil {
 		fmt.Fprintln(os.Stderr, "etcdmember:", err)
 		os.Exit(1)
 	}
 }
 
 // run serves until the server stops by itself.
-func run(name, dir, client, peer, cluster string) error {
+func run(name, dir, client, peer, cluster string, tls transport.TLSInfo) error {
 	clientURL, err := url.Parse(client)
 	if err != nil {
 		return err
@@ -45,6 +51,7 @@ func run(name, dir, client, peer, cluster string) error {
 	cfg.Name, cfg.Dir, cfg.InitialCluster = name, dir, cluster
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*clientURL}, []url.URL{*clientURL}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*peerURL}, []url.URL{*peerURL}
+	cfg.ClientTLSInfo, cfg.PeerTLSInfo = tls, tls
 	cfg.LogLevel = "warn"
 	// Tests kill processes, never the machine: what was written survives that
 	// without being forced to the disk, which is slow on some machines.

@@ -18,20 +18,36 @@ import (
 // Pair is a certificate that signs itself, and its key, both in PEM.
 type Pair struct{ Cert, Key []byte }
 
-// Make makes a pair for 127.0.0.1 and localhost, valid for a day.
+// Make makes a pair of an authority, for 127.0.0.1 and localhost, valid for a day.
 func Make(tb testing.TB, name string) Pair {
+	tb.Helper()
+	return MakeFor(tb, name, time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour))
+}
+
+// MakeFor is Make for another time.
+func MakeFor(tb testing.TB, name string, from, until time.Time) Pair {
+	tb.Helper()
+	return sign(tb, name, from, until, true)
+}
+
+// Leaf is Make for a certificate that is not an authority's.
+func Leaf(tb testing.TB, name string) Pair {
+	tb.Helper()
+	return sign(tb, name, time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour), false)
+}
+
+func sign(tb testing.TB, name string, from, until time.Time, authority bool) Pair {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()),
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		NotBefore:    from, NotAfter: until,
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true,
+		IsCA: authority, BasicConstraintsValid: true,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
