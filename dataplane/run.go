@@ -197,6 +197,7 @@ func (w *worker) run(ctx context.Context) error {
 	w.shutdown()
 	stop()
 	err := group.Wait()
+	w.upstreams.close()
 	w.leave()
 	w.forwards.Close()
 	w.control.Close()

@@ -31,6 +31,7 @@ type worker struct {
 	daemon
 	plaintext
 	clientAccess
+	upstreams
 	programs
 	listen, peerListen, peerAdvertise, adminListen string
 	control                                        []string
@@ -55,6 +56,10 @@ func newWorker() *cobra.Command {
 			"loopback address takes requests to loopback names and --allowed-hosts only.\n" +
 			"Behind a proxy that replaces Host, name its network in --trusted-proxies and\n" +
 			"let it send X-Forwarded-Host.\n\n" +
+			"An upstream's address is checked when it is connected to, after its name was\n" +
+			"resolved. Link-local addresses and those of metadata services are never used, and\n" +
+			"loopback ones with --insecure or --allow-loopback-upstreams only. Of the networks\n" +
+			"in --allow-upstream-cidrs and --deny-upstream-cidrs the longest counts.\n\n" +
 			"A gateway with TRANSPORT_STDIO has workers run a program, one process for each\n" +
 			"session, under the worker's own user. Whoever may write gateways decides which\n" +
 			"program: workers do so with --allow-stdio only.",
@@ -83,6 +88,7 @@ func newWorker() *cobra.Command {
 	flags.IntVar(&w.maxSessions, "max-sessions", dataplane.DefaultMaxSessions, "how many sessions it owns at most")
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
 	w.clientAccess.flags(cmd)
+	w.upstreams.flags(cmd)
 	w.programs.flags(cmd)
 	w.plaintext.flag(cmd)
 	w.daemon.flags(cmd, "info")
@@ -127,6 +133,9 @@ func (w *worker) check() error {
 			"add --allow-unauthenticated-clients if that is meant", w.listen)
 	}
 	if err := w.clientAccess.check(); err != nil {
+		return err
+	}
+	if err := w.upstreams.check(); err != nil {
 		return err
 	}
 	if err := w.programs.check(); err != nil {
@@ -193,6 +202,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 			}
 		},
 	}
+	w.upstreams.configure(&config, w.insecure)
 	heap.Floor(heapFloor)
 	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
 	return group.Wait()

@@ -162,9 +162,16 @@ func (c *Connection) Forget(session string) {
 	}
 }
 
-// Renew is told that the upstream has answered a request that went out with carried
-// with 401, and reports whether another try may do better: there is, or will be,
-// another token.
-func (c *Connection) Renew(carried Carried) bool {
-	return carried.token != nil && c.tokens.reject(carried.token)
+// Again is told with which status the upstream has answered a request that went out
+// with carried, and reports whether another try may do better: its token was refused,
+// so the request was not carried out, and there is, or will be, another token.
+func (c *Connection) Again(carried Carried, status int) bool {
+	switch {
+	case carried.token == nil:
+		return false
+	case status != http.StatusUnauthorized:
+		carried.token.proven.Store(true)
+		return false
+	}
+	return c.tokens.reject(carried.token)
 }

@@ -84,7 +84,7 @@ type Store struct {
 	stopped     bool
 }
 
-// New returns a store. Close it, or let Run do so.
+// New returns a store. Close it once nothing is looked up any more.
 func New(cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, now: time.Now, env: make(map[string]bool, len(cfg.Env)), connections: make(map[[16]byte]*Connection)}
 	for _, name := range cfg.Env {
@@ -104,11 +104,10 @@ func New(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Run forgets in time what is not used, until ctx ends, and closes the store then.
+// Run forgets in time what is not used, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	ticker := time.NewTicker(forgetAfter / 10)
 	defer ticker.Stop()
-	defer s.Close()
 	for {
 		select {
 		case <-ctx.Done():

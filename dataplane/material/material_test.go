@@ -280,12 +280,16 @@ func TestWhatIsNotUsedIsForgotten(t *testing.T) {
 	}
 }
 
-func TestRunClosesTheStore(t *testing.T) {
+func TestAClosedStoreBeginsNothing(t *testing.T) {
 	s := newTestStore(t, asIs)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Run(ctx); err != nil || s.launch(func(context.Context) {}) {
-		t.Errorf("got %v, and that work is begun; want neither", err)
+	if err := s.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+	if s.launch(func(context.Context) {}) {
+		t.Error("work is begun")
 	}
 }
 

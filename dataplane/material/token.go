@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -31,8 +32,9 @@ const (
 	// doubles with each one up to lastRest.
 	firstRest = time.Second
 	lastRest  = 30 * time.Second
-	// youngToken is for how long a new token is believed to be good: an upstream
-	// that refuses it would refuse the next one too.
+	// youngToken is for how long a new token that was never accepted is believed to
+	// be good, as an upstream that refuses it would refuse the next one too; and how
+	// long after a refused token the next refused one is not replaced.
 	youngToken = 10 * time.Second
 	// shortestLife is for how long a new token has to be good, so that not each
 	// request asks for one.
@@ -51,6 +53,7 @@ type token struct {
 	// refresh is from when on the next one is fetched, and over from when on this
 	// one is not used any more. Zero means never.
 	refresh, over time.Time
+	proven        atomic.Bool // the upstream has accepted it
 }
 
 // tokens gets access tokens from one endpoint. A token is used until shortly before
@@ -74,6 +77,7 @@ type tokens struct {
 	failed   error         // what the last request came to; nil if to a token
 	rest     time.Duration
 	again    time.Time // when the endpoint may be asked again
+	refused  time.Time // when a token was given up since it was refused
 }
 
 func newTokens(store *Store, upstream string, oauth *credential.OAuth) *tokens {
@@ -127,15 +131,16 @@ func (t *tokens) look() (*token, <-chan struct{}, error) {
 // reject is told that the upstream refuses a token, and reports whether there is
 // another one, or one may be got.
 func (t *tokens) reject(refused *token) bool {
+	now := t.store.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.current != refused:
 		return true
-	case t.store.now().Sub(refused.fetched) < youngToken:
+	case !refused.proven.Load() && now.Sub(refused.fetched) < youngToken, now.Sub(t.refused) < youngToken:
 		return false
 	}
-	t.current = nil
+	t.current, t.refused = nil, now
 	return true
 }
 

@@ -216,21 +216,41 @@ func TestAnEndpointThatFailsIsLeftAlone(t *testing.T) {
 func TestARefusedTokenIsReplacedOnceUnlessItIsNew(t *testing.T) {
 	s, e := newTestStore(t, asIs), startEndpoint(t)
 	tokens := e.tokens(s)
+	c := &Connection{store: s.Store, tokens: tokens}
+	again := func(token *token, status int) bool { return c.Again(Carried{token: token}, status) }
 	first := wantToken(t, tokens, "t1")
-	if tokens.reject(first) {
-		t.Error("a token that is refused at once is replaced")
+	if again(first, 401) {
+		t.Error("a token that was never accepted is replaced at once")
 	}
-	s.clock = s.clock.Add(youngToken)
+	if again(first, 200) {
+		t.Error("a request that was answered is made again")
+	}
 	for range 3 { // requests that went out with it together
-		if !tokens.reject(first) {
-			t.Error("a refused token is not replaced")
+		if !again(first, 401) {
+			t.Error("a token that was accepted before is not replaced")
 		}
 	}
-	wantToken(t, tokens, "t2")
-	if !tokens.reject(first) || e.count() != 2 {
+	second := wantToken(t, tokens, "t2")
+	if !again(first, 401) || e.count() != 2 {
 		t.Errorf("requests for a token: got %d, want 2", e.count())
 	}
 	wantToken(t, tokens, "t2")
+	again(second, 200)
+	if again(second, 401) {
+		t.Error("the next token is replaced at once: an upstream that refuses now and then makes tokens go by")
+	}
+	s.clock = s.clock.Add(youngToken)
+	if !again(second, 401) {
+		t.Error("the next token is not replaced after a while")
+	}
+	third := wantToken(t, tokens, "t3")
+	s.clock = s.clock.Add(youngToken)
+	if !again(third, 401) {
+		t.Error("an old token that was never accepted is not replaced")
+	}
+	if c.Again(Carried{}, 401) {
+		t.Error("a request without a token is made again")
+	}
 }
 
 func TestWhatIsNoUsableTokenIsRefused(t *testing.T) {

@@ -1,0 +1,148 @@
+package dataplane_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/leasehold/leasehold/dataplane"
+	"github.com/leasehold/leasehold/dataplane/dial"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// noted is what an upstream was shown in Authorization, by method.
+type noted struct {
+	mu    sync.Mutex // guards shown
+	shown map[string][]string
+}
+
+// noteShown makes u note what it is shown, and do as it does otherwise.
+func noteShown(u *upstreamServer) *noted {
+	n := &noted{shown: map[string][]string{}}
+	u.setHook(func(_ http.ResponseWriter, r *http.Request, method string) bool {
+		if method == "" {
+			method = r.Method
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.shown[method] = append(n.shown[method], strings.Join(r.Header["Authorization"], "|"))
+		for name := range r.Header {
+			if strings.HasPrefix(name, "X-Leasehold-") {
+				n.shown[name] = r.Header[name]
+			}
+		}
+		return false
+	})
+	return n
+}
+
+func (n *noted) String() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return fmt.Sprint(n.shown)
+}
+
+// bearing makes a client show a token of its own with each request.
+type bearing struct{ token string }
+
+// RoundTrip implements http.RoundTripper.
+func (b *bearing) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return http.DefaultTransport.(*http.Transport).RoundTrip(r)
+}
+
+func newBearing(t *testing.T, gateway, token string) (*client, *bearing) {
+	c, b := newClient(t, gateway), &bearing{token}
+	c.http = &http.Client{Transport: b}
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	return c, b
+}
+
+func withBearer(s *leaseholdv1.Secret) func(*leaseholdv1.Upstream) {
+	return func(u *leaseholdv1.Upstream) {
+		u.Credential = &leaseholdv1.Credential{Kind: &leaseholdv1.Credential_Bearer{Bearer: s}}
+	}
+}
+
+func TestAConfiguredCredentialGoesWithEveryRequestAndIsRotatedWithinASession(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	n := noteShown(u)
+	p.setUpstream("g", u.URL, withBearer(&leaseholdv1.Secret{Source: &leaseholdv1.Secret_File{File: "token"}}))
+	dir := t.TempDir()
+	write := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "token"), []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	inDir := func(cfg *dataplane.Config) { cfg.CredentialsDir = dir }
+	owner, front := startWorkerWith(t, p, inDir), startWorkerWith(t, p, inDir)
+	c, _ := newBearing(t, "g", "client's")
+	c.initialize(owner)
+	if status, text := c.call(front); status != 200 || text != "1" {
+		t.Fatalf("call: got %d %s", status, text)
+	}
+	if got := n.String(); got != "map[initialize:[Bearer one] tools/call:[Bearer one]]" {
+		t.Errorf("the upstream was shown %s", got)
+	}
+	write("two")
+	last := 1
+	eventually(t, "the new token is used", func() bool {
+		last++
+		if status, text := c.call(front); status != 200 || text != fmt.Sprint(last) {
+			t.Fatalf("call %d: got %d %s, want the same session", last, status, text)
+		}
+		return strings.Contains(n.String(), "Bearer two")
+	})
+	if resp, body := c.do(front, http.MethodDelete, ""); resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("DELETE: got %d %s", resp.StatusCode, body)
+	}
+	if got := n.String(); !strings.Contains(got, "DELETE:[Bearer two]") || strings.Contains(got, "client's") {
+		t.Errorf("the upstream was shown %s, want the credential with DELETE too, and never the client's", got)
+	}
+}
+
+func TestTheCallersFieldIsPassedOnWhereTheDefinitionSaysSo(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	n := noteShown(u)
+	p.setUpstream("g", u.URL, func(u *leaseholdv1.Upstream) {
+		u.Credential = &leaseholdv1.Credential{Kind: &leaseholdv1.Credential_CallerHeader{CallerHeader: "authorization"}}
+	})
+	owner, front := startWorker(t, p), startWorker(t, p)
+	c, b := newBearing(t, "g", "one")
+	c.initialize(owner)
+	b.token = "two"
+	c.call(front)
+	b.token = "three"
+	c.call(owner)
+	if resp, body := c.do(front, http.MethodDelete, ""); resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("DELETE: got %d %s", resp.StatusCode, body)
+	}
+	if got := n.String(); got != "map[DELETE:[Bearer three] initialize:[Bearer one] tools/call:[Bearer two Bearer three]]" {
+		t.Errorf("the upstream was shown %s", got)
+	}
+}
+
+func TestAnAddressThatIsNotDialledIsToldByItsRule(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setUpstream("g", u.URL, func(*leaseholdv1.Upstream) {})
+	w := startWorkerWith(t, p, func(cfg *dataplane.Config) { cfg.Dial = dial.Policy{} })
+	resp, body := newClient(t, "g").do(w, http.MethodPost, initialize)
+	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "loopback addresses are dialled with --allow-loopback-upstreams or --insecure only") || strings.Contains(body, "127.0.0.1") {
+		t.Errorf("got %d %s, want 502 with the rule and without the address", resp.StatusCode, body)
+	}
+}
+
+func TestAMissingCredentialIsNotToldToClients(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setUpstream("g", u.URL, withBearer(&leaseholdv1.Secret{Source: &leaseholdv1.Secret_Env{Env: "HOME"}}))
+	resp, body := newClient(t, "g").do(startWorker(t, p), http.MethodPost, initialize)
+	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "credential or certificate is not to be had at this worker") || strings.Contains(body, "HOME") || u.opened != 0 {
+		t.Errorf("got %d %s after %d sessions, want 502 without the name, and none", resp.StatusCode, body, u.opened)
+	}
+}
