@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/leasehold/leasehold/dataplane"
 	"github.com/leasehold/leasehold/dataplane/dial"
@@ -144,5 +147,71 @@ func TestAMissingCredentialIsNotToldToClients(t *testing.T) {
 	resp, body := newClient(t, "g").do(startWorker(t, p), http.MethodPost, initialize)
 	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "credential or certificate is not to be had at this worker") || strings.Contains(body, "HOME") || u.opened != 0 {
 		t.Errorf("got %d %s after %d sessions, want 502 without the name, and none", resp.StatusCode, body, u.opened)
+	}
+}
+
+func TestCallsBeyondAnUpstreamsBoundAreRefusedWhileItsStreamsAreNotCounted(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setUpstream("g", u.URL, func(u *leaseholdv1.Upstream) { u.MaxConcurrentRequests = 1 })
+	w := startWorker(t, p)
+	first, second := newClient(t, "g"), newClient(t, "g")
+	first.initialize(w)
+	second.initialize(w)
+	entered, release := make(chan struct{}), make(chan struct{})
+	u.setHook(func(_ http.ResponseWriter, _ *http.Request, method string) bool {
+		if method == "tools/call" {
+			close(entered)
+			<-release
+		}
+		return false
+	})
+	var group sync.WaitGroup
+	group.Go(func() {
+		if status, text := first.call(w); status != 200 {
+			t.Errorf("the call in flight: got %d %s", status, text)
+		}
+	})
+	await(t, entered)
+	u.setHook(nil)
+	resp, body := second.do(w, http.MethodPost, `{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"n"}}`)
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "1 requests of this worker in flight, which is its bound") || !strings.Contains(body, `"id":9`) {
+		t.Errorf("second call: got %d %v %s, want 503 with Retry-After and the bound", resp.StatusCode, resp.Header, body)
+	}
+	close(release)
+	group.Wait()
+	if status, text := second.call(w); status != 200 || text != "1" {
+		t.Errorf("after the first: got %d %s, want 200", status, text)
+	}
+}
+
+func TestAnEjectedUpstreamFailsAtOnceAndIsAdmittedAgain(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setUpstream("g", u.URL, func(u *leaseholdv1.Upstream) {
+		u.HealthCheck = &leaseholdv1.HealthCheck{Interval: durationpb.New(time.Second), UnhealthyAfter: 2, HealthyAfter: 1}
+	})
+	w := startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(w)
+	u.setHook(func(w http.ResponseWriter, _ *http.Request, method string) bool {
+		if method == "ping" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		return method == "ping"
+	})
+	eventually(t, "the upstream is ejected", func() bool {
+		status, text := c.call(w)
+		return status == http.StatusBadGateway && strings.Contains(text, "2 health checks in a row failed")
+	})
+	u.setHook(nil)
+	eventually(t, "the upstream is admitted again", func() bool {
+		status, _ := c.call(w)
+		return status == http.StatusOK
+	})
+	if resp, body := c.do(w, http.MethodDelete, ""); resp.StatusCode != http.StatusNoContent {
+		t.Errorf("DELETE: got %d %s", resp.StatusCode, body)
+	}
+	w.stop()
+	if u.live() != 0 {
+		t.Errorf("sessions at the upstream: got %d, want 0", u.live())
 	}
 }
