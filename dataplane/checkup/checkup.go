@@ -23,7 +23,7 @@ const (
 	// look is how often it is looked which probes are due.
 	look = 250 * time.Millisecond
 	// maxProbes bounds the probes that go on at the same time. What is due beyond
-	// waits.
+	// waits, and comes in turn.
 	maxProbes = 64
 	// firstWithin is within which time a new upstream is asked, if not sooner.
 	firstWithin = 5 * time.Second
@@ -150,10 +150,17 @@ func (c *Checker) Run(ctx context.Context) error {
 	}
 }
 
+// visitor is a probe that is due.
+type visitor struct {
+	upstream *config.Upstream
+	patient  *patient
+}
+
 // begin begins the probes that are due, and forgets what is not to be asked any more.
 func (c *Checker) begin(ctx context.Context) {
 	now := time.Now()
 	asked := make(map[key]bool)
+	var due []visitor
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, gateway := range c.cfg.World.Load().Gateways {
@@ -168,12 +175,15 @@ func (c *Checker) begin(ctx context.Context) {
 			p = &patient{fingerprint: u.Fingerprint, since: now, due: now.Add(rand.N(min(u.Health.Interval, firstWithin)))}
 			c.patients[k] = p
 		}
-		if p.probing || now.Before(p.due) || c.probes == maxProbes {
-			continue
+		if !p.probing && !now.Before(p.due) {
+			due = append(due, visitor{u, p})
 		}
-		p.probing = true
+	}
+	slices.SortFunc(due, func(a, b visitor) int { return a.patient.due.Compare(b.patient.due) })
+	for _, v := range due[:min(len(due), maxProbes-c.probes)] {
+		v.patient.probing = true
 		c.probes++
-		c.group.Go(func() { c.note(ctx, u, p, c.probe(ctx, u)) })
+		c.group.Go(func() { c.note(ctx, v.upstream, v.patient, c.probe(ctx, v.upstream)) })
 	}
 	for k := range c.patients {
 		if !asked[k] {
