@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -190,9 +191,22 @@ func TestAnEjectedUpstreamFailsAtOnceAndIsAdmittedAgain(t *testing.T) {
 		u.HealthCheck = &leaseholdv1.HealthCheck{Interval: durationpb.New(time.Second), UnhealthyAfter: 2, HealthyAfter: 1}
 	})
 	w := startWorker(t, p)
-	c := newClient(t, "g")
+	c, leaving := newClient(t, "g"), newClient(t, "g")
 	c.initialize(w)
-	u.setHook(func(w http.ResponseWriter, _ *http.Request, method string) bool {
+	leaving.initialize(w)
+	var id atomic.Value // of the leaving one's session at the upstream
+	u.setHook(func(_ http.ResponseWriter, r *http.Request, method string) bool {
+		if method == "tools/call" {
+			id.Store(r.Header.Get("Mcp-Session-Id"))
+		}
+		return false
+	})
+	leaving.call(w)
+	var ends atomic.Int32
+	u.setHook(func(w http.ResponseWriter, r *http.Request, method string) bool {
+		if r.Method == http.MethodDelete && r.Header.Get("Mcp-Session-Id") == id.Load() {
+			ends.Add(1)
+		}
 		if method == "ping" {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
@@ -202,6 +216,9 @@ func TestAnEjectedUpstreamFailsAtOnceAndIsAdmittedAgain(t *testing.T) {
 		status, text := c.call(w)
 		return status == http.StatusBadGateway && strings.Contains(text, "2 health checks in a row failed")
 	})
+	if resp, body := leaving.do(w, http.MethodDelete, ""); resp.StatusCode != http.StatusNoContent || ends.Load() != 1 {
+		t.Errorf("DELETE while it is ejected: got %d %s and %d ends of the upstream session, want one", resp.StatusCode, body, ends.Load())
+	}
 	u.setHook(nil)
 	eventually(t, "the upstream is admitted again", func() bool {
 		status, _ := c.call(w)
