@@ -323,7 +323,7 @@ func TestATokenThatNobodyGetsAnyMoreHoldsUpNoEnd(t *testing.T) {
 		}
 	})
 	for e.count() == 0 {
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	s.Close()
 	group.Wait()
