@@ -31,24 +31,29 @@ func imports(t *testing.T, pkg string) []string {
 func TestArrowsPointOneWay(t *testing.T) {
 	const gen = "gen/leasehold/v1"
 	may := map[string][]string{
-		"dataplane/mcp":       {},
-		"dataplane/sessionid": {},
-		"dataplane/config":    {gen, "dataplane/sessionid"},
-		"dataplane/session":   {gen, "dataplane/sessionid", "dataplane/config", "dataplane/mcp", "dataplane/replay"},
-		"dataplane/replay":    {},
-		"dataplane/balance":   {},
+		"dataplane/mcp":        {},
+		"dataplane/sessionid":  {},
+		"dataplane/credential": {gen},
+		"dataplane/config":     {gen, "dataplane/sessionid", "dataplane/credential"},
+		"dataplane/session":    {gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config", "dataplane/mcp", "dataplane/replay"},
+		"dataplane/replay":     {},
+		"dataplane/dial":       {},
+		"dataplane/material":   {gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config", "dataplane/mcp", "dataplane/dial"},
+		"dataplane/balance":    {},
 	}
 	rules := append([]string{"dataplane/session"}, may["dataplane/session"]...)
 	may["dataplane/route"] = rules
 	may["dataplane/front"] = rules
-	may["dataplane/upstream"] = rules
+	may["dataplane/upstream"] = append([]string{"dataplane/dial", "dataplane/material"}, rules...)
+	may["dataplane/checkup"] = rules
 	may["dataplane/control"] = rules
 	may["dataplane/forward"] = append([]string{"dataplane/route"}, rules...)
 	may["dataplane/duplex"] = rules
 	may["dataplane/duplex/duplextest"] = nil
 	may["dataplane/duplex/stdio"] = append([]string{"dataplane/duplex"}, rules...)
 	may["dataplane/duplex/sse"] = append([]string{"dataplane/duplex"}, rules...)
-	may["dataplane"] = append([]string{"dataplane/balance", "dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/control", "dataplane/forward"}, rules...)
+	may["dataplane"] = append([]string{"dataplane/balance", "dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/dial",
+		"dataplane/material", "dataplane/checkup", "dataplane/control", "dataplane/forward"}, rules...)
 	out, err := exec.Command("go", "list", "./...").Output()
 	if err != nil {
 		t.Fatal(err)

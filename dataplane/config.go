@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leasehold/leasehold/dataplane/dial"
 	"github.com/leasehold/leasehold/dataplane/duplex/stdio"
-	"github.com/leasehold/leasehold/dataplane/upstream"
 )
 
 // DefaultMaxPrograms is how many programs a worker runs at most by default.
@@ -86,6 +86,15 @@ type Config struct {
 	// ProgramMemory bounds the memory that each process of a program may write to,
 	// in bytes; 0 means no bound. It needs Linux.
 	ProgramMemory int64
+	// Dial says which addresses of upstreams and token endpoints are dialled. The
+	// zero value refuses those of this machine.
+	Dial dial.Policy
+	// CredentialsDir is the directory of the files that gateways may name for
+	// credentials and certificates; empty means that they may name none.
+	CredentialsDir string
+	// CredentialEnv are the environment variables that gateways may name for
+	// credentials, beside those that begin with material.EnvPrefix.
+	CredentialEnv []string
 	// Version is the version of the binary.
 	Version string
 	// Logger gets the worker's log; nil discards it.
@@ -98,7 +107,7 @@ type Config struct {
 	// Registered is told the worker's id each time it registers. May be nil.
 	Registered func(worker string)
 
-	lookup    upstream.Lookup // of upstreams' addresses; nil asks the system
-	keepAlive time.Duration   // silence of a stream to a client; 0 means the default
-	stall     time.Duration   // of a client that does not read; 0 means the default
+	lookup    dial.Lookup   // of upstreams' addresses; nil asks the system
+	keepAlive time.Duration // silence of a stream to a client; 0 means the default
+	stall     time.Duration // of a client that does not read; 0 means the default
 }

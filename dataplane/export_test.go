@@ -4,11 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/leasehold/leasehold/dataplane/upstream"
+	"github.com/leasehold/leasehold/dataplane/dial"
 )
 
 // SetLookup makes lookup find the addresses of upstreams.
-func (cfg *Config) SetLookup(lookup upstream.Lookup) { cfg.lookup = lookup }
+func (cfg *Config) SetLookup(lookup dial.Lookup) { cfg.lookup = lookup }
 
 // SetKeepAlive bounds the silence of streams to clients.
 func (cfg *Config) SetKeepAlive(d time.Duration) { cfg.keepAlive = d }

@@ -183,7 +183,7 @@ func TestAWorkerSaysWhichSessionsItOwnsAndHowMuchItHasToDo(t *testing.T) {
 	})
 	c := newClient(t, "g")
 	c.initialize(w)
-	asker := forward.NewClient()
+	asker := forward.NewClient(nil)
 	t.Cleanup(asker.Close)
 	digest := sessionid.DigestOf(c.session)
 	got, err := asker.Locate(t.Context(), address, digest)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"github.com/leasehold/leasehold/dataplane/checkup"
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/control"
 	"github.com/leasehold/leasehold/dataplane/forward"
@@ -66,6 +67,7 @@ type worker struct {
 	recalled  atomic.Bool // world is from disk, and the control plane was not reached yet
 	control   *control.Client
 	upstreams *transports
+	checkup   *checkup.Checker
 	table     *session.Table
 	forwards  *forward.Client
 	router    *route.Router
@@ -102,6 +104,7 @@ func assemble(cfg Config) (*worker, error) {
 	if w.upstreams, err = newTransports(&cfg); err != nil {
 		return nil, fmt.Errorf("upstreams: %w", err)
 	}
+	w.checkup = checkup.New(checkup.Config{World: w.world, Upstream: w.upstreams, Logger: cfg.Logger.Named("checkup")})
 	w.control, err = control.New(control.Config{
 		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Recall: w.recall, Lost: w.lost, Registered: w.registered,
 		Credentials: cfg.Trust.Control, Witnesses: w.forwards, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
@@ -110,7 +113,7 @@ func assemble(cfg Config) (*worker, error) {
 		return nil, err
 	}
 	w.table, err = session.NewTable(session.Config{
-		Worker: w.id, Max: cfg.MaxSessions, Upstream: w.upstreams, Records: w.control, Authority: w.control.Authority(),
+		Worker: w.id, Max: cfg.MaxSessions, Upstream: newGate(w.upstreams, w.world, w.checkup), Records: w.control, Authority: w.control.Authority(),
 		World: w.world.Load, Logger: cfg.Logger.Named("session"), Metrics: cfg.Metrics, KeepAlive: cfg.keepAlive,
 		Receivers: w.forwards, Away: w.control.Away,
 	})
@@ -221,6 +224,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.watchHealth(running) })
 	group.Go(func() error { return w.watchFence(running) })
 	group.Go(func() error { return w.upstreams.Run(running) })
+	group.Go(func() error { return w.checkup.Run(running) })
 	group.Go(func() error { return w.forwards.Run(running) })
 	group.Go(func() error { return w.router.Run(running) })
 	group.Go(func() error {
@@ -241,6 +245,7 @@ func (w *worker) run(ctx context.Context) error {
 	w.shutdown(left)
 	stop()
 	err := group.Wait()
+	w.upstreams.close()
 	w.leave()
 	w.forwards.Close()
 	w.control.Close()

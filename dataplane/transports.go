@@ -8,9 +8,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/dial"
 	"github.com/leasehold/leasehold/dataplane/duplex"
 	"github.com/leasehold/leasehold/dataplane/duplex/sse"
 	"github.com/leasehold/leasehold/dataplane/duplex/stdio"
+	"github.com/leasehold/leasehold/dataplane/material"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/upstream"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -23,10 +25,20 @@ type transports struct {
 	streams  *duplex.Upstream // of legacy servers
 	programs *duplex.Upstream
 	host     *stdio.Host
+	material *material.Store
 }
 
 func newTransports(cfg *Config) (*transports, error) {
-	client := upstream.NewClient(cfg.lookup)
+	dialer, err := dial.New(cfg.Dial, cfg.lookup)
+	if err != nil {
+		return nil, err
+	}
+	store, err := material.New(material.Config{
+		Dir: cfg.CredentialsDir, Env: cfg.CredentialEnv, Callers: cfg.MaxSessions, Dialer: dialer, Logger: cfg.Logger.Named("material")})
+	if err != nil {
+		return nil, err
+	}
+	client := upstream.NewClient(dialer, store)
 	host, err := stdio.NewHost(stdio.Config{
 		Allow: cfg.AllowStdio, Max: cfg.MaxPrograms, Memory: cfg.ProgramMemory, Logger: cfg.Logger.Named("stdio")})
 	if err != nil {
@@ -40,7 +52,7 @@ func newTransports(cfg *Config) (*transports, error) {
 			return nil, err
 		}
 	}
-	return &transports{http: client, host: host,
+	return &transports{http: client, host: host, material: store,
 		streams:  duplex.New(sse.NewDialer(client), cfg.Logger.Named("sse")),
 		programs: duplex.New(host, cfg.Logger.Named("stdio")),
 	}, nil
@@ -69,8 +81,12 @@ func (t *transports) Drop(u *config.Upstream, id string) { t.of(u).Drop(u, id) }
 func (t *transports) Run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { return t.http.Run(ctx) })
+	group.Go(func() error { return t.material.Run(ctx) })
 	group.Go(func() error { return t.host.Run(ctx) })
 	group.Go(func() error { return t.streams.Run(ctx) })
 	group.Go(func() error { return t.programs.Run(ctx) })
 	return group.Wait()
 }
+
+// close gives back what requests needed, once there are none any more.
+func (t *transports) close() { t.material.Close() }

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/leasehold/leasehold/dataplane"
+	"github.com/leasehold/leasehold/dataplane/dial"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -57,6 +58,7 @@ func startWorkerAs(tb testing.TB, p *plane, change func(*dataplane.Config), run 
 	cfg := dataplane.Config{
 		Listener: listen(), PeerListener: listen(), Control: []string{p.address}, DataDir: tb.TempDir(),
 		Logger:     hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: tb.Output()}),
+		Dial:       dial.Policy{AllowLoopback: true},
 		Registered: func(id string) { w.id = id }, Metrics: w.metrics,
 		Health: func(err error) {
 			if err == nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/leasehold/leasehold/cmd/internal/version"
 	"github.com/leasehold/leasehold/controlplane"
 	"github.com/leasehold/leasehold/dataplane"
+	"github.com/leasehold/leasehold/dataplane/dial"
 )
 
 // workersStop is how long the workers have to leave before the control plane,
@@ -134,6 +135,7 @@ func (w *world) runWorker(ctx context.Context, i int, health func(error)) error 
 		DataDir:      w.flags.workerDir(i),
 		Zone:         "dev",
 		Trust:        workerTrust(own),
+		Dial:         dial.Policy{AllowLoopback: true},
 		AllowStdio:   w.flags.allow, MaxPrograms: w.flags.max, ProgramMemory: int64(w.flags.memory),
 		Version: version.Number(),
 		Logger:  w.logger.Named(name),

@@ -39,6 +39,7 @@ type worker struct {
 	daemon
 	cluster cluster
 	clientAccess
+	upstreams
 	programs
 	listen, peerListen, peerAdvertise, adminListen string
 	control                                        []string
@@ -68,6 +69,10 @@ func newWorker() *cobra.Command {
 			"With --cluster-cert it proves to the control plane and to other workers what it is,\n" +
 			"and believes those only that have a certificate of --cluster-ca with the right\n" +
 			"role; `leasehold certs` makes certificates.\n\n" +
+			"An upstream's address is checked when it is connected to, after its name was\n" +
+			"resolved. Link-local addresses and those of metadata services are never used, and\n" +
+			"loopback ones with --insecure or --allow-loopback-upstreams only. Of the networks\n" +
+			"in --allow-upstream-cidrs and --deny-upstream-cidrs the longest counts.\n\n" +
 			"A gateway with TRANSPORT_STDIO has workers run a program, one process for each\n" +
 			"session, under the worker's own user. Whoever may write gateways decides which\n" +
 			"program: workers do so with --allow-stdio only.\n\n" +
@@ -107,6 +112,7 @@ func newWorker() *cobra.Command {
 	flags.BoolVar(&w.rebalance, "rebalance", true, "hand idle sessions over to workers that own less than their share")
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
 	w.clientAccess.flags(cmd)
+	w.upstreams.flags(cmd)
 	w.programs.flags(cmd)
 	w.cluster.flags(cmd, trust.Worker)
 	w.daemon.flags(cmd, "info")
@@ -155,6 +161,9 @@ func (w *worker) check() error {
 			"add --allow-unauthenticated-clients if that is meant", w.listen)
 	}
 	if err := w.clientAccess.check(); err != nil {
+		return err
+	}
+	if err := w.upstreams.check(); err != nil {
 		return err
 	}
 	if err := w.programs.check(); err != nil {
@@ -230,6 +239,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 			}
 		},
 	}
+	w.upstreams.configure(&config, w.cluster.insecure)
 	heap.Floor(heapFloor)
 	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
 	return group.Wait()

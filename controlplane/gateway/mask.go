@@ -58,7 +58,8 @@ func CheckMask(mask *fieldmaskpb.FieldMask) Violations {
 }
 
 // Apply returns stored with the fields that mask names taken from change, and
-// what is then left open filled with defaults. An empty mask names all fields
+// what is then left open filled with defaults, and its secrets as Retain has them.
+// An empty mask names all fields
 // that an operator may set. The mask must have passed CheckMask; the result is
 // to be validated. Neither argument is changed.
 func Apply(stored, change *leaseholdv1.Gateway, mask *fieldmaskpb.FieldMask) *leaseholdv1.Gateway {
@@ -72,6 +73,7 @@ func Apply(stored, change *leaseholdv1.Gateway, mask *fieldmaskpb.FieldMask) *le
 			set(next, from)
 		}
 	}
+	Retain(stored, next)
 	Default(next)
 	return next
 }

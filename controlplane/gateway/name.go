@@ -1,6 +1,6 @@
 // Package gateway knows what a valid gateway is: names, defaults, bounds, how an
-// update mask is applied, and the etag. It is pure: nothing here does I/O, and
-// every function is safe to call from many goroutines.
+// update mask is applied, what is shown of a secret, and the etag. Nothing here
+// does I/O, and every function is safe to call from many goroutines.
 package gateway
 
 import (

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -139,6 +140,7 @@ func (v *Violations) upstream(field string, u *leaseholdv1.Upstream) {
 		v.add(field+".reconnects_per_second", "must be 0, for the default, or 1 to %d; is %d", MaxReconnectRate, rate)
 	}
 	v.time(field+".response_timeout", u.GetResponseTimeout(), MinResponseTimeout, MaxResponseTimeout)
+	v.connection(field, u)
 }
 
 // transport checks how the upstream is reached: what belongs to another transport
@@ -242,6 +244,9 @@ func (v *Violations) url(field, raw string) {
 	if u.Hostname() == "" || u.Opaque != "" {
 		v.add(field, "must name a host; its %d bytes name none", len(raw))
 	}
+	if isOddAddress(u.Hostname()) {
+		v.add(field, "must have an IPv4 address as four decimal numbers without leading zeros, such as 192.0.2.1; the host has %d bytes", len(u.Hostname()))
+	}
 	if !validPort(u) {
 		v.add(field, "the port must be 1 to 65535; has %d bytes", len(u.Port()))
 	}
@@ -251,6 +256,23 @@ func (v *Violations) url(field, raw string) {
 	if strings.Contains(raw, "#") {
 		v.add(field, "must not have a fragment; has one of %d bytes", len(raw)-strings.Index(raw, "#")-1)
 	}
+}
+
+// isOddAddress reports whether host is a number in a spelling that some resolvers
+// take for an address, such as 0x7f.1 and 2130706433, and others for a name.
+func isOddAddress(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return false
+	}
+	host = strings.TrimSuffix(host, ".")
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	if last == "" {
+		return false
+	}
+	if rest, hex := strings.CutPrefix(strings.ToLower(last), "0x"); hex {
+		return strings.Trim(rest, "0123456789abcdef") == ""
+	}
+	return strings.Trim(last, "0123456789") == ""
 }
 
 func validPort(u *url.URL) bool {

@@ -27,6 +27,7 @@ func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGat
 	}
 	g = proto.CloneOf(g)
 	violations := nameIt(g, req.GetGatewayId())
+	gateway.Retain(nil, g)
 	gateway.Default(g)
 	violations = append(violations, gateway.Validate(g)...)
 	if err := violations.Err(); err != nil {

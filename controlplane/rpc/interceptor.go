@@ -46,10 +46,11 @@ func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerI
 	if err != nil {
 		return nil, err
 	}
-	return resp, nil
+	return shown(info.FullMethod, resp), nil
 }
 
 func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	stream = shownStream{stream, info.FullMethod}
 	return i.guard(info.FullMethod, func() error { return handle(srv, stream) })
 }
 

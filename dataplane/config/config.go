@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/leasehold/leasehold/dataplane/credential"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -32,6 +33,13 @@ const (
 // DefaultResponseTimeout is how long an upstream may be silent while a request
 // waits for its answer, if its definition does not say.
 const DefaultResponseTimeout = 5 * time.Minute
+
+// Defaults of a health check.
+const (
+	DefaultHealthTimeout  = 5 * time.Second
+	DefaultUnhealthyAfter = 3
+	DefaultHealthyAfter   = 2
+)
 
 // DefaultReconnects is how many sessions a second a worker takes up again at an
 // upstream, if its definition does not say.
@@ -51,6 +59,7 @@ type Gateway struct {
 
 // Upstream is one MCP server behind a gateway.
 type Upstream struct {
+	Gateway   string // its id
 	Name      string
 	Transport leaseholdv1.Transport
 	URL       *url.URL // nil for TRANSPORT_STDIO
@@ -65,6 +74,20 @@ type Upstream struct {
 	// Reconnects paces the taking over of sessions whose owners died. Safe for
 	// concurrent use.
 	Reconnects *rate.Limiter
+	// Credential is what the server is shown; nil for nothing.
+	Credential *credential.Credential
+	// TLS is how it is spoken TLS to; nil for the defaults.
+	TLS *credential.TLS
+	// MaxRequests bounds the requests in flight; 0 means no bound.
+	MaxRequests int
+	// Health is how it is asked whether it works; nil for not at all.
+	Health *Health
+}
+
+// Health is how an upstream is asked whether it works.
+type Health struct {
+	Interval, Timeout            time.Duration
+	UnhealthyAfter, HealthyAfter int // how many failures, or successes, in a row
 }
 
 // Pinned reports whether sessions at the upstream end with the worker that has
@@ -242,6 +265,7 @@ func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error
 	if err != nil {
 		return nil, fmt.Errorf("upstreams[0].%w", err)
 	}
+	upstream.Gateway = id
 	gateway := &Gateway{
 		ID:               id,
 		Revision:         definition.GetStatus().GetRevision(),
@@ -262,10 +286,19 @@ func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error
 func compileUpstream(definition *leaseholdv1.Upstream) (*Upstream, error) {
 	perSecond := cmp.Or(int(definition.GetReconnectsPerSecond()), DefaultReconnects)
 	u := &Upstream{
-		Name: definition.GetName(), Transport: transportOf(definition), Fingerprint: fingerprint(definition),
+		Name: definition.GetName(), Transport: transportOf(definition),
 		Repeatable: make(map[string]bool), Reconnects: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10)),
-		ResponseTimeout: DefaultResponseTimeout,
+		ResponseTimeout: DefaultResponseTimeout, MaxRequests: int(definition.GetMaxConcurrentRequests()),
+		Health: compileHealth(definition.GetHealthCheck()),
 	}
+	var err error
+	if u.Credential, err = credential.Compile(definition.GetCredential()); err != nil {
+		return nil, fmt.Errorf("credential: %w", err)
+	}
+	if u.TLS, err = credential.CompileTLS(definition.GetTls()); err != nil {
+		return nil, fmt.Errorf("tls%w", err)
+	}
+	u.Fingerprint = fingerprint(definition, u)
 	for _, tool := range definition.GetRepeatableTools() {
 		u.Repeatable[tool] = true
 	}
@@ -279,11 +312,25 @@ func compileUpstream(definition *leaseholdv1.Upstream) (*Upstream, error) {
 		u.Program = &Program{Command: definition.GetCommand(), Args: definition.GetArgs(), Env: definition.GetEnv()}
 		return u, nil
 	}
-	var err error
 	if u.URL, err = url.Parse(definition.GetUrl()); err != nil || u.URL.Host == "" || (u.URL.Scheme != "http" && u.URL.Scheme != "https") {
 		return nil, fmt.Errorf("url: not an absolute http or https URL (%d bytes)", len(definition.GetUrl()))
 	}
 	return u, nil
+}
+
+func compileHealth(h *leaseholdv1.HealthCheck) *Health {
+	if h == nil {
+		return nil
+	}
+	own := &Health{
+		Interval: max(h.GetInterval().AsDuration(), time.Second), Timeout: DefaultHealthTimeout,
+		UnhealthyAfter: cmp.Or(int(h.GetUnhealthyAfter()), DefaultUnhealthyAfter),
+		HealthyAfter:   cmp.Or(int(h.GetHealthyAfter()), DefaultHealthyAfter),
+	}
+	if h.GetTimeout() != nil {
+		own.Timeout = h.GetTimeout().AsDuration()
+	}
+	return own
 }
 
 // transportOf returns how an upstream is spoken to. A transport left out is the
@@ -295,8 +342,9 @@ func transportOf(u *leaseholdv1.Upstream) leaseholdv1.Transport {
 	return u.GetTransport()
 }
 
-// fingerprint covers what decides which server a connection reaches and how.
-func fingerprint(u *leaseholdv1.Upstream) [16]byte {
+// fingerprint covers what decides which server a connection reaches and how: where
+// secrets are, but not what files and variables hold.
+func fingerprint(u *leaseholdv1.Upstream, compiled *Upstream) [16]byte {
 	what := fmt.Appendf(nil, "connection/1\x00%s\x00%s\x00%d", u.GetName(), u.GetUrl(), transportOf(u))
 	if u.GetTransport() == leaseholdv1.Transport_TRANSPORT_STDIO {
 		what = fmt.Appendf(what, "\x00%q\x00%q", u.GetCommand(), u.GetArgs())
@@ -304,6 +352,7 @@ func fingerprint(u *leaseholdv1.Upstream) [16]byte {
 			what = fmt.Appendf(what, "\x00%q=%q", name, u.GetEnv()[name])
 		}
 	}
+	what = compiled.TLS.AppendSources(compiled.Credential.AppendSources(what))
 	sum := sha256.Sum256(what)
 	return [16]byte(sum[:16])
 }

@@ -218,7 +218,7 @@ func (l *link) declineLocked(id []byte) {
 		ctx, cancel := context.WithTimeout(context.Background(), declineTime)
 		defer cancel()
 		header := http.Header{"Content-Type": {"application/json"}, "User-Agent": {"leasehold"}}
-		if err := l.channel.Send(ctx, &session.Dispatch{Method: http.MethodPost, Header: header, Body: body}); err != nil {
+		if err := l.channel.Send(ctx, &session.Dispatch{Method: http.MethodPost, Header: header, Body: body, Own: true}); err != nil {
 			l.logger.Warn("a request of the upstream was not declined", "error", err)
 		}
 	})

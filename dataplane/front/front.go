@@ -193,7 +193,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, gateway string, w
 	if !ok || !h.checkVersion(w, r, &envelope) {
 		return
 	}
-	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header), Body: body, IDs: requestIDs(&envelope), Lists: lists(&envelope)}
+	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: http.MethodPost, Header: ownerHeader(r.Header, world.Gateways[gateway]), Body: body, IDs: requestIDs(&envelope), Lists: lists(&envelope)}
 	first := envelope.First()
 	if world.Ring == nil {
 		mcp.WriteUnavailable(w, first.ID, noConfiguration)
@@ -266,7 +266,7 @@ func (h *Handler) getOrDelete(w http.ResponseWriter, r *http.Request, gateway st
 		mcp.WriteUnavailable(w, nil, noConfiguration)
 		return
 	}
-	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: r.Method, Header: ownerHeader(r.Header)}
+	request := &session.Request{Gateway: gateway, Principal: anonymous, Method: r.Method, Header: ownerHeader(r.Header, world.Gateways[gateway])}
 	h.route(w, r, request, r.Header[mcp.HeaderSessionID], nil)
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/credential"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 )
 
@@ -19,8 +21,10 @@ var passed = [...]string{
 
 var userAgent = []string{"leasehold"}
 
-// ownerHeader returns the fields of h for the owner, with room for its own.
-func ownerHeader(h http.Header) http.Header {
+// ownerHeader returns the fields of h for the owner, with room for its own. The one
+// that gateway's upstream is to be shown, if any, goes under a name by which it does
+// not go out by itself.
+func ownerHeader(h http.Header, gateway *config.Gateway) http.Header {
 	to := make(http.Header, 8)
 	for _, name := range passed {
 		if v := h[name]; v != nil && validUTF8(v) {
@@ -28,6 +32,13 @@ func ownerHeader(h http.Header) http.Header {
 		}
 	}
 	to["User-Agent"] = userAgent
+	if gateway == nil || gateway.Upstream.Credential == nil || gateway.Upstream.Credential.CallerHeader == "" {
+		return to
+	}
+	name := gateway.Upstream.Credential.CallerHeader
+	if v := h[name]; v != nil && validUTF8(v) {
+		to[credential.CallerField(name)] = v
+	}
 	return to
 }
 

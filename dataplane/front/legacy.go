@@ -77,7 +77,7 @@ func (h *Handler) legacyMessage(w http.ResponseWriter, r *http.Request, gateway 
 	if !ok || !h.checkVersion(w, r, nil) { // whoever has the stream looks at the message's own version
 		return
 	}
-	request := &session.Request{Gateway: gateway, Principal: anonymous, Header: ownerHeader(r.Header), Body: body, IDs: requestIDs(&envelope)}
+	request := &session.Request{Gateway: gateway, Principal: anonymous, Header: ownerHeader(r.Header, h.cfg.World.Load().Gateways[gateway]), Body: body, IDs: requestIDs(&envelope)}
 	id := r.URL.Query()[sessionQuery]
 	switch {
 	case envelope.Batch:

@@ -150,7 +150,7 @@ func (s *Session) tell(ctx context.Context, body []byte) error {
 }
 
 func (t *Table) tell(ctx context.Context, u *config.Upstream, up *upstreamSession, body []byte, gate Gate) error {
-	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{Upstream: u, Method: http.MethodPost, Header: up.header(), Body: body, Address: up.address, Gate: gate})
+	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{Upstream: u, Method: http.MethodPost, Header: up.header(), Body: body, Address: up.address, Own: true, Gate: gate})
 	if err != nil {
 		return err
 	}

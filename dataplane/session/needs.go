@@ -36,6 +36,9 @@ type Dispatch struct {
 	// or read; then Do, or a read of the answer's body, fails with ErrSilent. 0
 	// means any time.
 	Silence time.Duration
+	// Own says that the request is the worker's own, for the session that it names:
+	// no client waits for its answer, and none has said what it may carry.
+	Own bool
 	// Gate is asked once the connection is there, which may take a while, just
 	// before the first byte goes out; nil lets everything through.
 	Gate Gate
@@ -51,6 +54,22 @@ type Gate interface {
 // ErrNotSent says that a request certainly did not reach the upstream: no
 // connection could be made, or its gate was closed.
 var ErrNotSent = errors.New("upstream not reached")
+
+// Telling is an error that says something which a client may be told.
+type Telling interface {
+	error
+	// ForClient returns it.
+	ForClient() string
+}
+
+// why returns what a client may be told of an error, to be put after what it is
+// told in any case.
+func why(err error) string {
+	if telling := Telling(nil); errors.As(err, &telling) {
+		return ": " + telling.ForClient()
+	}
+	return ""
+}
 
 // ErrSilent says that an upstream said nothing for longer than it may.
 var ErrSilent = errors.New("the upstream said nothing")

@@ -361,7 +361,7 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 	what := "did not answer initialize as the protocol has it"
 	switch {
 	case errors.Is(err, ErrNotSent):
-		what = "could not be reached"
+		what = "could not be reached" + why(err)
 	case errors.Is(err, errBudget):
 		what = err.Error()
 	}
@@ -398,7 +398,7 @@ func (t *Table) endUpstream(ctx context.Context, u *config.Upstream, up *upstrea
 	if up.version != "" {
 		header[mcp.HeaderProtocolVersion] = []string{up.version}
 	}
-	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{Upstream: u, Method: http.MethodDelete, Header: header, Address: up.address, Gate: gate})
+	answer, err := t.cfg.Upstream.Do(ctx, &Dispatch{Upstream: u, Method: http.MethodDelete, Header: header, Address: up.address, Own: true, Gate: gate})
 	if err != nil {
 		t.cfg.Logger.Warn("upstream session not ended", "upstream", u.Name, "error", err)
 		return err

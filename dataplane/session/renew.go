@@ -187,7 +187,7 @@ func (s *Session) initialize(ctx context.Context, record *leaseholdv1.SessionRec
 	up := &upstreamSession{}
 	header := up.header()
 	answer, err := s.table.cfg.Upstream.Do(withAddress(ctx, &up.address), &Dispatch{
-		Upstream: s.upstream, Method: http.MethodPost, Header: header, Body: body, Silence: openBudgetOf(s.upstream), Gate: s})
+		Upstream: s.upstream, Method: http.MethodPost, Header: header, Body: body, Silence: openBudgetOf(s.upstream), Own: true, Gate: s})
 	if err != nil {
 		return nil, nil, err
 	}

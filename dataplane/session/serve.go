@@ -184,7 +184,7 @@ func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *R
 	case errors.Is(err, ErrNotSent):
 		s.table.cfg.Logger.Warn("upstream not reached", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
 		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(),
-			Message: fmt.Sprintf("upstream %q could not be reached; the request was not sent", s.upstream.Name)})
+			Message: fmt.Sprintf("upstream %q could not be reached%s; the request was not sent", s.upstream.Name, why(err))})
 	case moves != nil:
 		return s.unknown(w, r, moves)
 	default:

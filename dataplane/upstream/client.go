@@ -12,6 +12,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,14 +22,21 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/dial"
+	"github.com/leasehold/leasehold/dataplane/material"
 	"github.com/leasehold/leasehold/dataplane/session"
 )
 
 // Bounds of a connection. There is none on how long an answer takes: a tool
-// call may run for hours.
+// call may run for hours. How long the upstream may say nothing meanwhile is the
+// request's to say.
 const (
-	connectTimeout = 3 * time.Second
+	connectTimeout = dial.ConnectTimeout
 	tlsTimeout     = 5 * time.Second
+	// headerTimeout is how long an upstream may say nothing to a request that does
+	// not say: a notification, or the end of a session. A stream that a client
+	// listens on may be silent for ever.
+	headerTimeout = time.Minute
 	// idleTimeout is how long a connection is kept open while unused.
 	idleTimeout = 90 * time.Second
 	// idlePerHost bounds the connections kept open to one upstream while unused.
@@ -39,17 +47,14 @@ const (
 	readBuffer = 4 << 10
 )
 
-// keepAlive finds out within 15 s that the other end of a connection is gone
-// without a word, however long its answer may take.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 3 * time.Second, Count: 3}
-
 // Client makes requests to upstreams over connections that all sessions of the
 // worker share: a connection carries no session, a header does. Safe for
 // concurrent use.
 type Client struct {
-	now     func() time.Time
-	connect func(ctx context.Context, network, address string) (net.Conn, error)
-	breaker *breaker
+	now      func() time.Time
+	connect  func(ctx context.Context, network, address string) (net.Conn, error)
+	breaker  *breaker
+	material *material.Store
 	// replicas finds the addresses of upstreams.
 	replicas *replicas
 
@@ -62,23 +67,74 @@ type place struct {
 	target  *url.URL
 	address string // host:port
 	timeout time.Duration
+	secure  *secure // nil for plain HTTP
+}
+
+// secure is how TLS is spoken.
+type secure struct {
+	config *tls.Config // nil for the defaults
+	// name tells the settings from others; empty for the defaults.
+	name string
 }
 
 // key names the place. Connections of one upstream to an address are not another
-// one's, whose certificates may differ.
-func (p place) key() string { return p.target.Scheme + "://" + p.target.Host + " at " + p.address }
-
-// NewClient returns a client without connections. lookup finds the addresses of
-// upstreams; nil asks the system.
-func NewClient(lookup Lookup) *Client {
-	dialer := &net.Dialer{Timeout: connectTimeout, KeepAliveConfig: keepAlive}
-	return &Client{now: time.Now, connect: dialer.DialContext, breaker: newBreaker(time.Now), replicas: newReplicas(time.Now, lookup), idle: make(map[string][]*conn)}
+// one's, whose certificates may differ, nor those of earlier certificates.
+func (p place) key() string {
+	key := p.target.Scheme + "://" + p.target.Host + " at " + p.address
+	if p.secure != nil && p.secure.name != "" {
+		key += " with TLS settings " + p.secure.name
+	}
+	return key
 }
 
-// Do sends one request and returns the answer, whose body the caller closes. It
-// never follows a redirect and never sends a request twice. The end of ctx
-// closes the connection. The error is session.ErrNotSent, or the outcome is unknown.
+// secureFor returns how TLS is spoken to an upstream now; nil for plain HTTP.
+func (c *Client) secureFor(u *config.Upstream) (*secure, error) {
+	switch {
+	case u.URL.Scheme != "https":
+		return nil, nil
+	case u.TLS == nil:
+		return &secure{}, nil
+	}
+	settings, serial, err := c.material.Of(u).TLS()
+	if err != nil {
+		return nil, err
+	}
+	return &secure{settings, fmt.Sprintf("%x/%s", u.Fingerprint[:4], serial)}, nil
+}
+
+// NewClient returns a client without connections. It connects by dialer, and shows
+// upstreams what material has for them.
+func NewClient(dialer *dial.Dialer, material *material.Store) *Client {
+	return &Client{now: time.Now, connect: dialer.DialContext, breaker: newBreaker(time.Now), material: material,
+		replicas: newReplicas(time.Now, dialer.Resolve), idle: make(map[string][]*conn)}
+}
+
+// Do sends one request, with what its upstream is to be shown, and returns the
+// answer, whose body the caller closes. It never follows a redirect, and sends a
+// request twice only if the upstream refused the access token of the first, with
+// 401. The end of ctx closes the connection. The error is session.ErrNotSent, or
+// the outcome is unknown.
 func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
+	shown := c.material.Of(d.Upstream)
+	for again := false; ; again = true {
+		carried, err := shown.Carry(ctx, d.Header, d.Upstream.URL, d.Own)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
+		}
+		response, err := c.send(ctx, d, carried)
+		if err != nil {
+			return nil, err
+		}
+		if again || !shown.Again(carried, response.StatusCode) {
+			shown.Note(d.Method, d.Header, response.Header, d.Own)
+			return response, nil
+		}
+		response.Body.Close()
+	}
+}
+
+// send sends one request once.
+func (c *Client) send(ctx context.Context, d *session.Dispatch, carried material.Carried) (*http.Response, error) {
 	cn, err := c.reach(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
@@ -86,7 +142,11 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{Conn: cn.raw})
 	}
-	cn.listen(d.Silence)
+	silence := d.Silence
+	if silence == 0 && d.Method != http.MethodGet {
+		silence = headerTimeout
+	}
+	cn.listen(silence)
 	stop := context.AfterFunc(ctx, cn.interrupt)
 	if d.Gate != nil {
 		if err := d.Gate.Pass(); err != nil {
@@ -95,7 +155,7 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 			return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
 		}
 	}
-	response, err := cn.exchange(d.Upstream.URL, d.Method, d.Header, d.Body)
+	response, err := cn.exchange(carried.URL, d.Method, carried.Header, d.Body)
 	if err != nil {
 		stop()
 		cn.net.Close()
@@ -110,13 +170,17 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 
 // Drop implements session.Upstream: a session here is not a connection, and goes on
 // elsewhere.
-func (c *Client) Drop(*config.Upstream, string) {}
+func (c *Client) Drop(u *config.Upstream, id string) { c.material.Of(u).Forget(id) }
 
 // reach returns a connection to the address that d names, or to any of its
 // upstream's that can be connected to.
 func (c *Client) reach(ctx context.Context, d *session.Dispatch) (*conn, error) {
+	secure, err := c.secureFor(d.Upstream)
+	if err != nil {
+		return nil, err
+	}
 	if d.Address != "" {
-		cn, err := c.take(ctx, place{d.Upstream.URL, d.Address, connectTimeout})
+		cn, err := c.take(ctx, place{d.Upstream.URL, d.Address, connectTimeout, secure})
 		if err != nil && c.replicas.gone(ctx, d.Upstream.URL, d.Address) {
 			return nil, fmt.Errorf("%w: %w", session.ErrReplicaGone, err)
 		}
@@ -132,7 +196,7 @@ func (c *Client) reach(ctx context.Context, d *session.Dispatch) (*conn, error) 
 			timeout = connectTimeout / 3
 		}
 		var cn *conn
-		if cn, err = c.take(ctx, place{d.Upstream.URL, address, timeout}); err == nil || ctx.Err() != nil {
+		if cn, err = c.take(ctx, place{d.Upstream.URL, address, timeout, secure}); err == nil || ctx.Err() != nil {
 			return cn, err
 		}
 	}
@@ -231,7 +295,7 @@ func (c *Client) open(ctx context.Context, p place, key string) (*conn, error) {
 	switch {
 	case err == nil:
 		c.breaker.succeeded(key)
-	case ctx.Err() != nil && c.now().Sub(began) < p.timeout:
+	case ctx.Err() != nil && c.now().Sub(began) < p.timeout, errors.As(err, new(*dial.Refused)):
 		c.breaker.gaveUp(key, try)
 	default:
 		c.breaker.failed(key, try, err)
@@ -245,8 +309,12 @@ func (c *Client) dial(ctx context.Context, p place, key string) (*conn, error) {
 		return nil, err
 	}
 	cn := &conn{net: raw, raw: raw, key: key, limit: unlimited}
-	if p.target.Scheme == "https" {
-		secure := tls.Client(raw, &tls.Config{ServerName: p.target.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	if p.secure != nil {
+		config := p.secure.config
+		if config == nil {
+			config = &tls.Config{ServerName: p.target.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+		}
+		secure := tls.Client(raw, config)
 		ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
 		defer cancel()
 		if err := secure.HandshakeContext(ctx); err != nil {

@@ -17,9 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/dial"
+	"github.com/leasehold/leasehold/dataplane/material"
 	"github.com/leasehold/leasehold/dataplane/session"
 )
 
@@ -47,8 +50,25 @@ func startServer(t *testing.T, handler http.HandlerFunc) *server {
 }
 
 func newTestClient(t *testing.T) *Client {
-	c := NewClient(nil)
-	t.Cleanup(func() { c.CloseIdle(0) })
+	return newClientWith(t, dial.Policy{AllowLoopback: true}, "")
+}
+
+// newClientWith returns a client that dials by a policy, and finds files in dir.
+func newClientWith(t *testing.T, policy dial.Policy, dir string) *Client {
+	t.Helper()
+	dialer, err := dial.New(policy, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := material.New(material.Config{Dir: dir, Dialer: dialer, Logger: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewClient(dialer, store)
+	t.Cleanup(func() {
+		c.CloseIdle(0)
+		store.Close()
+	})
 	return c
 }
 
@@ -125,7 +145,7 @@ func TestConnectionThatTheUpstreamClosedIsNotWrittenTo(t *testing.T) {
 	for i := range 20 {
 		post(t, c, s.url, "x")
 		s.CloseClientConnections() // the upstream's idle timeout, or its restart
-		for c.idle[place{s.url, s.url.Host, 0}.key()][0].alive() {
+		for c.idle[place{target: s.url, address: s.url.Host}.key()][0].alive() {
 			<-time.After(time.Millisecond) // until the close has arrived
 		}
 		if got := requests.Load(); got != int32(i+1) {

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/leasehold/leasehold/dataplane/credential"
 	"github.com/leasehold/leasehold/dataplane/session"
 )
 
@@ -147,12 +148,16 @@ func (cn *conn) write(target *url.URL, method string, header http.Header, body [
 	return nil
 }
 
-// appendHead appends the request line and the header.
+// appendHead appends the request line and the header, without the fields that are
+// for workers only.
 func appendHead(b []byte, target *url.URL, method string, header http.Header, length int) ([]byte, error) {
 	b = append(append(b, method...), ' ')
 	b = append(append(b, target.RequestURI()...), " HTTP/1.1\r\nHost: "...)
 	b = append(append(b, target.Host...), "\r\n"...)
 	for name, values := range header {
+		if strings.HasPrefix(name, credential.InternalPrefix) {
+			continue
+		}
 		for _, value := range values {
 			if strings.ContainsAny(value, "\r\n\x00") || strings.ContainsAny(name, "\r\n\x00: ") {
 				return b, fmt.Errorf("header %.64q has a character that a header cannot have", name)

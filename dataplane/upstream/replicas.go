@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/leasehold/leasehold/dataplane/dial"
 )
 
 const (
@@ -17,18 +18,9 @@ const (
 	resolvedFor = 5 * time.Second
 	// maxNames bounds the names whose addresses are remembered.
 	maxNames = 1024
-	// resolveTimeout bounds asking for the addresses of a name.
-	resolveTimeout = 2 * time.Second
 	// askAgain is how soon a name is asked again whether an address is gone.
 	askAgain = time.Second
 )
-
-// Lookup returns the addresses of a host's name.
-type Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
-
-func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-}
 
 // replicas knows at which addresses an upstream is. Its name may have several:
 // replicas of a server that does not share its sessions among them. New sessions
@@ -36,7 +28,7 @@ func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 // concurrent use.
 type replicas struct {
 	now    func() time.Time
-	lookup Lookup
+	lookup dial.Lookup
 
 	mu    sync.Mutex // guards names
 	names map[string]resolved
@@ -48,10 +40,7 @@ type resolved struct {
 	addresses []netip.Addr
 }
 
-func newReplicas(now func() time.Time, lookup Lookup) *replicas {
-	if lookup == nil {
-		lookup = systemLookup
-	}
+func newReplicas(now func() time.Time, lookup dial.Lookup) *replicas {
 	return &replicas{now: now, names: make(map[string]resolved), lookup: lookup}
 }
 
@@ -97,16 +86,12 @@ func (r *replicas) resolve(ctx context.Context, host string, maxAge time.Duratio
 	if ok && now.Sub(known.at) < maxAge {
 		return known.addresses, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
 	addresses, err := r.lookup(ctx, host)
 	switch {
 	case err != nil && ok:
 		return known.addresses, nil // the name is no worse than it was
 	case err != nil:
-		return nil, fmt.Errorf("resolve %s: %w", host, err)
-	case len(addresses) == 0:
-		return nil, fmt.Errorf("resolve %s: it has no address", host)
+		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

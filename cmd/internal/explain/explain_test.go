@@ -57,7 +57,7 @@ func TestTheImageIsTheAPI(t *testing.T) {
 func TestExplainTellsTypesAndWords(t *testing.T) {
 	for path, wants := range map[string][]string{
 		"gateway":                      {"gateway <Gateway>\n\n  Gateway is a named MCP endpoint", "  upstreams    list of Upstream  ", "  labels       map of string to string  "},
-		"gw.upstreams":                 {"gateway.upstreams <list of Upstream>\n\n  The MCP servers behind the gateway", "\nUpstream\n", "  url                    string                   Where"},
+		"gw.upstreams":                 {"gateway.upstreams <list of Upstream>\n\n  The MCP servers behind the gateway", "\nUpstream\n", "  url                      string                   Where"},
 		"gateway.upstreams[0].url":     {"gateway.upstreams.url <string>\n\n  Where the server is: an absolute http or https URL without user info or\n  fragment, at most"},
 		"gateways.session.idleTimeout": {"gateway.session.idle_timeout <Duration>\n\n  A session without a request"},
 		"gateway.upstreams.transport":  {"  STREAMABLE_HTTP  MCP streamable HTTP"},
@@ -128,12 +128,12 @@ func TestATreeHasAllNames(t *testing.T) {
 
 func TestPathsAreCompleted(t *testing.T) {
 	for begun, want := range map[string][]string{
-		"g":                   {"gateway"},
-		"":                    {"gateway", "session", "worker"},
-		"gateway.upstreams.t": {"gateway.upstreams.transport"},
-		"gateway.session.":    {"gateway.session.idle_timeout", "gateway.session.absolute_lifetime", "gateway.session.on_upstream_lost"},
-		"gateway.name.":       nil,
-		"nothing.":            nil,
+		"g":                    {"gateway"},
+		"":                     {"gateway", "session", "worker"},
+		"gateway.upstreams.tr": {"gateway.upstreams.transport"},
+		"gateway.session.":     {"gateway.session.idle_timeout", "gateway.session.absolute_lifetime", "gateway.session.on_upstream_lost"},
+		"gateway.name.":        nil,
+		"nothing.":             nil,
 	} {
 		if got := Complete(begun); !slices.Equal(got, want) {
 			t.Errorf("%q: got %q, want %q", begun, got, want)

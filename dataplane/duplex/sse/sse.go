@@ -13,8 +13,10 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/credential"
 	"github.com/leasehold/leasehold/dataplane/duplex"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/session"
@@ -68,7 +70,8 @@ type channel struct {
 	cancel   context.CancelCauseFunc
 	body     io.ReadCloser
 	events   *mcp.EventReader
-	ended    error // what Receive returns for ever
+	caller   atomic.Pointer[[]string] // the caller's field, as the newest message had it
+	ended    error                    // what Receive returns for ever
 	gone     chan struct{}
 }
 
@@ -79,7 +82,7 @@ func (c *channel) open(d *session.Dispatch) error {
 	header := clean(d.Header)
 	delete(header, "Content-Type")
 	header.Set("Accept", "text/event-stream")
-	answer, err := c.http.Do(ctx, &session.Dispatch{Upstream: d.Upstream, Method: http.MethodGet, Header: header, Gate: d.Gate})
+	answer, err := c.http.Do(ctx, &session.Dispatch{Upstream: d.Upstream, Method: http.MethodGet, Header: header, Own: d.Own, Gate: d.Gate})
 	if err != nil {
 		return err
 	}
@@ -155,6 +158,25 @@ func clean(h http.Header) http.Header {
 	return own
 }
 
+// clean returns the header fields of a message. One of the worker's own carries
+// the caller's field, if that is passed on, as the newest message of the client did.
+func (c *channel) clean(d *session.Dispatch) http.Header {
+	own := clean(d.Header)
+	if c.endpoint.Credential == nil || c.endpoint.Credential.CallerHeader == "" {
+		return own
+	}
+	name := credential.CallerField(c.endpoint.Credential.CallerHeader)
+	if !d.Own {
+		values := own[name]
+		c.caller.Store(&values)
+		return own
+	}
+	if values := c.caller.Load(); values != nil && len(*values) > 0 {
+		own[name] = *values
+	}
+	return own
+}
+
 // refusal passes on what the server answered instead.
 func refusal(answer *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
@@ -171,7 +193,7 @@ func (c *channel) Send(ctx context.Context, d *session.Dispatch) error {
 	stop := context.AfterFunc(c.life, func() { cancel(errEnded) })
 	defer stop()
 	answer, err := c.http.Do(ctx, &session.Dispatch{
-		Upstream: c.endpoint, Method: http.MethodPost, Header: clean(d.Header), Body: d.Body, Address: c.address, Gate: d.Gate})
+		Upstream: c.endpoint, Method: http.MethodPost, Header: c.clean(d), Body: d.Body, Address: c.address, Own: d.Own, Gate: d.Gate})
 	if err != nil {
 		return err
 	}

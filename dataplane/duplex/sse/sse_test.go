@@ -15,11 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/credential"
+	"github.com/leasehold/leasehold/dataplane/dial"
 	"github.com/leasehold/leasehold/dataplane/duplex"
 	"github.com/leasehold/leasehold/dataplane/duplex/sse"
+	"github.com/leasehold/leasehold/dataplane/material"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/upstream"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -98,8 +102,25 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func dialer(t *testing.T) *sse.Dialer {
 	t.Helper()
-	client := upstream.NewClient(nil)
-	t.Cleanup(func() { client.CloseIdle(0) })
+	return dialerWith(t, nil)
+}
+
+// dialerWith is a dialer that finds the addresses of servers by lookup.
+func dialerWith(t *testing.T, lookup dial.Lookup) *sse.Dialer {
+	t.Helper()
+	to, err := dial.New(dial.Policy{AllowLoopback: true}, lookup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := material.New(material.Config{Dialer: to, Logger: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := upstream.NewClient(to, store)
+	t.Cleanup(func() {
+		client.CloseIdle(0)
+		store.Close()
+	})
 	return sse.NewDialer(client)
 }
 
@@ -280,13 +301,12 @@ func TestMessagesGoToTheReplicaThatHasTheStream(t *testing.T) {
 		t.Cleanup(s.Close)
 		servers = append(servers, s)
 	}
-	client := upstream.NewClient(func(context.Context, string) ([]netip.Addr, error) {
+	dialer := dialerWith(t, func(context.Context, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}, nil
 	})
-	t.Cleanup(func() { client.CloseIdle(0) })
 	target, _ := url.Parse(fmt.Sprintf("http://mcp.test:%s/sse", port))
 	u := &config.Upstream{URL: target}
-	c, err := sse.NewDialer(client).Open(t.Context(), dispatch(u, ""))
+	c, err := dialer.Open(t.Context(), dispatch(u, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,4 +326,48 @@ func TestMessagesGoToTheReplicaThatHasTheStream(t *testing.T) {
 	for err := error(nil); err == nil; _, err = c.Receive() {
 	}
 	await(t, "gone", c.Gone())
+}
+
+func TestStreamAndMessagesCarryTheCredentialAndTheCallersField(t *testing.T) {
+	field := credential.CallerField("Authorization")
+	for name, tt := range map[string]struct {
+		credential *credential.Credential
+		want       [4]string // of the stream, a message, the next one, and one of the worker's own
+	}{
+		"configured": {&credential.Credential{Bearer: &credential.Value{Inline: credential.NewSecret("own")}}, [4]string{"Bearer own", "Bearer own", "Bearer own", "Bearer own"}},
+		"caller's":   {&credential.Credential{CallerHeader: "Authorization"}, [4]string{"one", "one", "two", "two"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer("event: endpoint\r\ndata: /message?own=1\r\n\r\n")
+			u := s.start(t)
+			u.Credential, u.Fingerprint = tt.credential, [16]byte{1}
+			as := func(token string) *session.Dispatch {
+				d := dispatch(u, `{"id":1}`)
+				d.Header[field] = []string{token}
+				return d
+			}
+			c, err := dialer(t).Open(t.Context(), as("one"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				c.Close()
+				for err := error(nil); err == nil; _, err = c.Receive() {
+				}
+				<-c.Gone()
+			}()
+			got := [4]string{s.gets[0].Get("Authorization")}
+			own := dispatch(u, `{"id":1}`)
+			own.Own = true
+			for i, d := range []*session.Dispatch{as("one"), as("two"), own} {
+				if err := c.Send(t.Context(), d); err != nil {
+					t.Fatal(err)
+				}
+				got[i+1] = await(t, "a POST", s.posts).header.Get("Authorization")
+			}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
 }

@@ -24,6 +24,112 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ClientAuthentication is how a token endpoint is shown a client's id and secret.
+type ClientAuthentication int32
+
+const (
+	// Same as CLIENT_AUTHENTICATION_BASIC.
+	ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED ClientAuthentication = 0
+	// By HTTP Basic authentication.
+	ClientAuthentication_CLIENT_AUTHENTICATION_BASIC ClientAuthentication = 1
+	// As parameters client_id and client_secret of the request.
+	ClientAuthentication_CLIENT_AUTHENTICATION_BODY ClientAuthentication = 2
+)
+
+// Enum value maps for ClientAuthentication.
+var (
+	ClientAuthentication_name = map[int32]string{
+		0: "CLIENT_AUTHENTICATION_UNSPECIFIED",
+		1: "CLIENT_AUTHENTICATION_BASIC",
+		2: "CLIENT_AUTHENTICATION_BODY",
+	}
+	ClientAuthentication_value = map[string]int32{
+		"CLIENT_AUTHENTICATION_UNSPECIFIED": 0,
+		"CLIENT_AUTHENTICATION_BASIC":       1,
+		"CLIENT_AUTHENTICATION_BODY":        2,
+	}
+)
+
+func (x ClientAuthentication) Enum() *ClientAuthentication {
+	p := new(ClientAuthentication)
+	*p = x
+	return p
+}
+
+func (x ClientAuthentication) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClientAuthentication) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[0].Descriptor()
+}
+
+func (ClientAuthentication) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[0]
+}
+
+func (x ClientAuthentication) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClientAuthentication.Descriptor instead.
+func (ClientAuthentication) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{0}
+}
+
+// TLSVersion is a version of TLS.
+type TLSVersion int32
+
+const (
+	// Same as TLS_VERSION_1_2.
+	TLSVersion_TLS_VERSION_UNSPECIFIED TLSVersion = 0
+	// TLS 1.2.
+	TLSVersion_TLS_VERSION_1_2 TLSVersion = 1
+	// TLS 1.3.
+	TLSVersion_TLS_VERSION_1_3 TLSVersion = 2
+)
+
+// Enum value maps for TLSVersion.
+var (
+	TLSVersion_name = map[int32]string{
+		0: "TLS_VERSION_UNSPECIFIED",
+		1: "TLS_VERSION_1_2",
+		2: "TLS_VERSION_1_3",
+	}
+	TLSVersion_value = map[string]int32{
+		"TLS_VERSION_UNSPECIFIED": 0,
+		"TLS_VERSION_1_2":         1,
+		"TLS_VERSION_1_3":         2,
+	}
+)
+
+func (x TLSVersion) Enum() *TLSVersion {
+	p := new(TLSVersion)
+	*p = x
+	return p
+}
+
+func (x TLSVersion) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TLSVersion) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[1].Descriptor()
+}
+
+func (TLSVersion) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[1]
+}
+
+func (x TLSVersion) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TLSVersion.Descriptor instead.
+func (TLSVersion) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
+}
+
 // Transport is how an upstream is spoken to.
 type Transport int32
 
@@ -67,11 +173,11 @@ func (x Transport) String() string {
 }
 
 func (Transport) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[0].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[2].Descriptor()
 }
 
 func (Transport) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[0]
+	return &file_leasehold_v1_gateway_proto_enumTypes[2]
 }
 
 func (x Transport) Number() protoreflect.EnumNumber {
@@ -80,7 +186,7 @@ func (x Transport) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Transport.Descriptor instead.
 func (Transport) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{0}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
 }
 
 // OnUpstreamLost says what becomes of a client session whose upstream has lost its
@@ -124,11 +230,11 @@ func (x OnUpstreamLost) String() string {
 }
 
 func (OnUpstreamLost) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[1].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[3].Descriptor()
 }
 
 func (OnUpstreamLost) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[1]
+	return &file_leasehold_v1_gateway_proto_enumTypes[3]
 }
 
 func (x OnUpstreamLost) Number() protoreflect.EnumNumber {
@@ -137,7 +243,7 @@ func (x OnUpstreamLost) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnUpstreamLost.Descriptor instead.
 func (OnUpstreamLost) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
 }
 
 // ChangeType is what happened to a watched resource.
@@ -181,11 +287,11 @@ func (x ChangeType) String() string {
 }
 
 func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[2].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[4].Descriptor()
 }
 
 func (ChangeType) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[2]
+	return &file_leasehold_v1_gateway_proto_enumTypes[4]
 }
 
 func (x ChangeType) Number() protoreflect.EnumNumber {
@@ -194,7 +300,7 @@ func (x ChangeType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeType.Descriptor instead.
 func (ChangeType) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
 }
 
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
@@ -352,7 +458,21 @@ type Upstream struct {
 	// Environment variables of the program beside PATH, HOME, USER, LANG, TMPDIR and
 	// TZ of the worker, at most 64; values of at most 4096 bytes. They can be read by
 	// everyone who may read the gateway: this is no place for secrets.
-	Env           map[string]string `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Env map[string]string `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What the server is shown with each request, those that end sessions and those
+	// of health checks included. Nothing of a client's request takes its place.
+	// Absent for none. Not with TRANSPORT_STDIO.
+	Credential *Credential `protobuf:"bytes,20,opt,name=credential,proto3" json:"credential,omitempty"`
+	// How the server is verified, and how workers prove who they are to it. For https
+	// URLs only; absent means the system's certificate authorities and TLS 1.2.
+	Tls *UpstreamTLS `protobuf:"bytes,21,opt,name=tls,proto3" json:"tls,omitempty"`
+	// How many requests each worker has in flight at the server at most; the stream
+	// that a client listens on is none. One more is answered with 503 and Retry-After.
+	// 1 to 100000; 0 means no bound.
+	MaxConcurrentRequests int32 `protobuf:"varint,22,opt,name=max_concurrent_requests,json=maxConcurrentRequests,proto3" json:"max_concurrent_requests,omitempty"`
+	// How each worker asks by itself whether the server works. Absent for not at all.
+	// Not with TRANSPORT_STDIO.
+	HealthCheck   *HealthCheck `protobuf:"bytes,23,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,6 +570,874 @@ func (x *Upstream) GetEnv() map[string]string {
 	return nil
 }
 
+func (x *Upstream) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+func (x *Upstream) GetTls() *UpstreamTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *Upstream) GetMaxConcurrentRequests() int32 {
+	if x != nil {
+		return x.MaxConcurrentRequests
+	}
+	return 0
+}
+
+func (x *Upstream) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+// Secret is a value that is not shown again, or where each worker finds it. Exactly
+// one of value, file and env.
+type Secret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the value is.
+	//
+	// Types that are valid to be assigned to Source:
+	//
+	//	*Secret_Value
+	//	*Secret_File
+	//	*Secret_Env
+	Source isSecret_Source `protobuf_oneof:"source"`
+	// Whether a value is stored. In a write without value, file and env: the stored
+	// value with the same fingerprint is kept.
+	Set bool `protobuf:"varint,4,opt,name=set,proto3" json:"set,omitempty"`
+	// Names the stored value without saying anything of it: it changes whenever the
+	// value does. Set by the server.
+	Fingerprint   string `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secret) Reset() {
+	*x = Secret{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secret) ProtoMessage() {}
+
+func (x *Secret) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secret.ProtoReflect.Descriptor instead.
+func (*Secret) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Secret) GetSource() isSecret_Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Secret) GetValue() string {
+	if x != nil {
+		if x, ok := x.Source.(*Secret_Value); ok {
+			return x.Value
+		}
+	}
+	return ""
+}
+
+func (x *Secret) GetFile() string {
+	if x != nil {
+		if x, ok := x.Source.(*Secret_File); ok {
+			return x.File
+		}
+	}
+	return ""
+}
+
+func (x *Secret) GetEnv() string {
+	if x != nil {
+		if x, ok := x.Source.(*Secret_Env); ok {
+			return x.Env
+		}
+	}
+	return ""
+}
+
+func (x *Secret) GetSet() bool {
+	if x != nil {
+		return x.Set
+	}
+	return false
+}
+
+func (x *Secret) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+type isSecret_Source interface {
+	isSecret_Source()
+}
+
+type Secret_Value struct {
+	// The value itself, 1 to 8192 bytes. Input only: what is read back has set and
+	// fingerprint in its place, and a write that has those keeps the stored value.
+	Value string `protobuf:"bytes,1,opt,name=value,proto3,oneof"`
+}
+
+type Secret_File struct {
+	// A file below the worker's --credentials-dir, as a relative path of at most 255
+	// bytes. A line break at its end does not count. Read anew when it changes.
+	File string `protobuf:"bytes,2,opt,name=file,proto3,oneof"`
+}
+
+type Secret_Env struct {
+	// An environment variable of the worker: its name begins with
+	// LEASEHOLD_SECRET_, or is among the worker's --credential-env. At most 128
+	// bytes.
+	Env string `protobuf:"bytes,3,opt,name=env,proto3,oneof"`
+}
+
+func (*Secret_Value) isSecret_Source() {}
+
+func (*Secret_File) isSecret_Source() {}
+
+func (*Secret_Env) isSecret_Source() {}
+
+// Credential is what an upstream is shown: header fields, and at most one of the
+// others.
+type Credential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Header fields that are sent as they are, at most 16.
+	Headers []*CredentialHeader `protobuf:"bytes,1,rep,name=headers,proto3" json:"headers,omitempty"`
+	// At most one of these.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Credential_Bearer
+	//	*Credential_Basic
+	//	*Credential_ApiKey
+	//	*Credential_Oauth
+	//	*Credential_CallerHeader
+	Kind          isCredential_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credential) Reset() {
+	*x = Credential{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credential) ProtoMessage() {}
+
+func (x *Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credential.ProtoReflect.Descriptor instead.
+func (*Credential) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Credential) GetHeaders() []*CredentialHeader {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Credential) GetKind() isCredential_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Credential) GetBearer() *Secret {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_Bearer); ok {
+			return x.Bearer
+		}
+	}
+	return nil
+}
+
+func (x *Credential) GetBasic() *BasicCredential {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_Basic); ok {
+			return x.Basic
+		}
+	}
+	return nil
+}
+
+func (x *Credential) GetApiKey() *APIKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_ApiKey); ok {
+			return x.ApiKey
+		}
+	}
+	return nil
+}
+
+func (x *Credential) GetOauth() *OAuthClientCredentials {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_Oauth); ok {
+			return x.Oauth
+		}
+	}
+	return nil
+}
+
+func (x *Credential) GetCallerHeader() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_CallerHeader); ok {
+			return x.CallerHeader
+		}
+	}
+	return ""
+}
+
+type isCredential_Kind interface {
+	isCredential_Kind()
+}
+
+type Credential_Bearer struct {
+	// Sent as `Authorization: Bearer` and the value.
+	Bearer *Secret `protobuf:"bytes,2,opt,name=bearer,proto3,oneof"`
+}
+
+type Credential_Basic struct {
+	// Sent as `Authorization: Basic`.
+	Basic *BasicCredential `protobuf:"bytes,3,opt,name=basic,proto3,oneof"`
+}
+
+type Credential_ApiKey struct {
+	// An API key, in a header field or in the URL's query.
+	ApiKey *APIKey `protobuf:"bytes,4,opt,name=api_key,json=apiKey,proto3,oneof"`
+}
+
+type Credential_Oauth struct {
+	// Access tokens that the worker gets with a client id and a client secret
+	// (RFC 6749, section 4.4), and sends as bearer tokens.
+	Oauth *OAuthClientCredentials `protobuf:"bytes,5,opt,name=oauth,proto3,oneof"`
+}
+
+type Credential_CallerHeader struct {
+	// The header field of the client's own request that is passed on, such as
+	// Authorization. Whoever runs the server can act as the client wherever that is
+	// accepted. Requests that the worker makes by itself for a session carry what
+	// the session's newest request had. Not with a health check.
+	CallerHeader string `protobuf:"bytes,6,opt,name=caller_header,json=callerHeader,proto3,oneof"`
+}
+
+func (*Credential_Bearer) isCredential_Kind() {}
+
+func (*Credential_Basic) isCredential_Kind() {}
+
+func (*Credential_ApiKey) isCredential_Kind() {}
+
+func (*Credential_Oauth) isCredential_Kind() {}
+
+func (*Credential_CallerHeader) isCredential_Kind() {}
+
+// CredentialHeader is a header field with a secret value.
+type CredentialHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the field, 1 to 128 characters of a token. Not one that HTTP or MCP
+	// need for themselves.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value: visible characters, spaces and tabs.
+	Value         *Secret `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CredentialHeader) Reset() {
+	*x = CredentialHeader{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialHeader) ProtoMessage() {}
+
+func (x *CredentialHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialHeader.ProtoReflect.Descriptor instead.
+func (*CredentialHeader) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CredentialHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CredentialHeader) GetValue() *Secret {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+// BasicCredential is a name and a password (RFC 7617).
+type BasicCredential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, 1 to 255 bytes without a colon.
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// The password.
+	Password      *Secret `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BasicCredential) Reset() {
+	*x = BasicCredential{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BasicCredential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BasicCredential) ProtoMessage() {}
+
+func (x *BasicCredential) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BasicCredential.ProtoReflect.Descriptor instead.
+func (*BasicCredential) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BasicCredential) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *BasicCredential) GetPassword() *Secret {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
+// APIKey is a key in a header field or in the query of the URL. Exactly one of
+// header and query.
+type APIKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the key goes.
+	//
+	// Types that are valid to be assigned to Place:
+	//
+	//	*APIKey_Header
+	//	*APIKey_Query
+	Place isAPIKey_Place `protobuf_oneof:"place"`
+	// The key.
+	Value         *Secret `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *APIKey) Reset() {
+	*x = APIKey{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *APIKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*APIKey) ProtoMessage() {}
+
+func (x *APIKey) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use APIKey.ProtoReflect.Descriptor instead.
+func (*APIKey) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *APIKey) GetPlace() isAPIKey_Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *APIKey) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Place.(*APIKey_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *APIKey) GetQuery() string {
+	if x != nil {
+		if x, ok := x.Place.(*APIKey_Query); ok {
+			return x.Query
+		}
+	}
+	return ""
+}
+
+func (x *APIKey) GetValue() *Secret {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+type isAPIKey_Place interface {
+	isAPIKey_Place()
+}
+
+type APIKey_Header struct {
+	// Name of the header field, as in CredentialHeader.
+	Header string `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type APIKey_Query struct {
+	// Name of the query parameter, 1 to 128 bytes, which the URL does not have.
+	// Queries end up in logs of servers and proxies: prefer a header field.
+	Query string `protobuf:"bytes,2,opt,name=query,proto3,oneof"`
+}
+
+func (*APIKey_Header) isAPIKey_Place() {}
+
+func (*APIKey_Query) isAPIKey_Place() {}
+
+// OAuthClientCredentials says where access tokens come from. A worker keeps a token
+// for as long as it is good, gets the next one before it ends, one at a time, and a
+// new one when the server refuses one with 401.
+type OAuthClientCredentials struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token endpoint: an https URL (http on a loopback host) without user info and
+	// fragment, at most 2048 bytes. Redirects are not followed.
+	TokenUrl string `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
+	// The client's id, 1 to 1024 bytes.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// The client's secret.
+	ClientSecret *Secret `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// Scopes to ask for, at most 32 of at most 256 visible characters.
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Further parameters of the token request, such as audience or resource, at most
+	// 16; names of at most 128 bytes, values of at most 2048. Not grant_type,
+	// client_id, client_secret and scope.
+	Parameters map[string]string `protobuf:"bytes,5,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How the endpoint is shown id and secret.
+	ClientAuthentication ClientAuthentication `protobuf:"varint,6,opt,name=client_authentication,json=clientAuthentication,proto3,enum=leasehold.v1.ClientAuthentication" json:"client_authentication,omitempty"`
+	// How the endpoint is verified; for https only. What is said of the upstream does
+	// not count here.
+	Tls           *UpstreamTLS `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OAuthClientCredentials) Reset() {
+	*x = OAuthClientCredentials{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OAuthClientCredentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OAuthClientCredentials) ProtoMessage() {}
+
+func (x *OAuthClientCredentials) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OAuthClientCredentials.ProtoReflect.Descriptor instead.
+func (*OAuthClientCredentials) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *OAuthClientCredentials) GetTokenUrl() string {
+	if x != nil {
+		return x.TokenUrl
+	}
+	return ""
+}
+
+func (x *OAuthClientCredentials) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *OAuthClientCredentials) GetClientSecret() *Secret {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return nil
+}
+
+func (x *OAuthClientCredentials) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *OAuthClientCredentials) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *OAuthClientCredentials) GetClientAuthentication() ClientAuthentication {
+	if x != nil {
+		return x.ClientAuthentication
+	}
+	return ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED
+}
+
+func (x *OAuthClientCredentials) GetTls() *UpstreamTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// UpstreamTLS is the TLS settings of connections that workers make. Files are below
+// the worker's --credentials-dir, as relative paths of at most 255 bytes, and read
+// anew when they change: from the next connection on, what they say counts.
+type UpstreamTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom to trust.
+	//
+	// Types that are valid to be assigned to Authorities:
+	//
+	//	*UpstreamTLS_CaPem
+	//	*UpstreamTLS_CaFile
+	Authorities isUpstreamTLS_Authorities `protobuf_oneof:"authorities"`
+	// What the worker shows.
+	//
+	// Types that are valid to be assigned to Certificate:
+	//
+	//	*UpstreamTLS_CertificatePem
+	//	*UpstreamTLS_CertificateFile
+	Certificate isUpstreamTLS_Certificate `protobuf_oneof:"certificate"`
+	// The private key of the certificate, as PEM.
+	PrivateKey *Secret `protobuf:"bytes,5,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	// The name that the server's certificate must have, and that it is asked for by
+	// SNI: a DNS name or an address, at most 253 bytes. Empty means the URL's host.
+	ServerName string `protobuf:"bytes,6,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// The lowest version of TLS that is spoken.
+	MinVersion    TLSVersion `protobuf:"varint,7,opt,name=min_version,json=minVersion,proto3,enum=leasehold.v1.TLSVersion" json:"min_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamTLS) Reset() {
+	*x = UpstreamTLS{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamTLS) ProtoMessage() {}
+
+func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
+func (*UpstreamTLS) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UpstreamTLS) GetAuthorities() isUpstreamTLS_Authorities {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *UpstreamTLS) GetCaPem() string {
+	if x != nil {
+		if x, ok := x.Authorities.(*UpstreamTLS_CaPem); ok {
+			return x.CaPem
+		}
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetCaFile() string {
+	if x != nil {
+		if x, ok := x.Authorities.(*UpstreamTLS_CaFile); ok {
+			return x.CaFile
+		}
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetCertificate() isUpstreamTLS_Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *UpstreamTLS) GetCertificatePem() string {
+	if x != nil {
+		if x, ok := x.Certificate.(*UpstreamTLS_CertificatePem); ok {
+			return x.CertificatePem
+		}
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetCertificateFile() string {
+	if x != nil {
+		if x, ok := x.Certificate.(*UpstreamTLS_CertificateFile); ok {
+			return x.CertificateFile
+		}
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetPrivateKey() *Secret {
+	if x != nil {
+		return x.PrivateKey
+	}
+	return nil
+}
+
+func (x *UpstreamTLS) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetMinVersion() TLSVersion {
+	if x != nil {
+		return x.MinVersion
+	}
+	return TLSVersion_TLS_VERSION_UNSPECIFIED
+}
+
+type isUpstreamTLS_Authorities interface {
+	isUpstreamTLS_Authorities()
+}
+
+type UpstreamTLS_CaPem struct {
+	// The certificate authorities to trust in place of the system's, as PEM, at
+	// most 256 KiB.
+	CaPem string `protobuf:"bytes,1,opt,name=ca_pem,json=caPem,proto3,oneof"`
+}
+
+type UpstreamTLS_CaFile struct {
+	// A file with them.
+	CaFile string `protobuf:"bytes,2,opt,name=ca_file,json=caFile,proto3,oneof"`
+}
+
+func (*UpstreamTLS_CaPem) isUpstreamTLS_Authorities() {}
+
+func (*UpstreamTLS_CaFile) isUpstreamTLS_Authorities() {}
+
+type isUpstreamTLS_Certificate interface {
+	isUpstreamTLS_Certificate()
+}
+
+type UpstreamTLS_CertificatePem struct {
+	// The worker's own certificate and its chain, as PEM, at most 64 KiB. Needs
+	// private_key.
+	CertificatePem string `protobuf:"bytes,3,opt,name=certificate_pem,json=certificatePem,proto3,oneof"`
+}
+
+type UpstreamTLS_CertificateFile struct {
+	// A file with them.
+	CertificateFile string `protobuf:"bytes,4,opt,name=certificate_file,json=certificateFile,proto3,oneof"`
+}
+
+func (*UpstreamTLS_CertificatePem) isUpstreamTLS_Certificate() {}
+
+func (*UpstreamTLS_CertificateFile) isUpstreamTLS_Certificate() {}
+
+// HealthCheck says how a worker asks whether an upstream works: with a session of
+// its own (initialize, ping, DELETE), one at a time however many sessions there are.
+// While the upstream is ejected, requests for it fail at once.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How often to ask, less or more by a tenth. 1 s to 1 h.
+	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// How long the server may take for the whole. 100 ms to 1 minute; 5 s when absent.
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// After how many failures in a row it is ejected. 1 to 100; 3 when 0.
+	UnhealthyAfter int32 `protobuf:"varint,3,opt,name=unhealthy_after,json=unhealthyAfter,proto3" json:"unhealthy_after,omitempty"`
+	// After how many successes in a row it is admitted again. 1 to 100; 2 when 0.
+	HealthyAfter  int32 `protobuf:"varint,4,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetUnhealthyAfter() int32 {
+	if x != nil {
+		return x.UnhealthyAfter
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetHealthyAfter() int32 {
+	if x != nil {
+		return x.HealthyAfter
+	}
+	return 0
+}
+
 // SessionPolicy says how long client sessions live.
 type SessionPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -467,7 +1455,7 @@ type SessionPolicy struct {
 
 func (x *SessionPolicy) Reset() {
 	*x = SessionPolicy{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +1467,7 @@ func (x *SessionPolicy) String() string {
 func (*SessionPolicy) ProtoMessage() {}
 
 func (x *SessionPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +1480,7 @@ func (x *SessionPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionPolicy.ProtoReflect.Descriptor instead.
 func (*SessionPolicy) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SessionPolicy) GetIdleTimeout() *durationpb.Duration {
@@ -533,7 +1521,7 @@ type GatewayStatus struct {
 
 func (x *GatewayStatus) Reset() {
 	*x = GatewayStatus{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +1533,7 @@ func (x *GatewayStatus) String() string {
 func (*GatewayStatus) ProtoMessage() {}
 
 func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +1546,7 @@ func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayStatus.ProtoReflect.Descriptor instead.
 func (*GatewayStatus) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GatewayStatus) GetRevision() int64 {
@@ -602,7 +1590,7 @@ type CreateGatewayRequest struct {
 
 func (x *CreateGatewayRequest) Reset() {
 	*x = CreateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +1602,7 @@ func (x *CreateGatewayRequest) String() string {
 func (*CreateGatewayRequest) ProtoMessage() {}
 
 func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +1615,7 @@ func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*CreateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateGatewayRequest) GetGatewayId() string {
@@ -655,7 +1643,7 @@ type CreateGatewayResponse struct {
 
 func (x *CreateGatewayResponse) Reset() {
 	*x = CreateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +1655,7 @@ func (x *CreateGatewayResponse) String() string {
 func (*CreateGatewayResponse) ProtoMessage() {}
 
 func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +1668,7 @@ func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*CreateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateGatewayResponse) GetGateway() *Gateway {
@@ -701,7 +1689,7 @@ type GetGatewayRequest struct {
 
 func (x *GetGatewayRequest) Reset() {
 	*x = GetGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +1701,7 @@ func (x *GetGatewayRequest) String() string {
 func (*GetGatewayRequest) ProtoMessage() {}
 
 func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +1714,7 @@ func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayRequest.ProtoReflect.Descriptor instead.
 func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetGatewayRequest) GetName() string {
@@ -747,7 +1735,7 @@ type GetGatewayResponse struct {
 
 func (x *GetGatewayResponse) Reset() {
 	*x = GetGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +1747,7 @@ func (x *GetGatewayResponse) String() string {
 func (*GetGatewayResponse) ProtoMessage() {}
 
 func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +1760,7 @@ func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayResponse.ProtoReflect.Descriptor instead.
 func (*GetGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetGatewayResponse) GetGateway() *Gateway {
@@ -798,7 +1786,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +1798,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +1811,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListGatewaysRequest) GetPageSize() int32 {
@@ -861,7 +1849,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1861,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1874,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{9}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -918,7 +1906,7 @@ type UpdateGatewayRequest struct {
 
 func (x *UpdateGatewayRequest) Reset() {
 	*x = UpdateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1918,7 @@ func (x *UpdateGatewayRequest) String() string {
 func (*UpdateGatewayRequest) ProtoMessage() {}
 
 func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1931,7 @@ func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{10}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateGatewayRequest) GetGateway() *Gateway {
@@ -971,7 +1959,7 @@ type UpdateGatewayResponse struct {
 
 func (x *UpdateGatewayResponse) Reset() {
 	*x = UpdateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1971,7 @@ func (x *UpdateGatewayResponse) String() string {
 func (*UpdateGatewayResponse) ProtoMessage() {}
 
 func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1984,7 @@ func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{11}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateGatewayResponse) GetGateway() *Gateway {
@@ -1019,7 +2007,7 @@ type DeleteGatewayRequest struct {
 
 func (x *DeleteGatewayRequest) Reset() {
 	*x = DeleteGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +2019,7 @@ func (x *DeleteGatewayRequest) String() string {
 func (*DeleteGatewayRequest) ProtoMessage() {}
 
 func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +2032,7 @@ func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteGatewayRequest) GetName() string {
@@ -1070,7 +2058,7 @@ type DeleteGatewayResponse struct {
 
 func (x *DeleteGatewayResponse) Reset() {
 	*x = DeleteGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +2070,7 @@ func (x *DeleteGatewayResponse) String() string {
 func (*DeleteGatewayResponse) ProtoMessage() {}
 
 func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +2083,7 @@ func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 // WatchGatewaysRequest is the request of WatchGateways.
@@ -1111,7 +2099,7 @@ type WatchGatewaysRequest struct {
 
 func (x *WatchGatewaysRequest) Reset() {
 	*x = WatchGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +2111,7 @@ func (x *WatchGatewaysRequest) String() string {
 func (*WatchGatewaysRequest) ProtoMessage() {}
 
 func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +2124,7 @@ func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchGatewaysRequest) GetRevision() int64 {
@@ -1168,7 +2156,7 @@ type WatchGatewaysResponse struct {
 
 func (x *WatchGatewaysResponse) Reset() {
 	*x = WatchGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +2168,7 @@ func (x *WatchGatewaysResponse) String() string {
 func (*WatchGatewaysResponse) ProtoMessage() {}
 
 func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +2181,7 @@ func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchGatewaysResponse) GetType() ChangeType {
@@ -1236,7 +2224,7 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\x05\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
@@ -1246,10 +2234,74 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x10response_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0fresponseTimeout\x12\x18\n" +
 	"\acommand\x18\a \x01(\tR\acommand\x12\x12\n" +
 	"\x04args\x18\b \x03(\tR\x04args\x121\n" +
-	"\x03env\x18\t \x03(\v2\x1f.leasehold.v1.Upstream.EnvEntryR\x03env\x1a6\n" +
+	"\x03env\x18\t \x03(\v2\x1f.leasehold.v1.Upstream.EnvEntryR\x03env\x128\n" +
+	"\n" +
+	"credential\x18\x14 \x01(\v2\x18.leasehold.v1.CredentialR\n" +
+	"credential\x12+\n" +
+	"\x03tls\x18\x15 \x01(\v2\x19.leasehold.v1.UpstreamTLSR\x03tls\x126\n" +
+	"\x17max_concurrent_requests\x18\x16 \x01(\x05R\x15maxConcurrentRequests\x12<\n" +
+	"\fhealth_check\x18\x17 \x01(\v2\x19.leasehold.v1.HealthCheckR\vhealthCheck\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
+	"\x06Secret\x12\x1b\n" +
+	"\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00R\x05value\x12\x14\n" +
+	"\x04file\x18\x02 \x01(\tH\x00R\x04file\x12\x12\n" +
+	"\x03env\x18\x03 \x01(\tH\x00R\x03env\x12\x10\n" +
+	"\x03set\x18\x04 \x01(\bR\x03set\x12 \n" +
+	"\vfingerprint\x18\x05 \x01(\tR\vfingerprintB\b\n" +
+	"\x06source\"\xcb\x02\n" +
+	"\n" +
+	"Credential\x128\n" +
+	"\aheaders\x18\x01 \x03(\v2\x1e.leasehold.v1.CredentialHeaderR\aheaders\x12.\n" +
+	"\x06bearer\x18\x02 \x01(\v2\x14.leasehold.v1.SecretH\x00R\x06bearer\x125\n" +
+	"\x05basic\x18\x03 \x01(\v2\x1d.leasehold.v1.BasicCredentialH\x00R\x05basic\x12/\n" +
+	"\aapi_key\x18\x04 \x01(\v2\x14.leasehold.v1.APIKeyH\x00R\x06apiKey\x12<\n" +
+	"\x05oauth\x18\x05 \x01(\v2$.leasehold.v1.OAuthClientCredentialsH\x00R\x05oauth\x12%\n" +
+	"\rcaller_header\x18\x06 \x01(\tH\x00R\fcallerHeaderB\x06\n" +
+	"\x04kind\"R\n" +
+	"\x10CredentialHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x05value\x18\x02 \x01(\v2\x14.leasehold.v1.SecretR\x05value\"_\n" +
+	"\x0fBasicCredential\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x120\n" +
+	"\bpassword\x18\x02 \x01(\v2\x14.leasehold.v1.SecretR\bpassword\"o\n" +
+	"\x06APIKey\x12\x18\n" +
+	"\x06header\x18\x01 \x01(\tH\x00R\x06header\x12\x16\n" +
+	"\x05query\x18\x02 \x01(\tH\x00R\x05query\x12*\n" +
+	"\x05value\x18\x03 \x01(\v2\x14.leasehold.v1.SecretR\x05valueB\a\n" +
+	"\x05place\"\xc0\x03\n" +
+	"\x16OAuthClientCredentials\x12\x1b\n" +
+	"\ttoken_url\x18\x01 \x01(\tR\btokenUrl\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x129\n" +
+	"\rclient_secret\x18\x03 \x01(\v2\x14.leasehold.v1.SecretR\fclientSecret\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12T\n" +
+	"\n" +
+	"parameters\x18\x05 \x03(\v24.leasehold.v1.OAuthClientCredentials.ParametersEntryR\n" +
+	"parameters\x12W\n" +
+	"\x15client_authentication\x18\x06 \x01(\x0e2\".leasehold.v1.ClientAuthenticationR\x14clientAuthentication\x12+\n" +
+	"\x03tls\x18\a \x01(\v2\x19.leasehold.v1.UpstreamTLSR\x03tls\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x02\n" +
+	"\vUpstreamTLS\x12\x17\n" +
+	"\x06ca_pem\x18\x01 \x01(\tH\x00R\x05caPem\x12\x19\n" +
+	"\aca_file\x18\x02 \x01(\tH\x00R\x06caFile\x12)\n" +
+	"\x0fcertificate_pem\x18\x03 \x01(\tH\x01R\x0ecertificatePem\x12+\n" +
+	"\x10certificate_file\x18\x04 \x01(\tH\x01R\x0fcertificateFile\x125\n" +
+	"\vprivate_key\x18\x05 \x01(\v2\x14.leasehold.v1.SecretR\n" +
+	"privateKey\x12\x1f\n" +
+	"\vserver_name\x18\x06 \x01(\tR\n" +
+	"serverName\x129\n" +
+	"\vmin_version\x18\a \x01(\x0e2\x18.leasehold.v1.TLSVersionR\n" +
+	"minVersionB\r\n" +
+	"\vauthoritiesB\r\n" +
+	"\vcertificate\"\xc7\x01\n" +
+	"\vHealthCheck\x125\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12'\n" +
+	"\x0funhealthy_after\x18\x03 \x01(\x05R\x0eunhealthyAfter\x12#\n" +
+	"\rhealthy_after\x18\x04 \x01(\x05R\fhealthyAfter\"\xdd\x01\n" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
 	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\x12F\n" +
@@ -1293,7 +2345,16 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x15WatchGatewaysResponse\x12,\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
 	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision*m\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*~\n" +
+	"\x14ClientAuthentication\x12%\n" +
+	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
+	"\x1aCLIENT_AUTHENTICATION_BODY\x10\x02*S\n" +
+	"\n" +
+	"TLSVersion\x12\x1b\n" +
+	"\x17TLS_VERSION_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fTLS_VERSION_1_2\x10\x01\x12\x13\n" +
+	"\x0fTLS_VERSION_1_3\x10\x02*m\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19TRANSPORT_STREAMABLE_HTTP\x10\x01\x12\x11\n" +
@@ -1330,73 +2391,103 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
-	(Transport)(0),                // 0: leasehold.v1.Transport
-	(OnUpstreamLost)(0),           // 1: leasehold.v1.OnUpstreamLost
-	(ChangeType)(0),               // 2: leasehold.v1.ChangeType
-	(*Gateway)(nil),               // 3: leasehold.v1.Gateway
-	(*Upstream)(nil),              // 4: leasehold.v1.Upstream
-	(*SessionPolicy)(nil),         // 5: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),         // 6: leasehold.v1.GatewayStatus
-	(*CreateGatewayRequest)(nil),  // 7: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil), // 8: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),     // 9: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),    // 10: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),   // 11: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),  // 12: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),  // 13: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil), // 14: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),  // 15: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil), // 16: leasehold.v1.DeleteGatewayResponse
-	(*WatchGatewaysRequest)(nil),  // 17: leasehold.v1.WatchGatewaysRequest
-	(*WatchGatewaysResponse)(nil), // 18: leasehold.v1.WatchGatewaysResponse
-	nil,                           // 19: leasehold.v1.Gateway.LabelsEntry
-	nil,                           // 20: leasehold.v1.Upstream.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 23: google.protobuf.FieldMask
+	(ClientAuthentication)(0),      // 0: leasehold.v1.ClientAuthentication
+	(TLSVersion)(0),                // 1: leasehold.v1.TLSVersion
+	(Transport)(0),                 // 2: leasehold.v1.Transport
+	(OnUpstreamLost)(0),            // 3: leasehold.v1.OnUpstreamLost
+	(ChangeType)(0),                // 4: leasehold.v1.ChangeType
+	(*Gateway)(nil),                // 5: leasehold.v1.Gateway
+	(*Upstream)(nil),               // 6: leasehold.v1.Upstream
+	(*Secret)(nil),                 // 7: leasehold.v1.Secret
+	(*Credential)(nil),             // 8: leasehold.v1.Credential
+	(*CredentialHeader)(nil),       // 9: leasehold.v1.CredentialHeader
+	(*BasicCredential)(nil),        // 10: leasehold.v1.BasicCredential
+	(*APIKey)(nil),                 // 11: leasehold.v1.APIKey
+	(*OAuthClientCredentials)(nil), // 12: leasehold.v1.OAuthClientCredentials
+	(*UpstreamTLS)(nil),            // 13: leasehold.v1.UpstreamTLS
+	(*HealthCheck)(nil),            // 14: leasehold.v1.HealthCheck
+	(*SessionPolicy)(nil),          // 15: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),          // 16: leasehold.v1.GatewayStatus
+	(*CreateGatewayRequest)(nil),   // 17: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil),  // 18: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),      // 19: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),     // 20: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),    // 21: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),   // 22: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),   // 23: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil),  // 24: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),   // 25: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil),  // 26: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),   // 27: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil),  // 28: leasehold.v1.WatchGatewaysResponse
+	nil,                            // 29: leasehold.v1.Gateway.LabelsEntry
+	nil,                            // 30: leasehold.v1.Upstream.EnvEntry
+	nil,                            // 31: leasehold.v1.OAuthClientCredentials.ParametersEntry
+	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 33: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 34: google.protobuf.FieldMask
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	19, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	4,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	5,  // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	21, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	21, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	6,  // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
-	0,  // 6: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	22, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
-	20, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
-	22, // 9: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	22, // 10: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
-	1,  // 11: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
-	3,  // 12: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	3,  // 13: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	3,  // 14: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	3,  // 15: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	3,  // 16: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	23, // 17: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 18: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	2,  // 19: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
-	3,  // 20: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
-	7,  // 21: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	9,  // 22: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	11, // 23: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	13, // 24: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	15, // 25: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	17, // 26: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
-	8,  // 27: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	10, // 28: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	12, // 29: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	14, // 30: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	16, // 31: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	18, // 32: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
-	27, // [27:33] is the sub-list for method output_type
-	21, // [21:27] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	29, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	6,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	15, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	32, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	32, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	16, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	2,  // 6: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
+	33, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
+	30, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
+	8,  // 9: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
+	13, // 10: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
+	14, // 11: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
+	9,  // 12: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
+	7,  // 13: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
+	10, // 14: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
+	11, // 15: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
+	12, // 16: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
+	7,  // 17: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
+	7,  // 18: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
+	7,  // 19: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
+	7,  // 20: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
+	31, // 21: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
+	0,  // 22: leasehold.v1.OAuthClientCredentials.client_authentication:type_name -> leasehold.v1.ClientAuthentication
+	13, // 23: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
+	7,  // 24: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
+	1,  // 25: leasehold.v1.UpstreamTLS.min_version:type_name -> leasehold.v1.TLSVersion
+	33, // 26: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	33, // 27: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	33, // 28: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	33, // 29: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	3,  // 30: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
+	5,  // 31: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	5,  // 32: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	5,  // 33: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	5,  // 34: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	5,  // 35: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	34, // 36: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 37: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	4,  // 38: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	5,  // 39: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	17, // 40: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	19, // 41: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	21, // 42: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	23, // 43: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	25, // 44: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	27, // 45: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	18, // 46: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	20, // 47: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	22, // 48: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	24, // 49: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	26, // 50: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	28, // 51: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	46, // [46:52] is the sub-list for method output_type
+	40, // [40:46] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -1404,13 +2495,35 @@ func file_leasehold_v1_gateway_proto_init() {
 	if File_leasehold_v1_gateway_proto != nil {
 		return
 	}
+	file_leasehold_v1_gateway_proto_msgTypes[2].OneofWrappers = []any{
+		(*Secret_Value)(nil),
+		(*Secret_File)(nil),
+		(*Secret_Env)(nil),
+	}
+	file_leasehold_v1_gateway_proto_msgTypes[3].OneofWrappers = []any{
+		(*Credential_Bearer)(nil),
+		(*Credential_Basic)(nil),
+		(*Credential_ApiKey)(nil),
+		(*Credential_Oauth)(nil),
+		(*Credential_CallerHeader)(nil),
+	}
+	file_leasehold_v1_gateway_proto_msgTypes[6].OneofWrappers = []any{
+		(*APIKey_Header)(nil),
+		(*APIKey_Query)(nil),
+	}
+	file_leasehold_v1_gateway_proto_msgTypes[8].OneofWrappers = []any{
+		(*UpstreamTLS_CaPem)(nil),
+		(*UpstreamTLS_CaFile)(nil),
+		(*UpstreamTLS_CertificatePem)(nil),
+		(*UpstreamTLS_CertificateFile)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   18,
+			NumEnums:      5,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

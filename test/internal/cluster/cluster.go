@@ -265,7 +265,7 @@ func (c *Cluster) startWorker(ctx context.Context, name string) (*Worker, error)
 	args := append([]string{
 		"worker", "--listen", w.Listen, "--peer-listen", w.Peer, "--admin-listen", w.Admin,
 		"--control", strings.Join(control, ","), "--data-dir", filepath.Join(c.cfg.Dir, name),
-		fmt.Sprintf("--rebalance=%t", c.cfg.Rebalance),
+		fmt.Sprintf("--rebalance=%t", c.cfg.Rebalance), "--allow-loopback-upstreams",
 	}, own...)
 	advertised, err := c.via(Peers, name, w.Peer)
 	if err != nil {
