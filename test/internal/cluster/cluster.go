@@ -207,8 +207,8 @@ func (c *Cluster) rootKeyFile() (string, error) {
 	return path, nil
 }
 
-// StartWorkers starts n more workers side by side and tells the ledgers about
-// them.
+// StartWorkers starts n more workers side by side. The ledgers know them before
+// they are ready.
 func (c *Cluster) StartWorkers(ctx context.Context, n int) error {
 	first := len(c.Workers)
 	started, err := parallel(n, func(i int) (*Worker, error) {
@@ -218,7 +218,7 @@ func (c *Cluster) StartWorkers(ctx context.Context, n int) error {
 		return err
 	}
 	c.Workers = append(c.Workers, started...)
-	return c.introduce(ctx)
+	return nil
 }
 
 // startWorker starts one worker.
@@ -243,10 +243,12 @@ func (c *Cluster) startWorker(ctx context.Context, name string) (*Worker, error)
 	if advertised != w.Peer {
 		args = append(args, "--peer-advertise", advertised)
 	}
+	var introduced error
 	w.Process, err = c.run(ctx, Command{
 		Name: name, Path: c.Binaries.Leasehold, Args: append(args, c.cfg.WorkerArgs...), Env: c.cfg.WorkerEnv,
+		Started: func(pid int) { introduced = c.introduceWith(ctx, pid) }, // it may be given sessions at once
 	})
-	return w, err
+	return w, errors.Join(err, introduced)
 }
 
 // run starts a process that Close kills.

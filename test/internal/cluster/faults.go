@@ -60,6 +60,37 @@ func (c *Cluster) RestartEtcd(ctx context.Context, member int) error {
 	return err
 }
 
+// Blackout kills all control planes, and then the etcd members.
+func (c *Cluster) Blackout() {
+	for _, cp := range c.Control {
+		cp.Kill()
+	}
+	for _, member := range c.Etcd {
+		member.Kill()
+	}
+}
+
+// EndBlackout starts again, on their data and at their addresses, the etcd members
+// and then the control planes that do not run. It returns when all are ready.
+func (c *Cluster) EndBlackout(ctx context.Context) error {
+	_, err := parallel(len(c.Etcd), func(i int) (struct{}, error) {
+		if c.Etcd[i].Running() {
+			return struct{}{}, nil
+		}
+		return struct{}{}, c.RestartEtcd(ctx, i)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = parallel(len(c.Control), func(i int) (struct{}, error) {
+		if c.Control[i].Running() {
+			return struct{}{}, nil
+		}
+		return struct{}{}, c.RestartControl(ctx, c.Control[i])
+	})
+	return err
+}
+
 // RestartLedger starts a ledger that has ended once more, at the same address
 // and with nothing in it.
 func (c *Cluster) RestartLedger(ctx context.Context, p *Process) (*Process, error) {
