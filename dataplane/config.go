@@ -69,6 +69,9 @@ type Config struct {
 	// them on, after it has said that it is not ready any more: until balancers have
 	// noticed. With a DrainTimeout only.
 	DrainNotice time.Duration
+	// Rebalance has the worker hand idle sessions over to others when it owns more than
+	// its share of all sessions, as when workers were added.
+	Rebalance bool
 	// MaxSessions bounds the sessions this worker owns; 0 means DefaultMaxSessions.
 	MaxSessions int
 	// AllowStdio lets gateways run programs on this machine, under this process's

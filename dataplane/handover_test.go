@@ -449,3 +449,50 @@ func TestSessionsThatCannotMoveEndWhenTheDrainsTimeIsUp(t *testing.T) {
 		t.Errorf("after its end: got %d %s, want 404", status, got)
 	}
 }
+
+// TestANewWorkerGetsItsShare has one worker own all sessions when a second one comes.
+func TestANewWorkerGetsItsShare(t *testing.T) {
+	const sessions = 60
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	rebalance := func(cfg *dataplane.Config) { cfg.Rebalance = true }
+	full := startWorkerWith(t, p, rebalance)
+	clients := make([]*client, sessions)
+	for i := range clients {
+		clients[i] = newClient(t, "g")
+		clients[i].initialize(full)
+	}
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	u.setHook(func(_ http.ResponseWriter, r *http.Request, method string) bool {
+		if method == "tools/call" && r.Header.Get("Mcp-Session-Id") == "up-1" {
+			close(inside)
+			<-goOn
+		}
+		return false
+	})
+	busy := make(chan string)
+	go func() {
+		_, got := clients[0].call(full)
+		busy <- got
+	}()
+	await(t, inside)
+	empty := startWorkerWith(t, p, rebalance)
+	eventually(t, "the new worker owns about half of the sessions", func() bool {
+		n := 0
+		for _, record := range p.live() {
+			if record.GetWorker() == empty.id {
+				n++
+			}
+		}
+		return n >= sessions/2-8 && n <= sessions/2+1
+	})
+	close(goOn)
+	if got := <-busy; got != "1" {
+		t.Errorf("the call in flight: got %s, want 1", got)
+	}
+	for i, c := range clients[1:] {
+		if status, got := c.call(full); status != 200 || got != "1" {
+			t.Fatalf("session %d: got %d %s, want 200 1", i+1, status, got)
+		}
+	}
+}

@@ -205,7 +205,9 @@ func (w *worker) run(ctx context.Context) error {
 		defer close(drained)
 		return w.drainer.Run(draining)
 	})
-	group.Go(func() error { return w.mover.Rebalance(draining, w.drains) })
+	if w.cfg.Rebalance {
+		group.Go(func() error { return w.mover.Rebalance(draining, w.drains) })
+	}
 	group.Go(func() error { return w.table.Record(running) })
 	group.Go(func() error { return w.control.Run(running) })
 	group.Go(func() error { return w.table.Run(running) })

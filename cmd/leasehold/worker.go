@@ -44,6 +44,7 @@ type worker struct {
 	dataDir, zone                                  string
 	maxSessions                                    int
 	drainTimeout, drainNotice                      time.Duration
+	rebalance                                      bool
 	allowUnauthenticated                           bool
 }
 
@@ -98,6 +99,7 @@ func newWorker() *cobra.Command {
 	flags.IntVar(&w.maxSessions, "max-sessions", dataplane.DefaultMaxSessions, "how many sessions it owns at most")
 	flags.DurationVar(&w.drainTimeout, "drain-timeout", dataplane.DefaultDrainTimeout, "how long sessions in use may stay when it stops or drains, at most 1h; 0 leaves all to be taken over when it has stopped")
 	flags.DurationVar(&w.drainNotice, "drain-notice", dataplane.DefaultDrainNotice, "how long it goes on to take requests at least once it is not ready any more, at most 5m")
+	flags.BoolVar(&w.rebalance, "rebalance", true, "hand idle sessions over to workers that own less than their share")
 	flags.BoolVar(&w.allowUnauthenticated, "allow-unauthenticated-clients", false, "accept a --listen that is not loopback, though clients are not authenticated")
 	w.clientAccess.flags(cmd)
 	w.programs.flags(cmd)
@@ -201,6 +203,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		TLS:            tlsConfig(ctx, group, pair),
 		DrainTimeout:   w.drainTimeout,
 		DrainNotice:    w.drainNotice,
+		Rebalance:      w.rebalance,
 		MaxSessions:    w.maxSessions,
 		AllowStdio:     w.allow,
 		MaxPrograms:    w.max,

@@ -131,6 +131,7 @@ func (s *Server) HandOver(stream grpc.BidiStreamingServer[leaseholdv1.PeerServic
 			err = stream.Send(&leaseholdv1.PeerServiceHandOverResponse{Ready: true})
 		case message.GetGrant() != nil:
 			if err := expected.Granted(message.GetGrant().GetRecord(), message.GetGrant().GetRevision()); err != nil {
+				defer s.takeUp(first.GetOffer(), expected, err)
 				return refuseOffer(stream, err)
 			}
 			return stream.Send(&leaseholdv1.PeerServiceHandOverResponse{Adopted: true})
@@ -140,6 +141,13 @@ func (s *Server) HandOver(stream grpc.BidiStreamingServer[leaseholdv1.PeerServic
 		if err != nil {
 			return status.Error(codes.InvalidArgument, err.Error())
 		}
+	}
+}
+
+// takeUp sees to a session that is this worker's and could not be taken up yet.
+func (s *Server) takeUp(offer *leaseholdv1.HandOverOffer, expected *session.Expected, err error) {
+	if !errors.Is(err, session.ErrStale) && !errors.Is(err, session.ErrOver) {
+		s.expecter.TakeUp(offer.GetGateway(), expected.Digest())
 	}
 }
 

@@ -307,7 +307,9 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 	}
 	s, ok := rt.cfg.Table.Find(r.Digest)
 	if moved, gone := rt.cfg.Table.Moved(r.Digest); !ok && gone {
-		return nil, fmt.Errorf("%w: %w", NotOwner, moved)
+		if _, alive := rt.next(moved); alive {
+			return nil, fmt.Errorf("%w: %w", NotOwner, moved)
+		}
 	}
 	if !ok {
 		p := place{of: &rt.waiting, session: r.Digest}

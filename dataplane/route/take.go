@@ -71,7 +71,7 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 			return nil, err
 		}
 	}
-	if err := rt.cfg.Table.Reserve(); err != nil {
+	if err := rt.cfg.Table.Reserve(d); err != nil {
 		return nil, err
 	}
 	if mine {

@@ -18,10 +18,13 @@ var (
 
 // Reserve takes a place for a session to adopt. ErrFull: there is none. Adopt or
 // Release gives it back.
-func (t *Table) Reserve() error {
-	if !t.reserve() {
+func (t *Table) Reserve(d sessionid.Digest) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.expected[d] == nil && len(t.sessions)+t.opening >= t.cfg.Max {
 		return fmt.Errorf("%d sessions: %w", t.cfg.Max, ErrFull)
 	}
+	t.opening++ // one that is expected gives back the place that it has
 	return nil
 }
 
@@ -46,11 +49,10 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 		t.buryOrphan(s, reason)
 		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))
 	}
-	var from *Expected
+	var state *leaseholdv1.HandOverState
 	if handed {
-		from = t.takeExpected(s)
 		s.table = t
-		s.takeUp(from, record)
+		state = s.takeUp(t.takeExpected(s), record)
 	}
 	if !t.insert(s, s.idle) {
 		s.dropLogs()
@@ -61,7 +63,7 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 		how = "hand-over"
 	}
 	t.metrics.opened.WithLabelValues(how).Inc()
-	s.listenAgain(from)
+	s.listenAgain(state)
 	if reason := mismatch(s.upstream, t.cfg.World().Gateways[gateway]); reason != 0 {
 		t.End(d, reason) // what changed meanwhile found no session to end
 		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))

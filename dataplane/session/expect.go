@@ -148,11 +148,12 @@ func wasHandedOver(record *leaseholdv1.SessionRecord) bool {
 }
 
 // takeUp makes the session what it was at its former owner. It is called before the
-// session can be found. from may be nil: what came beside the record is lost then.
-func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) {
+// session can be found, and returns its state there. from may be nil: what came beside
+// the record is lost then.
+func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) *leaseholdv1.HandOverState {
 	s.cursor = record.GetUpstreams()[0].GetEventCursor()
 	if from == nil {
-		return
+		return nil
 	}
 	s.lastUse = s.table.now().Add(-from.state.GetIdle().AsDuration())
 	s.lists.Store(from.state.GetLists())
@@ -166,16 +167,17 @@ func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) {
 			s.asked[string(id)] = nil
 		}
 	}
+	return from.state
 }
 
 // listenAgain opens the upstream's GET stream anew, if clients listened and what comes
 // before they are back would be lost; they are told that lists may have changed
 // meanwhile. Otherwise their streams begin where they ended.
-func (s *Session) listenAgain(from *Expected) {
-	if from == nil || !from.state.GetListening() {
+func (s *Session) listenAgain(state *leaseholdv1.HandOverState) {
+	if !state.GetListening() {
 		return
 	}
-	if from.state.GetUnnumbered() {
+	if state.GetUnnumbered() {
 		s.mu.Lock()
 		s.announce = Lists(s.lists.Load()).changed()
 		s.mu.Unlock()

@@ -107,10 +107,14 @@ func TestAPlaceForASessionThatIsToComeIsKeptOnceAndGivenBack(t *testing.T) {
 	e.Withdraw()
 	e.Withdraw()
 	e = expect(t, table, 2)
-	// A request may come before the grant, and find the record.
-	if err := table.Reserve(); !errors.Is(err, ErrFull) {
-		t.Errorf("got %v, want that the place is taken", err)
+	if err := table.Reserve(sessionid.Digest{2}); !errors.Is(err, ErrFull) {
+		t.Errorf("another session: got %v, want that the place is taken", err)
 	}
+	// A request may come before the grant, and find the record.
+	if err := table.Reserve(moved); err != nil {
+		t.Errorf("the session itself: got %v, want that its place is there", err)
+	}
+	table.Release()
 	e.Withdraw()
 	if _, err := table.Expect(2, "g", moved, 2); !errors.Is(err, ErrLost) {
 		t.Errorf("an offer to another incarnation: got %v, want that it is lost", err)

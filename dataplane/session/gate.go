@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 // Times of a session that changes its owner.
@@ -213,11 +215,13 @@ func (g *gate) wait(ctx context.Context) bool {
 	return false
 }
 
-// release makes a session that was held live again.
-func (s *Session) release() {
+// release makes a session that was held live again. state is what was to be passed on,
+// if clients' streams have ended for it.
+func (s *Session) release(state *leaseholdv1.HandOverState) {
 	s.mu.Lock()
 	s.openLocked()
 	s.mu.Unlock()
+	s.listenAgain(state)
 	// What changed meanwhile found no session to end.
 	if reason := mismatch(s.upstream, s.definition()); reason != 0 {
 		s.table.End(s.digest, reason)

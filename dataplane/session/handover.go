@@ -89,9 +89,9 @@ func (s *Session) pinned() bool { return s.connected || s.upstream != nil && s.u
 
 // handOver hands over a session that dispatches nothing any more.
 func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
-	offered, err := t.prepareReceiver(ctx, s, to)
+	offered, state, err := t.prepareReceiver(ctx, s, to)
 	if err != nil {
-		s.release()
+		s.release(state)
 		return fmt.Errorf("offer to worker %s: %w", to.Worker, err)
 	}
 	record, revision, err := t.decide(ctx, s, to)
@@ -104,7 +104,7 @@ func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
 		return err
 	default:
 		offered.Withdraw()
-		s.release()
+		s.release(state)
 		return err
 	}
 	grantCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grantTime)
@@ -116,13 +116,14 @@ func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
 	return nil
 }
 
-// prepareReceiver passes on all that the receiver needs. Clients' streams end then.
-func (t *Table) prepareReceiver(ctx context.Context, s *Session, to Receiver) (Offered, error) {
+// prepareReceiver passes on all that the receiver needs. Clients' streams end then; the
+// state is nil if they did not.
+func (t *Table) prepareReceiver(ctx context.Context, s *Session, to Receiver) (Offered, *leaseholdv1.HandOverState, error) {
 	ctx, cancel := context.WithTimeout(ctx, offerTime)
 	defer cancel()
 	offered, err := t.cfg.Receivers.Offer(ctx, to, s.gateway, s.digest, s.epoch+1)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	replays, state := s.endStreams(ctx)
 	err = s.Pass()
@@ -132,7 +133,7 @@ func (t *Table) prepareReceiver(ctx context.Context, s *Session, to Receiver) (O
 	if err != nil {
 		offered.Withdraw()
 	}
-	return offered, err
+	return offered, state, err
 }
 
 // decide has the hand-over recorded. nil: it is. ErrLost: the session is neither the
@@ -235,6 +236,10 @@ func (s *Session) endStreams(ctx context.Context) ([]*leaseholdv1.HandOverReplay
 	s.mu.Lock()
 	st := s.standing
 	s.cutLocked(errHanding, func(x *exchange) bool { return x.kind == aStream && x.resumes })
+	if s.gate == nil { // the session was dropped meanwhile
+		s.mu.Unlock()
+		return nil, state
+	}
 	still := s.gate.still
 	s.mu.Unlock()
 	if st != nil {
@@ -300,13 +305,14 @@ func (s *Session) farewell(id []byte) []byte {
 	return mcp.AppendPriming(event, id)
 }
 
-// Movable returns the sessions that could be handed over, those that are idle first,
-// and of these those that have been idle for longest.
+// Movable returns the sessions that could be handed over: first those of which nothing is
+// in flight, then those with streams, then those with calls; of each, those that have not
+// been used for longest first.
 func (t *Table) Movable() []*Session {
 	t.mu.RLock()
 	type candidate struct {
 		session *Session
-		busy    bool
+		busy    int
 		lastUse time.Time
 	}
 	all := make([]candidate, 0, len(t.sessions))
@@ -316,29 +322,23 @@ func (t *Table) Movable() []*Session {
 		}
 		s.mu.Lock()
 		if !s.closing && !s.dropped {
-			all = append(all, candidate{s, s.calls > 0, s.lastUse})
+			busy := min(s.streams, 1)
+			if s.calls > 0 {
+				busy = 2
+			}
+			all = append(all, candidate{s, busy, s.lastUse})
 		}
 		s.mu.Unlock()
 	}
 	t.mu.RUnlock()
 	slices.SortFunc(all, func(a, b candidate) int {
-		if a.busy != b.busy {
-			return cmp.Compare(number(a.busy), number(b.busy))
-		}
-		return a.lastUse.Compare(b.lastUse)
+		return cmp.Or(cmp.Compare(a.busy, b.busy), a.lastUse.Compare(b.lastUse))
 	})
 	sessions := make([]*Session, len(all))
 	for i, c := range all {
 		sessions[i] = c.session
 	}
 	return sessions
-}
-
-func number(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // EndPinned ends the sessions that cannot be handed over, since the worker drains.

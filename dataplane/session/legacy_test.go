@@ -70,7 +70,7 @@ func TestALegacyClientWithoutASessionIsHeardOutForHalfAMinute(t *testing.T) {
 					table.Connect(ctx, answer, &Request{Gateway: "g", Principal: "p"})
 				}()
 				synctest.Wait()
-				if table.Reserve() == nil {
+				if table.Reserve(sessionid.Digest{9}) == nil {
 					t.Error("a client that is connected has no place")
 				}
 				if c.says != "" {
@@ -81,7 +81,7 @@ func TestALegacyClientWithoutASessionIsHeardOutForHalfAMinute(t *testing.T) {
 				if took := time.Since(began); took != c.want {
 					t.Errorf("the stream ended after %v, want %v", took, c.want)
 				}
-				if err := table.Reserve(); err != nil {
+				if err := table.Reserve(sessionid.Digest{9}); err != nil {
 					t.Errorf("its place afterwards: %v", err)
 				}
 				if !strings.HasPrefix(answer.Body.String(), "event: endpoint\ndata: /gateways/g/messages?sessionId=lh1.") {

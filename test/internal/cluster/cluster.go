@@ -40,6 +40,9 @@ type Config struct {
 	WorkerArgs []string
 	// ControlArgs are added to the control planes' arguments.
 	ControlArgs []string
+	// Rebalance has workers that own more than their share hand sessions over to
+	// others. Without it, sessions stay where they were opened.
+	Rebalance bool
 	// Via, if set, is asked for the address at which from reaches to, which
 	// serves at address: so a test puts something between any two parts. The
 	// parts have the names of their processes; from is Peers for what all other
@@ -235,6 +238,7 @@ func (c *Cluster) startWorker(ctx context.Context, name string) (*Worker, error)
 	args := []string{
 		"worker", "--listen", w.Listen, "--peer-listen", w.Peer, "--admin-listen", w.Admin,
 		"--control", strings.Join(control, ","), "--data-dir", filepath.Join(c.cfg.Dir, name), "--insecure",
+		fmt.Sprintf("--rebalance=%t", c.cfg.Rebalance),
 	}
 	advertised, err := c.via(Peers, name, w.Peer)
 	if err != nil {
