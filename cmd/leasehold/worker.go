@@ -179,7 +179,9 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	}
 	health, registry := &admin.Health{}, admin.NewRegistry()
 	group, ctx := errgroup.WithContext(ctx)
-	adminAddr, err := startAdmin(ctx, group, w.adminListen, health, registry, logger)
+	adminCtx, stopAdmin := context.WithCancel(context.WithoutCancel(ctx)) // a worker that drains says so
+	defer stopAdmin()
+	adminAddr, err := startAdmin(adminCtx, group, w.adminListen, health, registry, logger)
 	if err != nil {
 		_, _ = listener.Close(), peer.Close()
 		return err
@@ -220,7 +222,10 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		},
 	}
 	heap.Floor(heapFloor)
-	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
+	group.Go(func() error {
+		defer stopAdmin()
+		return endless(ctx, dataplane.Run(ctx, config))
+	})
 	return group.Wait()
 }
 
