@@ -26,6 +26,11 @@ type plan struct {
 	// blind has the upstream not look whose a connection is, which takes it longer
 	// the more there are.
 	blind bool
+	// rebalance has workers give away what is more than their share.
+	rebalance bool
+	// outage is for how long workers may serve on without the control plane; 0 leaves
+	// that to the product.
+	outage time.Duration
 	// between says between which parts there is a link; nil means nowhere.
 	between func(from, to string) bool
 }
@@ -63,9 +68,13 @@ func start(t *testing.T, p plan) *world {
 	}
 	w := &world{t: t, plan: p, links: newLinks(), late: watchMachine(t)}
 	begin := time.Now()
+	args := []string{"--lease-ttl", p.ttl.String()}
+	if p.outage > 0 {
+		args = append(args, "--max-outage", p.outage.String())
+	}
 	w.Cluster, err = cluster.Start(t.Context(), cluster.Config{
 		EtcdMembers: p.etcd, ControlPlanes: p.controls, Workers: p.workers, Race: !p.plain, Dir: dir,
-		ControlArgs: []string{"--lease-ttl", p.ttl.String()}, Via: w.via,
+		ControlArgs: args, Rebalance: p.rebalance, Via: w.via,
 	})
 	if err != nil {
 		t.Fatalf("%v; the logs are in %s", err, dir)
@@ -144,6 +153,13 @@ func (w *world) eventually(limit time.Duration, check func(context.Context) erro
 		w.t.Fatal(err)
 	}
 	return took
+}
+
+// settle waits until the world is in its usual state, so that harm has the effects
+// that it usually has.
+func (w *world) settle() {
+	w.t.Helper()
+	w.eventually(4*w.plan.ttl+10*time.Second, w.Settled)
 }
 
 // let lets time pass while the crew works.
