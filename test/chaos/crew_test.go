@@ -103,16 +103,24 @@ func enlist(t *testing.T, gateway string, workers []*cluster.Worker, n int) *cre
 	c := &crew{t: t, gateway: gateway, name: fmt.Sprint(gateway, crews.Add(1)), http: keepAlive(), started: time.Now(),
 		stop: func() {}, hush: func() {}}
 	c.target(workers...)
-	c.members = make([]*member, n)
+	c.more(workers, n)
+	return c
+}
+
+// more opens n more sessions, evenly at the given workers, and returns them.
+func (c *crew) more(workers []*cluster.Worker, n int) []*member {
+	c.t.Helper()
+	first := len(c.members)
+	c.members = append(c.members, make([]*member, n)...)
 	errs := side(n, 32, func(i int) error {
-		m, err := c.open(t.Context(), i, workers[i%len(workers)])
-		c.members[i] = m
+		m, err := c.open(c.t.Context(), first+i, workers[i%len(workers)])
+		c.members[first+i] = m
 		return err
 	})
 	if len(errs) > 0 {
-		t.Fatalf("%d of %d sessions were not opened, among them %v", len(errs), n, errs[0])
+		c.t.Fatalf("%d of %d sessions were not opened, among them %v", len(errs), n, errs[0])
 	}
-	return c
+	return c.members[first:]
 }
 
 // open opens a session at a worker, the notification included. The member is nil
@@ -168,7 +176,8 @@ func side(n, width int, f func(i int) error) []error {
 // calls, until rest.
 func (c *crew) work(members []*member, pace time.Duration) {
 	ctx, cancel := context.WithCancel(c.t.Context())
-	c.stop = cancel
+	stop := c.stop
+	c.stop = func() { stop(); cancel() }
 	for _, m := range members {
 		c.group.Go(func() { m.loop(ctx, pace) })
 	}

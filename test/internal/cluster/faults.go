@@ -42,6 +42,25 @@ func (c *Cluster) RestartWorker(ctx context.Context, w *Worker) error {
 	return nil
 }
 
+// LaunchWorker is RestartWorker for a worker that does not become ready now, for
+// which it does not wait.
+func (c *Cluster) LaunchWorker(ctx context.Context, w *Worker) error {
+	if w.Running() {
+		return fmt.Errorf("launch %s: it still runs", w.Name)
+	}
+	var introduced error
+	command := w.command
+	command.Started = func(pid int) { introduced = c.introduceWith(ctx, pid) }
+	p, err := launch(c.cfg.Dir, command)
+	if err != nil {
+		return fmt.Errorf("launch %s: %w", w.Name, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all, w.Process = append(c.all, p), p
+	return introduced
+}
+
 // RestartControl starts a control-plane replica that has ended once more.
 func (c *Cluster) RestartControl(ctx context.Context, cp *Control) error {
 	p, err := c.restart(ctx, cp.Process, nil)
