@@ -19,9 +19,13 @@ import (
 
 // owners is what answers said of who owns which session.
 type owners struct {
+	world *world
+
 	mu  sync.Mutex // guards all
 	all map[string]ownership
 }
+
+func newOwners(w *world) *owners { return &owners{world: w, all: map[string]ownership{}} }
 
 type ownership struct {
 	process  string
@@ -41,6 +45,8 @@ func (o *owners) saw(op operation, request, response proto.Message) {
 		now.record = request.(*leaseholdv1.ClaimRequest).GetRecord()
 	case *leaseholdv1.ReclaimResponse:
 		now.record = r.GetRecord()
+	case *leaseholdv1.HandOverResponse:
+		now.record, now.process = r.GetRecord(), o.world.named(r.GetRecord().GetWorker())
 	case *leaseholdv1.SaveResponse:
 		now.record = request.(*leaseholdv1.SaveRequest).GetRecord()
 	case *leaseholdv1.EndResponse:
@@ -97,8 +103,13 @@ func (w *world) saving(known ownership, number int) (*worker, call) {
 	record := proto.CloneOf(known.record)
 	record.Client = &leaseholdv1.ClientInfo{Name: "saved", Version: fmt.Sprint(number)}
 	gateway, digest := split(known.key)
-	at := w.workers[slices.IndexFunc(w.workers, func(wk *worker) bool { return wk.name == known.process })]
+	at := w.process(known.process)
 	return at, call{at.road, save, &leaseholdv1.SaveRequest{Gateway: gateway, Session: digest, Revision: known.revision, Record: record}}
+}
+
+// process is the worker of that name.
+func (w *world) process(name string) *worker {
+	return w.workers[slices.IndexFunc(w.workers, func(wk *worker) bool { return wk.name == name })]
 }
 
 // split takes gateway/digest apart.

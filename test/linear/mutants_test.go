@@ -76,7 +76,7 @@ func newStage(t *testing.T, s size) *stage {
 	t.Helper()
 	w := newWorld(t, s)
 	st := &stage{T: t, world: w, loser: w.workers[0], winner: w.workers[1]}
-	st.ownership = owners{all: map[string]ownership{}}
+	st.ownership = newOwners(w)
 	w.tell(st.ownership.saw)
 	return st
 }

@@ -48,7 +48,7 @@ func TestOwnershipIsLinearizableUnderRandomFaults(t *testing.T) {
 	}
 	t.Logf("seed %d: to repeat it, go test ./test/linear -run %s -args -seed %d", seed, t.Name(), seed)
 	w := newWorld(t, size{etcd: 3, controls: 2, workers: 4, ttl: 3 * time.Second, race: true, mutant: *without})
-	known := &owners{all: map[string]ownership{}}
+	known := newOwners(w)
 	w.tell(known.saw)
 	l := &load{world: w, owners: known, quiet: map[string]chan struct{}{}}
 	struck := &tally{faults: map[string]int{}}

@@ -19,7 +19,7 @@ type stage struct {
 	*testing.T
 	*world
 	loser, winner *worker
-	ownership     owners
+	ownership     *owners
 	asked         sync.WaitGroup
 }
 

@@ -434,6 +434,16 @@ func (w *world) logs() string {
 	return b.String()
 }
 
+// named returns the name of the worker whose process has or had an id; empty if none.
+func (w *world) named(id string) string {
+	for _, wk := range w.workers {
+		if wk.wasNamed(id) {
+			return wk.name
+		}
+	}
+	return ""
+}
+
 // dispatcher returns the worker that a process is or was, and its id then.
 func (w *world) dispatcher(pid int) (*worker, string) {
 	for _, wk := range w.workers {
