@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/leasehold/leasehold/test/internal/cluster"
+	"github.com/leasehold/leasehold/test/internal/crossing"
 	"github.com/leasehold/leasehold/test/internal/ledger"
 	"github.com/leasehold/leasehold/test/internal/poll"
 )
@@ -31,6 +33,8 @@ type plan struct {
 	// outage is for how long workers may serve on without the control plane; 0 leaves
 	// that to the product.
 	outage time.Duration
+	// crossings stand between each two workers.
+	crossings bool
 	// between says between which parts there is a link; nil means nowhere.
 	between func(from, to string) bool
 }
@@ -47,14 +51,17 @@ const crewSize = 200
 // world is a running Leasehold, an upstream behind it, and what can be done to them.
 type world struct {
 	*cluster.Cluster
-	t      *testing.T
-	plan   plan
-	links  *links
-	late   func() time.Duration // what the machine was late by at most
-	ledger ledger.Remote
+	t     *testing.T
+	plan  plan
+	links *links
+	// crossings are where workers reach each other, by name, if the plan has them.
+	crossings map[string]*crossing.Crossing
+	late      func() time.Duration // what the machine was late by at most
+	ledger    ledger.Remote
 	// upstream is the ledger's process.
 	upstream *cluster.Process
 	before   map[string]usage
+	mu       sync.Mutex // guards crossings while workers start
 }
 
 // start starts a world with one upstream. When the test is over everything ends;
@@ -66,7 +73,7 @@ func start(t *testing.T, p plan) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, plan: p, links: newLinks(), late: watchMachine(t)}
+	w := &world{t: t, plan: p, links: newLinks(), crossings: map[string]*crossing.Crossing{}, late: watchMachine(t)}
 	begin := time.Now()
 	args := []string{"--lease-ttl", p.ttl.String()}
 	if p.outage > 0 {
@@ -94,16 +101,34 @@ func start(t *testing.T, p plan) *world {
 
 // via puts a link between two parts if there is to be one.
 func (w *world) via(from, to, address string) (string, error) {
+	if w.plan.crossings && from == cluster.Peers {
+		return w.cross(to, address)
+	}
 	if w.plan.between == nil || !w.plan.between(from, to) {
 		return address, nil
 	}
 	return w.links.add(from, to, address)
 }
 
+// cross puts a crossing before the listener of a worker.
+func (w *world) cross(to, address string) (string, error) {
+	c, err := crossing.New(address, cluster.NameOf)
+	if err != nil {
+		return "", err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.crossings[to] = c
+	return c.Address(), nil
+}
+
 // end ends a world.
 func (w *world) end(dir string) {
 	w.Close()
 	w.links.close()
+	for _, c := range w.crossings {
+		c.Close()
+	}
 	for _, fault := range w.Faults() {
 		w.t.Error(fault)
 	}
