@@ -83,7 +83,7 @@ func newWorker() *cobra.Command {
 			if err := w.check(); err != nil {
 				return err
 			}
-			return w.daemon.run(cmd, func(ctx context.Context, logger hclog.Logger) error {
+			return w.daemon.run(cmd, w.drainTimeout+w.drainNotice, func(ctx context.Context, logger hclog.Logger) error {
 				return w.serve(ctx, logger, cmd.OutOrStdout())
 			})
 		},
