@@ -68,6 +68,8 @@ type Cluster struct {
 	endpoints []string
 	rootKey   string
 
+	introducing sync.Mutex // is held while ledgers are told, so that the newest is told last
+
 	mu      sync.Mutex // guards all below
 	all     []*Process
 	owners  map[string]*Worker // by worker id, as far as known
@@ -338,6 +340,8 @@ func (c *Cluster) StartLedger(ctx context.Context) (ledger.Remote, *Process, err
 
 // introduce tells the ledgers that run which processes are workers.
 func (c *Cluster) introduce(ctx context.Context) error {
+	c.introducing.Lock()
+	defer c.introducing.Unlock()
 	pids := c.workerPIDs()
 	c.mu.Lock()
 	var running []ledger.Remote
