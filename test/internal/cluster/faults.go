@@ -199,25 +199,49 @@ func (c *Cluster) EtcdLeader(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("no etcd member says that it leads: %w", errors.Join(errs...))
 }
 
+// CompactEtcd makes etcd forget all revisions before the present one.
+func (c *Cluster) CompactEtcd(ctx context.Context) error {
+	var read struct {
+		Header struct {
+			Revision string `json:"revision"`
+		} `json:"header"`
+	}
+	if err := askEtcd(ctx, c.endpoints[0]+"/v3/kv/range", `{"key":"eA=="}`, &read); err != nil {
+		return err
+	}
+	return askEtcd(ctx, c.endpoints[0]+"/v3/kv/compaction", fmt.Sprintf(`{"revision":%q,"physical":true}`, read.Header.Revision), &struct{}{})
+}
+
 // leads reports whether the etcd member at a URL is the leader.
 func leads(ctx context.Context, url string) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v3/maintenance/status", strings.NewReader("{}"))
-	if err != nil {
-		return false, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false, fmt.Errorf("ask etcd: %w", err)
-	}
-	defer resp.Body.Close()
 	var status struct {
 		Header struct {
 			Member string `json:"member_id"`
 		} `json:"header"`
 		Leader string `json:"leader"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		return false, fmt.Errorf("ask etcd: %w", err)
+	if err := askEtcd(ctx, url+"/v3/maintenance/status", "{}", &status); err != nil {
+		return false, err
 	}
 	return status.Leader != "" && status.Leader == status.Header.Member, nil
+}
+
+// askEtcd asks an etcd member through its HTTP gateway.
+func askEtcd(ctx context.Context, url, request string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(request))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask etcd: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask etcd: %s: %s", url, resp.Status)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("ask etcd: %w", err)
+	}
+	return nil
 }
