@@ -19,13 +19,14 @@ const listed = 2 * time.Second
 func TestControlPlanesThatRestartAndReadAnew(t *testing.T) {
 	const gateways, storms = 1000, 4
 	p := usual
+	p.plain = true
 	p.between = func(from, to string) bool { return from == "control1" && strings.HasPrefix(to, "etcd") }
 	w := start(t, p)
 	var all strings.Builder
 	for n := range gateways {
 		fmt.Fprintf(&all, "---\nname: gateways/other-%d\nupstreams:\n- {name: upstream, url: %q, transport: STREAMABLE_HTTP}\n", n, w.ledger.URL())
 	}
-	if _, err := w.CLI(t.Context(), all.String(), "apply", "-f", "-"); err != nil {
+	if _, err := w.CLI(t.Context(), all.String(), "apply", "--timeout", "1m", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
 	w.serve("storm", w.ledger.URL(), "", "")
