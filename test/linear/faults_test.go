@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -96,6 +99,32 @@ func (w *world) saver(ctx context.Context, o *owners, random *rand.Rand) {
 			way.repeat(c, time.Duration(random.Int64N(int64(5*time.Second))))
 		}
 	}
+}
+
+// mover has the control plane hand over one session after the other, until ctx ends.
+func (w *world) mover(ctx context.Context, o *owners, random *rand.Rand) {
+	for pause(ctx, time.Duration(random.IntN(400))*time.Millisecond) == nil {
+		known, ok := o.some()
+		if !ok {
+			continue
+		}
+		gateway, digest := split(known.key)
+		to := w.workers[random.IntN(len(w.workers))]
+		w.moveAt(ctx, w.controls[random.IntN(len(w.controls))], "gateways/"+gateway+"/sessions/"+digest, to)
+	}
+}
+
+// moveAt has a replica make a worker the owner of a session. Whatever comes of it is
+// written down where it takes place.
+func (w *world) moveAt(ctx context.Context, replica *service, name string, to *worker) {
+	ctx, cancel := context.WithTimeout(ctx, w.ttl)
+	defer cancel()
+	conn, err := dial(replica.address)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = leaseholdv1.NewSessionServiceClient(conn).MoveSession(ctx, &leaseholdv1.MoveSessionRequest{Name: name, Worker: "workers/" + to.id()})
 }
 
 // saving is the call by which an owner saves its record, changed a little.
@@ -259,8 +288,72 @@ func (n *nemesis) ofWorkers(some []*worker) func() []fault {
 		add("lease lost", func(ctx context.Context, at *worker, struck func()) error {
 			return n.loseLease(ctx, at, n.between(0, ttl/2), struck)
 		})
+		add("cut off from everybody", func(ctx context.Context, at *worker, struck func()) error {
+			defer n.part(at)()
+			return n.sever(ctx, at, n.between(ttl/2, 2*ttl), struck)
+		})
+		add("cut off from the others", func(ctx context.Context, at *worker, struck func()) error {
+			defer n.part(at)()
+			struck()
+			return pause(ctx, n.between(ttl/6, ttl))
+		})
+		add("drained", n.drain)
+		add("told to stop", func(ctx context.Context, at *worker, struck func()) error {
+			if err := at.current().Signal(syscall.SIGTERM); err != nil {
+				return err
+			}
+			struck()
+			if _, err := at.current().Wait(stopLimit); err != nil {
+				return err
+			}
+			return n.world.launch(ctx, at)
+		})
 		return deck
 	}
+}
+
+// stopLimit is how long a worker may take to end once it is told to.
+const stopLimit = 45 * time.Second
+
+// part cuts a worker off from the others, until the returned function is called.
+func (n *nemesis) part(at *worker) (join func()) {
+	for _, other := range n.world.workers {
+		if other != at {
+			other.peers.Cut(at.name)
+			at.peers.Cut(other.name)
+		}
+	}
+	return func() {
+		for _, wk := range n.world.workers {
+			wk.peers.Heal()
+		}
+	}
+}
+
+// drain has a worker hand all of its sessions over, and take some again after a while.
+func (n *nemesis) drain(ctx context.Context, at *worker, struck func()) error {
+	conn, err := dial(n.world.controls[n.random.IntN(len(n.world.controls))].address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	workers := leaseholdv1.NewWorkerServiceClient(conn)
+	limited, cancel := context.WithTimeout(ctx, n.world.ttl)
+	defer cancel()
+	// They fail if the worker or the replica does not live now.
+	_, _ = workers.DrainWorker(limited, &leaseholdv1.DrainWorkerRequest{Name: "workers/" + at.id()})
+	struck()
+	if err := pause(ctx, n.between(n.world.ttl/6, n.world.ttl)); err != nil {
+		return err
+	}
+	_, err = poll.Until(ctx, storeLimit, func(ctx context.Context) error {
+		_, err := workers.UndrainWorker(ctx, &leaseholdv1.UndrainWorkerRequest{Name: "workers/" + at.id()})
+		if c := status.Code(err); c == codes.FailedPrecondition || c == codes.NotFound {
+			return nil // it is dead, and drains no more when it is back
+		}
+		return err
+	})
+	return err
 }
 
 // stop stops a process in its tracks for a while.
@@ -375,6 +468,45 @@ func (n *nemesis) ofStore() []fault {
 		{"control plane killed", func(ctx context.Context, struck func()) error {
 			return n.restart(ctx, w.controls[n.random.IntN(len(w.controls))], n.between(500*time.Millisecond, 3*time.Second), struck)
 		}},
+		{"all control planes killed", func(ctx context.Context, struck func()) error {
+			return n.outage(ctx, w.controls, struck)
+		}},
+		{"quorum of etcd killed", func(ctx context.Context, struck func()) error {
+			return n.outage(ctx, w.etcd[:len(w.etcd)/2+1], struck)
+		}},
+	}
+}
+
+// outage kills processes without which no worker can renew its lease, and starts them
+// again after a while.
+func (n *nemesis) outage(ctx context.Context, services []*service, struck func()) error {
+	defer n.world.without()()
+	for _, s := range services {
+		s.current().Kill()
+	}
+	struck()
+	if err := pause(ctx, n.between(n.world.ttl, 3*n.world.ttl)); err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	errs := make([]error, len(services))
+	for i, s := range services {
+		group.Go(func() { errs[i] = s.start(ctx) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// without notes that there is no control plane, until the returned function is called.
+func (w *world) without() (again func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := len(w.outages)
+	w.outages = append(w.outages, outage{begin: w.now()})
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.outages[at].end = w.now()
 	}
 }
 

@@ -74,7 +74,7 @@ func (v *verdict) dispatched(w *world, entries []ledger.Entry) {
 		}
 		v.dispatches++
 		v.operations = append(v.operations, operation{
-			Method: dispatch, Session: s.key, Process: from.name, Worker: id, Outcome: done,
+			Method: dispatch, Session: s.key, Process: from.name, Worker: id, Outcome: done, Unrecorded: w.unrecorded(s),
 			Request: strings.TrimSpace(e.HTTP + " " + e.Method + " " + string(e.ID)), Call: sent, Return: w.at(e.Time),
 		})
 	}

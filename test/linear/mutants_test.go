@@ -23,6 +23,12 @@ var guards = []struct {
 	{"fence-from-reply", answerOfThePast, []string{byPorcupine + ": " + linearizable + dispatch}},
 	{"readopt-ignores-condemned", returnOfTheCondemned, []string{byHistory + ": " + staysOver, byPorcupine + ": " + linearizable + dispatch}},
 	{"condemned-later", requestToTheFenced, []string{byHistory + ": " + isCondemned}},
+	{"hand-over-without-cas", handOverOfThePast, []string{byHistory + ": " + wasAskedFor}},
+	{"permit-unreachable-ok", requestToTheUnreachable, []string{byPorcupine + ": " + linearizable + dispatch}},
+	{"take-without-power", returnOfAWitness, []string{byPorcupine + ": " + linearizable + dispatch}},
+	{"permit-without-witness-times", wordOfATaker, []string{byPorcupine + ": " + linearizable + dispatch}},
+	{"no-may-take", reclaimByANewcomer, []string{byHistory + ": " + mayTake, byPorcupine + ": " + linearizable + dispatch}},
+	{"permit-from-majority", wordOfMost, []string{byPorcupine + ": " + linearizable + dispatch}},
 	{"end-deletes", claimOfTheEnded, []string{byHistory + ": " + endsAreFinal, byPorcupine + ": " + linearizable + claim}},
 }
 
@@ -56,7 +62,7 @@ func TestProductWithoutOneOfItsGuardsIsFoundOut(t *testing.T) {
 			g.scenario(st)
 			st.asked.Wait()
 			st.winner.use(nil)
-			st.back()
+			st.recovered()
 		}
 		v := st.judge(t)
 		for _, found := range v.violations {
@@ -65,7 +71,7 @@ func TestProductWithoutOneOfItsGuardsIsFoundOut(t *testing.T) {
 		if got, want := v.progress, (progress{reclaims: 6, readoptions: 3}); got.reclaims < want.reclaims || got.readoptions < want.readoptions {
 			t.Errorf("in the store: %+v; want at least %+v", got, want)
 		}
-		if late := refusedLate(v.operations); !slices.Equal(late, []string{"Claim ENDED", "Reclaim OWNER_ALIVE", "Reclaim STALE"}) {
+		if late := refusedLate(v.operations); !slices.Equal(late, []string{"Claim ENDED", "HandOver STALE", "Reclaim OWNER_ALIVE", "Reclaim STALE"}) {
 			t.Errorf("messages that came too late met %q, want a refusal of each kind", late)
 		}
 	})
@@ -78,14 +84,16 @@ func newStage(t *testing.T, s size) *stage {
 	st := &stage{T: t, world: w, loser: w.workers[0], winner: w.workers[1]}
 	st.ownership = newOwners(w)
 	w.tell(st.ownership.saw)
+	st.settle()
 	return st
 }
 
 // refusedLate returns how the messages fared that scenarios bring too late.
 func refusedLate(operations []operation) []string {
+	early := []string{done, unknown, "NOT_ALIVE", "OWNER_UNCERTAIN", holding}
 	var all []string
 	for _, op := range operations {
-		if op.Outcome != done && op.Outcome != unknown && (op.Method == reclaim || op.Method == claim) && op.Outcome != "NOT_ALIVE" {
+		if (op.Method == reclaim || op.Method == claim || op.Method == handOver) && !slices.Contains(early, op.Outcome) {
 			all = append(all, op.Method+" "+op.Outcome)
 		}
 	}

@@ -52,6 +52,9 @@ func TestOwnershipIsLinearizableUnderRandomFaults(t *testing.T) {
 	w.tell(known.saw)
 	l := &load{world: w, owners: known, quiet: map[string]chan struct{}{}}
 	struck := &tally{faults: map[string]int{}}
+	if err := w.settled(t.Context(), w.workers...); err != nil {
+		t.Fatal(err)
+	}
 	torment(t, w, l, struck, seed)
 	l.reached(t)
 	v := w.judge(t)
@@ -83,8 +86,9 @@ func torment(t *testing.T, w *world, l *load, struck *tally, seed uint64) {
 	}
 	var group sync.WaitGroup
 	group.Go(func() { l.run(ctx, clients, seed) })
-	saver := random()
+	saver, mover := random(), random()
 	group.Go(func() { w.saver(ctx, l.owners, saver) })
+	group.Go(func() { w.mover(ctx, l.owners, mover) })
 	strike := func(calm time.Duration, faults func(*nemesis) func() []fault) {
 		n := &nemesis{world: w, load: l, reclaims: reclaims, random: random(), count: struck.add}
 		group.Go(func() {
@@ -152,6 +156,7 @@ func (v *verdict) madeProgress(t *testing.T, struck *tally) {
 		{"reclaims", v.reclaims, 12},
 		{"re-adoptions", v.readoptions, 2},
 		{"reclaims from an owner that was back", outcomes(v.operations)[reclaim+" OWNER_ALIVE"], 1},
+		{"hand-overs", v.handOvers, 40},
 		{"saves", v.saves, 50},
 		{"saves of a record that had changed", outcomes(v.operations)[save+" STALE"], 3},
 		{"ends", v.ends, 10},
