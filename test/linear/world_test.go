@@ -292,7 +292,7 @@ func (w *world) startWorker(ctx context.Context, name string) error {
 	wk.command = cluster.Command{Name: name, Path: w.binary, Env: w.environment(), Args: []string{
 		"worker", "--listen", wk.address, "--peer-listen", peer, "--peer-advertise", wk.peers.Address(), "--admin-listen", wk.admin,
 		"--control", strings.Join(replicas, ","), "--data-dir", filepath.Join(w.dir, name), "--insecure",
-		"--drain-notice", "200ms", "--rebalance=false",
+		"--drain-notice", "200ms", "--drain-timeout", "5s", "--rebalance=false",
 	}}
 	w.mu.Lock()
 	w.workers = append(w.workers, wk)
