@@ -98,7 +98,7 @@ func (v *verdict) once(entries []ledger.Entry) {
 // linearize has porcupine judge each session by itself.
 func (v *verdict) linearize() {
 	sessions := map[string][]porcupine.Operation{}
-	for _, op := range v.operations {
+	for _, op := range telling(v.operations) {
 		if op.Session != "" {
 			sessions[op.Session] = append(sessions[op.Session], porcupine.Operation{Input: op, Call: op.Call, Return: op.Return})
 		}
@@ -114,6 +114,24 @@ func (v *verdict) linearize() {
 			v.violations = append(v.violations, violation{byPorcupine, linearizable + culprit.Method, key + ": " + culprit.String()})
 		}
 	}
+}
+
+// telling leaves out what tells nothing and makes the search long: a question without an
+// answer that changes nothing, and all but the first of equal operations of which nobody
+// knows whether they were carried out. Of those only one can have an effect.
+func telling(operations []operation) []operation {
+	operations = slices.Clone(operations)
+	sort.SliceStable(operations, func(i, j int) bool { return operations[i].Call < operations[j].Call })
+	met := map[operation]bool{}
+	return slices.DeleteFunc(operations, func(op operation) bool {
+		if op.Outcome != unknown {
+			return false
+		}
+		op.Call, op.Late, op.Process = 0, false, ""
+		before := met[op]
+		met[op] = true
+		return before || op.Method == resolve && op.Worker == ""
+	})
 }
 
 // unexplained returns the first operation for which no order was found.
