@@ -481,7 +481,6 @@ func (n *nemesis) ofStore() []fault {
 // outage kills processes without which no worker can renew its lease, and starts them
 // again after a while.
 func (n *nemesis) outage(ctx context.Context, services []*service, struck func()) error {
-	defer n.world.without()()
 	for _, s := range services {
 		s.current().Kill()
 	}
@@ -496,19 +495,6 @@ func (n *nemesis) outage(ctx context.Context, services []*service, struck func()
 	}
 	group.Wait()
 	return errors.Join(errs...)
-}
-
-// without notes that there is no control plane, until the returned function is called.
-func (w *world) without() (again func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	at := len(w.outages)
-	w.outages = append(w.outages, outage{begin: w.now()})
-	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.outages[at].end = w.now()
-	}
 }
 
 // restart kills a process and starts it again after a while.

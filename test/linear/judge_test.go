@@ -13,6 +13,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 	"github.com/leasehold/leasehold/test/internal/ledger"
 )
 
@@ -74,10 +75,35 @@ func (v *verdict) dispatched(w *world, entries []ledger.Entry) {
 		}
 		v.dispatches++
 		v.operations = append(v.operations, operation{
-			Method: dispatch, Session: s.key, Process: from.name, Worker: id, Outcome: done, Unrecorded: w.unrecorded(s),
+			Method: dispatch, Session: s.key, Process: from.name, Worker: id, Outcome: done, Unrecorded: !v.durable(s),
 			Request: strings.TrimSpace(e.HTTP + " " + e.Method + " " + string(e.ID)), Call: sent, Return: w.at(e.Time),
 		})
 	}
+}
+
+// durable reports whether a session was recorded when its client learned of it.
+func (v *verdict) durable(s *session) bool {
+	return slices.ContainsFunc(v.operations, func(op operation) bool {
+		return op.Session == s.key && op.Method == claim && op.Outcome == done && op.Return <= s.initialized
+	})
+}
+
+// disowned reports whether a session was lost as it may be: it was not certainly
+// recorded when its client learned of it, and its worker lost its incarnation before.
+func (v *verdict) disowned(s *session) bool {
+	claims := 0
+	for _, op := range v.operations {
+		if op.Session == s.key && op.Method == claim && !op.Late {
+			claims++
+		}
+	}
+	if claims == 1 && v.durable(s) {
+		return false
+	}
+	return slices.ContainsFunc(v.changes, func(c change) bool {
+		r, err := recordOf(c.Value)
+		return c.Key == root+"sessions/"+s.key && err == nil && r.GetEnd().GetReason() == leaseholdv1.EndReason_END_REASON_OWNER_LOST
+	})
 }
 
 // once judges whether any call reached the upstream twice.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,9 +20,8 @@ import (
 type session struct {
 	id  string
 	key string // gateway/digest
-	// opened is the JSON-RPC id of initialize, and since when that was sent.
+	// opened is the JSON-RPC id of initialize.
 	opened string
-	since  int64
 	header http.Header
 
 	mu          sync.Mutex // guards all below
@@ -35,13 +33,13 @@ type session struct {
 
 // open opens a session at a worker.
 func (w *world) open(ctx context.Context, at *worker) (*session, error) {
-	id, since := w.requestID(), w.now()
+	id := w.requestID()
 	body := strings.Replace(string(client.Initialize(1)), `"id":1`, `"id":`+id, 1)
 	resp, err := client.Do(ctx, http.MethodPost, at.url(), nil, []byte(body))
 	if err != nil {
 		return nil, err
 	}
-	s := &session{id: resp.Header.Get("Mcp-Session-Id"), opened: id, since: since, sent: map[string]int64{}}
+	s := &session{id: resp.Header.Get("Mcp-Session-Id"), opened: id, sent: map[string]int64{}}
 	if resp.Status != http.StatusOK || s.id == "" {
 		return nil, &client.StatusError{Response: resp}
 	}
@@ -115,16 +113,6 @@ func (w *world) byUpstream(entries []ledger.Entry) map[string]*session {
 	return all
 }
 
-// unrecorded reports whether a session may have been opened without the control plane.
-// Workers may take a lease and more to notice that it is back.
-func (w *world) unrecorded(s *session) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.ContainsFunc(w.outages, func(o outage) bool {
-		return s.initialized > o.begin && (o.end == 0 || s.since < o.end+3*int64(w.ttl))
-	})
-}
-
 func (w *world) known() []*session {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -143,7 +131,7 @@ type load struct {
 
 	mu    sync.Mutex               // guards all below
 	quiet map[string]chan struct{} // processes whose sessions nobody uses, until closed
-	lost  []string                 // sessions of which a client was told wrongly that they are over
+	lost  []*session               // those of which a client was told that they are over, which it had not ended
 }
 
 // rest keeps clients from using the sessions of a worker, until the returned
@@ -224,11 +212,9 @@ func (l *load) call(s *session, random *rand.Rand) {
 		}
 		if err == nil && resp.Status == http.StatusNotFound {
 			s.told()
-			if !l.world.unrecorded(s) { // then it was lost with its worker
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				l.lost = append(l.lost, s.key)
-			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.lost = append(l.lost, s)
 		}
 		if err == nil && resp.Status != http.StatusOK {
 			err = &client.StatusError{Response: resp}

@@ -67,11 +67,7 @@ type world struct {
 	mu       sync.Mutex // guards all below, and what is added to workers
 	sessions []*session
 	pids     []int // of all workers, past ones included
-	outages  []outage
 }
-
-// outage is a time without a control plane; it has no end while it lasts.
-type outage struct{ begin, end int64 }
 
 // service is a process that can be started again, as it was.
 type service struct {
