@@ -19,7 +19,7 @@ func TestStoppedWorkerSendsNothingOnceItGoesOn(t *testing.T) {
 	crew := enlist(t, "stop", w.Workers, crewSize)
 	w.locate(crew)
 	crew.work(crew.members, pace)
-	w.let(2 * time.Second)
+	w.settle()
 	before := w.incarnation(w.pick())
 
 	victim := w.pick()
