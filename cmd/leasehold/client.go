@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -25,11 +26,12 @@ type client struct {
 	timeout  time.Duration
 }
 
-// flags adds the flags of client to cmd and to all commands below it.
+// flags adds the flags of client to cmd and to all commands below it. A timeout that
+// is set already is the default.
 func (c *client) flags(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringSliceVar(&c.control, "control", []string{defaultControl}, "address of the control plane; several are tried in turn")
 	cmd.PersistentFlags().BoolVar(&c.insecure, "insecure", false, "accept a connection without TLS; it is what loopback addresses get anyway, and others never")
-	cmd.PersistentFlags().DurationVar(&c.timeout, "timeout", defaultTimeout, "how long all of it may take")
+	cmd.PersistentFlags().DurationVar(&c.timeout, "timeout", cmp.Or(c.timeout, defaultTimeout), "how long all of it may take")
 	// It cannot fail: the flag was just made.
 	_ = cmd.RegisterFlagCompletionFunc("control", cobra.NoFileCompletions)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,13 +87,24 @@ func completeGateways(to *client) completer {
 	}}
 }
 
-// completeWorkers completes ids of workers.
-func completeWorkers(to *client) completer {
+// completeWorkers completes ids of workers in one of these states; where none is
+// given, of all that have not left.
+func completeWorkers(to *client, states ...leaseholdv1.WorkerState) completer {
+	fits := func(state leaseholdv1.WorkerState) bool {
+		if len(states) == 0 {
+			return state != leaseholdv1.WorkerState_WORKER_STATE_LEFT
+		}
+		return slices.Contains(states, state)
+	}
 	return completer{to: to, ask: func(ctx context.Context, conn *grpc.ClientConn, begun string) ([]string, error) {
-		all, _, err := workers.page(ctx, conn, "")
-		names := make([]string, len(all))
-		for i, worker := range all {
-			names[i] = shownAs(worker.GetName(), "workers/", begun) + "\t" + worker.GetListenAddress()
+		all, _, err := (&workerList{dead: true}).resource().page(ctx, conn, "")
+		var names []string
+		for _, worker := range all {
+			if !fits(worker.GetState()) {
+				continue
+			}
+			description := short(worker.GetState().String(), statePrefix) + ", " + worker.GetListenAddress()
+			names = append(names, shownAs(worker.GetName(), "workers/", begun)+"\t"+oneLine(description))
 		}
 		return names, err
 	}}

@@ -59,6 +59,9 @@ type page struct {
 // section begins a part of its own.
 func (p *page) section(title string) { fmt.Fprintf(&p.text, "\n%s\n", title) }
 
+// sentence says something in words.
+func (p *page) sentence(text string) { p.text.WriteString(table.Wrap("  ", table.Printable(text))) }
+
 // line says one thing. A value that is empty is shown as none.
 func (p *page) line(label, format string, args ...any) {
 	value := table.Printable(fmt.Sprintf(format, args...))

@@ -47,8 +47,8 @@ func (c *client) findSession(ctx context.Context, text, gateway string) (string,
 	})
 }
 
-// findWorker returns the full name of a worker that was named by its id or the
-// first digits of it.
+// findWorker returns the full name of a worker, alive or known still, that was named
+// by its id or the first digits of it.
 func (c *client) findWorker(ctx context.Context, text string) (string, error) {
 	name, err := workerName(text)
 	if err != nil {
@@ -58,7 +58,7 @@ func (c *client) findWorker(ctx context.Context, text string) (string, error) {
 	if len(digits) >= workerDigits || len(digits) < shortest || !hexadecimal(digits) {
 		return name, nil // the control plane says what is wrong with it, if anything is
 	}
-	return find(ctx, c, workers.all, "worker", text, func(candidate string) bool { return strings.HasPrefix(candidate, name) })
+	return find(ctx, c, (&workerList{dead: true}).resource().all, "worker", text, func(candidate string) bool { return strings.HasPrefix(candidate, name) })
 }
 
 // find returns the one name among all that matches.

@@ -38,8 +38,10 @@ func TestTablesFitATerminalWhateverIsInThem(t *testing.T) {
 	process := &leaseholdv1.Worker{
 		Name: worker, ListenAddress: "[0123:4567:89ab:cdef:0123:4567:89ab:cdef]:65535", Zone: long, Version: long,
 		Incarnation: math.MaxInt64, AppliedRevision: math.MaxInt64, RegisterTime: old,
+		State: leaseholdv1.WorkerState_WORKER_STATE_DRAINING, Sessions: math.MaxInt32,
 	}
 	once, watched := (&sessionList{activity: true}).resource(), (&sessionList{watched: true}).resource()
+	workers, watchedWorkers := (&workerList{}).resource(), (&workerList{watched: true}).resource()
 	sessions := []*leaseholdv1.Session{live, ended}
 	for name, c := range map[string]struct {
 		columns []table.Column
@@ -49,7 +51,11 @@ func TestTablesFitATerminalWhateverIsInThem(t *testing.T) {
 		"gateways": {gateways("").columns, append(gateways("").rows([]*leaseholdv1.Gateway{gateway}), gateways("").gone(gateway)), nil},
 		"sessions": {once.columns, once.rows(sessions), []string{"\n" + digest[:8] + "  ", "\n" + digest[1:9] + "  ", " 01234567 "}},
 		"watched":  {watched.columns, append(watched.rows(sessions), watched.gone(live)), []string{"\n" + digest[:8] + "  "}},
-		"workers":  {workers.columns, append(workers.rows([]*leaseholdv1.Worker{process}), workers.gone(process)), []string{"\n0123456789abcdef  "}},
+		"workers":  {workers.columns, workers.rows([]*leaseholdv1.Worker{process}), []string{"\n0123456789abcdef  draining  2147483647  "}},
+		"watched workers": {
+			watchedWorkers.columns, append(watchedWorkers.rows([]*leaseholdv1.Worker{process}), watchedWorkers.gone(process)),
+			[]string{"\n0123456789abcdef  draining  ", "\n0123456789abcdef  removed   -"},
+		},
 	} {
 		var out bytes.Buffer
 		if err := table.Write(&out, c.columns, c.rows); err != nil {

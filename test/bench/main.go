@@ -23,6 +23,8 @@
 //	          alone and beside 50 calls of a minute each at the owner
 //	churn     whole sessions: initialize, one call, DELETE, with claims that
 //	          are durable in etcd before the client has its session
+//	rolling   small calls at a fixed rate while each of three workers is stopped
+//	          in turn and another one takes its place, beside the same alone
 //	idle      memory and descriptors of the owner per session that is idle: the
 //	          heap with the stacks after garbage collection, and resident memory
 //

@@ -113,6 +113,13 @@ func (b *bench) meter(section, path string, n int, work func() ([]time.Duration,
 	if len(all) == 0 {
 		return nil, errors.New("nothing was done in the time")
 	}
+	v := summary(all, took)
+	v[figureCPU] = milliseconds(after-before) / v[figureCount] * 1000
+	return v, nil
+}
+
+// summary says how long things took that were done in a time.
+func summary(all []time.Duration, took time.Duration) values {
 	slices.Sort(all)
 	done := float64(len(all))
 	return values{
@@ -121,8 +128,8 @@ func (b *bench) meter(section, path string, n int, work func() ([]time.Duration,
 		figureP50:   milliseconds(percentile(all, 0.5)),
 		figureP99:   milliseconds(percentile(all, 0.99)),
 		figureP999:  milliseconds(percentile(all, 0.999)),
-		figureCPU:   milliseconds(after-before) / done * 1000,
-	}, nil
+		figureMost:  milliseconds(all[len(all)-1]),
+	}
 }
 
 // closedCalls measures calls of a tool in a closed loop.

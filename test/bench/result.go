@@ -19,6 +19,7 @@ const (
 	figureP99        = "p99_ms"            //
 	figureP999       = "p99.9_ms"          //
 	figureCPU        = "cpu_ms_1000"       // CPU time of what is between client and upstream for 1,000
+	figureMost       = "most_ms"           // the latency of the slowest
 	figureTimes      = "times_alone"       // p99 as a multiple of what it is alone
 	figureHeap       = "heap_bytes"        // heap and stacks per session
 	figureRSS        = "rss_bytes"         // resident memory per session

@@ -13,6 +13,7 @@ const (
 	sectionMixed    = "mixed"
 	sectionChurn    = "churn"
 	sectionIdle     = "idle"
+	sectionRolling  = "rolling"
 )
 
 // section is one thing that is measured.
@@ -87,6 +88,11 @@ var sections = []section{
 			{figure: figureControlRSS, head: "control plane RSS B", format: "%.0f"},
 			{figure: figureRate, head: "opened/s", format: "%.0f", more: true},
 		},
+	},
+	{
+		name: sectionRolling, title: "small calls, 300/s in an open loop, while that many of three workers are replaced one after the other", run: (*bench).rollingSection,
+		columns: []column{rateColumn("calls/s"), columnP50, columnP99, {figure: figureP999, head: "p99.9 ms", format: "%.3f"},
+			{figure: figureMost, head: "most ms", format: "%.1f"}, {figure: figureTimes, head: "p99 × steady", format: "%.2f"}},
 	},
 }
 

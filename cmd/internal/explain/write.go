@@ -119,15 +119,6 @@ func singular(field protoreflect.FieldDescriptor) string {
 // paragraphs writes what the proto says of a descriptor, wrapped and indented.
 func paragraphs(out *strings.Builder, d protoreflect.Descriptor) {
 	for _, paragraph := range comment(d) {
-		out.WriteString("\n")
-		line := " "
-		for word := range strings.FieldsSeq(paragraph) {
-			if len(line)+1+len(word) > table.Width {
-				out.WriteString(line + "\n")
-				line = " "
-			}
-			line += " " + word
-		}
-		out.WriteString(line + "\n")
+		out.WriteString("\n" + table.Wrap("  ", paragraph))
 	}
 }

@@ -3,24 +3,14 @@ package operator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
-)
-
-// Pauses before a watch is opened again; each is a random part of a bound that
-// doubles from the first to the last.
-const (
-	firstPause = 200 * time.Millisecond
-	lastPause  = 3 * time.Second
 )
 
 // Resource is what can be watched.
@@ -75,16 +65,9 @@ func (e *tellError) Error() string { return e.err.Error() }
 // replica would give too.
 func (w *Watch[M]) Run(ctx context.Context) error {
 	w.known = map[string]M{}
-	addresses, pause, lost := slices.Clone(w.Control), firstPause, false
+	turns := newTurns(w.Control, w.Note)
 	for {
-		heard := false
-		err := w.once(ctx, addresses, func() {
-			heard = true
-			if lost {
-				w.Note("back: the watch goes on")
-				lost = false
-			}
-		})
+		err := w.once(ctx, turns.addresses, turns.heard)
 		var told *tellError
 		var unreachable *UnreachableError
 		switch {
@@ -98,30 +81,10 @@ func (w *Watch[M]) Run(ctx context.Context) error {
 		case final(err), !w.begun && errors.As(err, &unreachable):
 			return Explain(err)
 		}
-		if heard {
-			pause = firstPause
+		if err := turns.next(ctx, err); err != nil {
+			return err
 		}
-		if !lost {
-			w.Note(fmt.Sprintf("lost the control plane: %v; trying again", Explain(err)))
-			lost = true
-		}
-		addresses = append(addresses[1:], addresses[0])
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(rand.N(pause) + time.Millisecond):
-		}
-		pause = min(2*pause, lastPause)
 	}
-}
-
-// final reports whether another try would be answered in the same way.
-func final(err error) bool {
-	switch Code(err) {
-	case codes.InvalidArgument, codes.OutOfRange, codes.Unimplemented, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated:
-		return true
-	}
-	return false
 }
 
 // once watches over one stream. heard is called when something came.

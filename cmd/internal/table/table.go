@@ -116,6 +116,33 @@ func clip(text string, width int) string {
 	return string(runes[:width-1]) + "…"
 }
 
+// Wrap returns text in lines that are no wider than a terminal, each after indent.
+// A word that is wider has a line of its own.
+func Wrap(indent, text string) string {
+	var out strings.Builder
+	width := 0 // of the line so far; 0 before its first word
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case width == 0:
+			out.WriteString(indent)
+			width = utf8.RuneCountInString(indent)
+		case width+1+n > Width:
+			out.WriteString("\n" + indent)
+			width = utf8.RuneCountInString(indent)
+		default:
+			out.WriteByte(' ')
+			width++
+		}
+		out.WriteString(word)
+		width += n
+	}
+	if width > 0 {
+		out.WriteByte('\n')
+	}
+	return out.String()
+}
+
 // Printable returns text with a question mark for each control character.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {

@@ -59,3 +59,18 @@ func TestALineIsCutWhereNoColumnMayBecomeNarrower(t *testing.T) {
 		}
 	}
 }
+
+func TestTextIsWrappedBetweenWords(t *testing.T) {
+	long := strings.Repeat("x", 100)
+	for text, want := range map[string]string{
+		"":                                "",
+		"a  b\nc":                         "  a b c\n",
+		strings.Repeat("å", 75) + " bb c": "  " + strings.Repeat("å", 75) + " bb\n  c\n",
+		strings.Repeat("å", 75) + " bbb":  "  " + strings.Repeat("å", 75) + "\n  bbb\n",
+		"a " + long + " b":                "  a\n  " + long + "\n  b\n",
+	} {
+		if got := Wrap("  ", text); got != want {
+			t.Errorf("%q: got\n%s\nwant\n%s", text, got, want)
+		}
+	}
+}
