@@ -228,21 +228,21 @@ func (w *world) same(when string, before, after map[*member]ownership) {
 	}
 }
 
-// durable checks that every session is recorded, and that no worker has others.
+// durable waits until every session is recorded, and no worker has others.
 func (w *world) durable(c *crew) {
 	w.t.Helper()
-	for m, is := range w.owned(c) {
-		if is.owner == "" {
-			w.t.Errorf("session %d is not recorded", m.number)
+	w.eventually(10*time.Second, func(ctx context.Context) error {
+		for m, is := range w.owned(c) {
+			if is.owner == "" {
+				return fmt.Errorf("session %d is not recorded", m.number)
+			}
 		}
-	}
-	registered, err := w.Registered(w.t.Context())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, worker := range registered {
-		if n := worker.GetUndurableSessions(); n > 0 {
-			w.t.Errorf("%s has %d sessions that are not recorded", worker.GetName(), n)
+		registered, err := w.Registered(ctx)
+		for _, worker := range registered {
+			if n := worker.GetUndurableSessions(); n > 0 {
+				err = fmt.Errorf("%s has %d sessions that are not recorded", worker.GetName(), n)
+			}
 		}
-	}
+		return err
+	})
 }

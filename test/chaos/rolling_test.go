@@ -1,10 +1,16 @@
 package chaos
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+	"github.com/leasehold/leasehold/test/internal/cluster"
 	"github.com/leasehold/leasehold/test/internal/ledger"
 )
 
@@ -27,6 +33,7 @@ func TestRollingRestart(t *testing.T) {
 	crew.work(crew.members, pace)
 	w.let(2 * time.Second)
 
+	w.drains(crew, w.pick())
 	for i, old := range slices.Clone(w.Workers) {
 		// Some sessions are in use for longer than a balancer takes to notice.
 		busy := crew.together(crew.members[i*long:][:long], func(int) order { return order{ms: 8000, steps: 4} })
@@ -51,6 +58,51 @@ func TestRollingRestart(t *testing.T) {
 	w.locate(crew) // every session is there
 	w.audit(crew, book{wander: true, told: crew.members[:listeners]})
 	w.leave(crew, nil)
+}
+
+// drains has a worker give all of its sessions away, as an operator does, and take its
+// share again.
+func (w *world) drains(c *crew, worker *cluster.Worker) {
+	w.t.Helper()
+	_, id, _ := strings.Cut(w.registered(worker).GetName(), "/")
+	if _, err := w.CLI(w.t.Context(), "", "drain", "worker", id); err != nil {
+		w.t.Fatal(err)
+	}
+	took := w.eventually(drainLimit, func(ctx context.Context) error {
+		if err := isReady(ctx, worker); err != errNotReady {
+			return fmt.Errorf("%s, which drains, says of being ready: %v; want that it is not", worker.Name, err)
+		}
+		w.locate(c)
+		if n := len(c.ownedBy(worker)); n > 0 {
+			return fmt.Errorf("%s, which drains, owns %d sessions", worker.Name, n)
+		}
+		return nil
+	})
+	w.t.Logf("%s had given its sessions away after %v", worker.Name, took.Round(time.Millisecond))
+	if _, err := w.CLI(w.t.Context(), "", "undrain", "worker", id); err != nil {
+		w.t.Fatal(err)
+	}
+	w.eventually(evenSoon, func(ctx context.Context) error {
+		return errors.Join(isReady(ctx, worker), w.even(ctx, c))
+	})
+}
+
+// registered is a worker as the control plane knows it.
+func (w *world) registered(worker *cluster.Worker) (found *leaseholdv1.Worker) {
+	w.t.Helper()
+	w.eventually(10*time.Second, func(ctx context.Context) error {
+		workers, err := w.Registered(ctx)
+		for _, each := range workers {
+			if each.GetListenAddress() == worker.Listen {
+				found = each
+			}
+		}
+		if err == nil && found == nil {
+			err = fmt.Errorf("%s is not registered", worker.Name)
+		}
+		return err
+	})
+	return found
 }
 
 // undisturbed checks that no listener's stream ended but as it may: when the listener

@@ -114,20 +114,7 @@ func (w *world) serves(worker *cluster.Worker) {
 // incarnation is what a worker is registered as.
 func (w *world) incarnation(worker *cluster.Worker) int64 {
 	w.t.Helper()
-	var found int64
-	w.eventually(10*time.Second, func(ctx context.Context) error {
-		workers, err := w.Registered(ctx)
-		for _, each := range workers {
-			if each.GetListenAddress() == worker.Listen {
-				found = each.GetIncarnation()
-			}
-		}
-		if err == nil && found == 0 {
-			err = fmt.Errorf("%s is not registered", worker.Name)
-		}
-		return err
-	})
-	return found
+	return w.registered(worker).GetIncarnation()
 }
 
 // registeredAnew returns nil if a worker is registered as another incarnation
