@@ -28,6 +28,7 @@ var guards = []struct {
 	{"take-without-power", returnOfAWitness, []string{byPorcupine + ": " + linearizable + dispatch}},
 	{"permit-without-witness-times", wordOfATaker, []string{byPorcupine + ": " + linearizable + dispatch}},
 	{"no-may-take", reclaimByANewcomer, []string{byHistory + ": " + mayTake, byPorcupine + ": " + linearizable + dispatch}},
+	{"not-found-without-tombstone", recordOfTheForgotten, []string{byPorcupine + ": " + linearizable + claim}},
 	{"permit-from-majority", wordOfMost, []string{byPorcupine + ": " + linearizable + dispatch}},
 	{"end-deletes", claimOfTheEnded, []string{byHistory + ": " + endsAreFinal, byPorcupine + ": " + linearizable + claim}},
 }
@@ -35,12 +36,19 @@ var guards = []struct {
 // twoWorkers is the world of a scenario.
 var twoWorkers = size{etcd: 1, controls: 1, workers: 2, ttl: 2 * time.Second, race: true}
 
+// shortOutage is how long workers serve on in the scenario of a session that was never
+// recorded: only after that it is certain that it will not be.
+const shortOutage = 2 * time.Second
+
 func TestProductWithoutOneOfItsGuardsIsFoundOut(t *testing.T) {
 	for _, g := range guards {
 		t.Run(g.without, func(t *testing.T) {
 			t.Parallel()
 			mutant := twoWorkers
 			mutant.mutant = g.without
+			if g.without == "not-found-without-tombstone" {
+				mutant.outage = shortOutage
+			}
 			st := newStage(t, mutant)
 			g.scenario(st)
 			st.asked.Wait()
@@ -57,7 +65,9 @@ func TestProductWithoutOneOfItsGuardsIsFoundOut(t *testing.T) {
 	}
 	t.Run("with all of them it is not", func(t *testing.T) {
 		t.Parallel()
-		st := newStage(t, twoWorkers)
+		whole := twoWorkers
+		whole.outage = shortOutage
+		st := newStage(t, whole)
 		for _, g := range guards {
 			g.scenario(st)
 			st.asked.Wait()

@@ -506,3 +506,31 @@ func wordOfMost(st *stage) {
 	st.taken(s)
 	st.ask(s, st.loser)
 }
+
+// recordOfTheForgotten: a session is opened without a control plane. Its worker is cut
+// off for so long that clients are told elsewhere that there is no such session. Then the
+// worker is back, and records it.
+func recordOfTheForgotten(st *stage) {
+	st.loser.sever()
+	st.winner.sever()
+	st.dies(st.loser)
+	st.dies(st.winner)
+	s := st.session()
+	st.winner.heal()
+	st.eventually("the session is given up", func(ctx context.Context) error {
+		resp, err := st.call(ctx, s, st.winner, "counter_increment", "{}")
+		if err == nil && resp.Status != http.StatusNotFound {
+			err = &client.StatusError{Response: resp}
+		}
+		return err
+	})
+	st.back()
+	st.eventually("the session is to be recorded", func(context.Context) error {
+		for _, op := range st.all() {
+			if op.Session == s.key && op.Method == claim && op.Outcome != unknown && op.Outcome != "NOT_ALIVE" {
+				return nil
+			}
+		}
+		return errors.New("nobody has claimed it")
+	})
+}

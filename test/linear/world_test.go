@@ -39,6 +39,9 @@ type size struct {
 	etcd, controls, workers int
 	// ttl is the workers' lease.
 	ttl time.Duration
+	// outage is for how long workers serve on without a control plane; 0 leaves that to
+	// the product.
+	outage time.Duration
 	// race builds the product with the race detector.
 	race bool
 	// mutant is the guard that the product is built without; empty for none.
@@ -244,6 +247,9 @@ func (w *world) startControls(ctx context.Context) error {
 			"controlplane", "--listen", s.address, "--admin-listen", w.admins[i], "--insecure", "--lease-ttl", w.ttl.String(),
 			"--etcd-endpoints", strings.Join(addresses(w.etcd), ","), "--root-key", w.rootKey,
 		}}
+		if w.outage > 0 {
+			s.command.Args = append(s.command.Args, "--max-outage", w.outage.String())
+		}
 		w.controls = append(w.controls, s)
 		if err := s.start(ctx); err != nil {
 			return err
