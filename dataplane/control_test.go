@@ -44,8 +44,9 @@ type plane struct {
 	endings      []*leaseholdv1.Ending
 	leaveErr     error // what Leave is answered with, which is not carried out then
 	leaves       []*leaseholdv1.LeaveRequest
-	renewed      time.Time     // when the last renewal came
-	ttl          time.Duration // of leases
+	newest       map[string]int64 // incarnation of each worker; 0 if it left
+	renewed      time.Time        // when the last renewal came
+	ttl          time.Duration    // of leases
 	// beforeHandOver is asked before a hand-over is carried out, and afterHandOver what
 	// is answered then; both may be nil.
 	beforeHandOver, afterHandOver func(*leaseholdv1.HandOverRequest) error
@@ -67,7 +68,7 @@ func startPlane(tb testing.TB) *plane {
 	p := &plane{
 		address: l.Addr().String(), server: grpc.NewServer(), revision: 1,
 		gateways: map[string]*leaseholdv1.Gateway{}, members: map[string]*leaseholdv1.Member{}, records: map[string]*stored{},
-		watchers: map[chan struct{}]bool{}, calls: map[string]int{}, ttl: testTTL,
+		watchers: map[chan struct{}]bool{}, calls: map[string]int{}, newest: map[string]int64{}, ttl: testTTL,
 	}
 	leaseholdv1.RegisterControlServiceServer(p.server, p)
 	done := make(chan struct{})
@@ -152,6 +153,7 @@ func (p *plane) Register(_ context.Context, r *leaseholdv1.RegisterRequest) (*le
 	var e int64
 	p.change(func() {
 		e = p.revision
+		p.newest[r.GetWorker()] = e
 		p.members[r.GetWorker()] = &leaseholdv1.Member{Worker: r.GetWorker(), Incarnation: e, Info: r.GetInfo()}
 	})
 	return &leaseholdv1.RegisterResponse{Incarnation: e, Lease: e, Ttl: durationpb.New(p.ttl)}, nil
@@ -185,6 +187,7 @@ func (p *plane) Leave(_ context.Context, r *leaseholdv1.LeaveRequest) (*leasehol
 	err := p.leaveErr
 	if err == nil {
 		p.leaves = append(p.leaves, r)
+		p.newest[r.GetWorker()] = 0
 	}
 	p.mu.Unlock()
 	if err != nil {
@@ -257,7 +260,8 @@ func (p *plane) Resolve(_ context.Context, r *leaseholdv1.ResolveRequest) (*leas
 	if s == nil {
 		return nil, refusal(codes.NotFound, "NO_RECORD")
 	}
-	resp := &leaseholdv1.ResolveResponse{Record: s.record, Revision: s.revision}
+	resp := &leaseholdv1.ResolveResponse{Record: s.record, Revision: s.revision,
+		OwnerSuperseded: p.newest[s.record.GetWorker()] != s.record.GetIncarnation()}
 	if p.alive(s.record.GetWorker(), s.record.GetIncarnation()) {
 		resp.OwnerAlive, resp.Owner = true, p.members[s.record.GetWorker()]
 	}

@@ -86,6 +86,7 @@ func TestWorkerDropsItsSessionsWhenItsIncarnationIsOver(t *testing.T) {
 	c := newClient(t, "g")
 	c.initialize(owner)
 	c.call(owner)
+	other.awaitPower(t)
 	p.kill(owner.id)            // its next renewal is refused, and so is its re-adoption
 	for calls := 2; ; calls++ { // the other worker learns of it in a moment
 		if status, got := c.call(other); status != 200 || got != fmt.Sprint(calls) {

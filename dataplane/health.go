@@ -26,6 +26,13 @@ func (h *health) set(err error) {
 	h.report(err)
 }
 
+// repeat has the next set reported, even if it says nothing new.
+func (h *health) repeat() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told = false
+}
+
 // close reports err as the last word.
 func (h *health) close(err error) {
 	h.set(err)

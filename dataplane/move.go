@@ -275,16 +275,3 @@ func wait(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	}
 }
-
-// load is what this worker answers when it is asked how much it has to do.
-func (w *worker) load() *leaseholdv1.ObserveLoadResponse {
-	load := w.table.Load()
-	return &leaseholdv1.ObserveLoadResponse{
-		Incarnation: w.control.Authority().Incarnation(), Sessions: int32(load.Sessions), Capacity: int32(w.mover.capacity),
-		PinnedSessions: int32(load.Pinned), UndurableSessions: int32(load.Undurable), Draining: w.drains(),
-	}
-}
-
-type tmpLoaded struct{ *worker }
-
-func (t tmpLoaded) Load() *leaseholdv1.ObserveLoadResponse { return t.load() }

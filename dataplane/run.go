@@ -62,6 +62,8 @@ type worker struct {
 	cfg       Config
 	id        string
 	world     *config.Holder
+	disk      *config.Disk
+	recalled  atomic.Bool // world is from disk, and the control plane was not reached yet
 	control   *control.Client
 	upstreams *transports
 	table     *session.Table
@@ -92,16 +94,17 @@ func assemble(cfg Config) (*worker, error) {
 		forwards: forward.NewClient(), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
 	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))
-	err := w.watchdog.register(cfg.Metrics)
+	err := errors.Join(w.watchdog.register(cfg.Metrics), w.registerRecalled(cfg.Metrics))
 	if err != nil {
 		return nil, err
 	}
+	w.disk = config.NewDisk(cfg.DataDir, cfg.Logger.Named("config"))
 	if w.upstreams, err = newTransports(&cfg); err != nil {
 		return nil, fmt.Errorf("upstreams: %w", err)
 	}
 	w.control, err = control.New(control.Config{
-		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Lost: w.lost, Registered: w.registered,
-		Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
+		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Recall: w.recall, Lost: w.lost, Registered: w.registered,
+		Witnesses: w.forwards, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -129,9 +132,9 @@ func assemble(cfg Config) (*worker, error) {
 	w.peers.Proves(w.table)
 	w.peers.Expects(expecter{w})
 	w.peers.Moves(w.mover)
-	w.peers.Loads(tmpLoaded{w})
+	w.peers.Knows(self{w.control.Authority(), w})
 	w.handler = front.New(front.Config{
-		World: w.world, Opener: w.router, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.current, Stall: cfg.stall,
+		World: w.world, Opener: w.router, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.newest, Stall: cfg.stall,
 		Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
 	})
 	w.drainer = &drainer{mover: w.mover, world: w.world, log: cfg.Logger.Named("drain"), tell: w.tellDraining, timeout: w.mover.timeout}
@@ -210,6 +213,7 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return w.table.Record(running) })
 	group.Go(func() error { return w.control.Run(running) })
+	group.Go(func() error { return w.disk.Run(running) })
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
 	group.Go(func() error { return w.watchHealth(running) })
@@ -249,7 +253,7 @@ func (w *worker) awaitReady(ctx context.Context) {
 	defer timer.Stop()
 	tick := time.NewTicker(healthTick / 5)
 	defer tick.Stop()
-	for w.world.Load().Ring == nil || !w.current() {
+	for w.world.Load().Ring == nil || !w.current() && !w.recalled.Load() {
 		select {
 		case <-ctx.Done():
 			return
@@ -339,8 +343,15 @@ func (w *worker) leave() {
 	}
 }
 
-// current reports whether this worker has heard of everything that the others
-// may act on: it has, while it holds its lease.
+// newest reports whether this worker has heard of everything that the others may act
+// on: it has, while it holds its lease, once it was told what there was when it
+// registered.
+func (w *worker) newest() bool {
+	authority := w.control.Authority()
+	return authority.Contact() && w.world.Load().Revision >= authority.Incarnation()
+}
+
+// current reports whether this worker may act for the sessions that it owns.
 func (w *worker) current() bool {
 	authority := w.control.Authority()
 	return authority.Holds(authority.Incarnation())
@@ -351,6 +362,9 @@ func (w *worker) registered(_ int64, ttl time.Duration) {
 	w.ttl.Store(int64(ttl))
 	if w.cfg.Registered != nil {
 		w.cfg.Registered(w.id)
+	}
+	if w.recalled.Swap(false) {
+		w.health.repeat() // it is ready for more than before
 	}
 }
 
@@ -365,6 +379,7 @@ func (w *worker) apply(state *config.State) error {
 		return err
 	}
 	w.world.Set(next)
+	w.disk.Keep(state)
 	w.table.Reconcile(previous, next)
 	addresses := make(map[string]bool, len(next.Members))
 	for _, m := range next.Members {
@@ -373,6 +388,9 @@ func (w *worker) apply(state *config.State) error {
 	if _, member := next.Members[w.id]; member {
 		// Otherwise the list is of a moment when the leases had run out, this
 		// worker's too, and says nothing of who is really gone.
+		for _, address := range w.control.PeerAddresses() {
+			addresses[address] = true // though it is no member: it may be asked still
+		}
 		w.forwards.Retain(addresses)
 	} else {
 		w.control.Doubt()
@@ -388,7 +406,8 @@ func (w *worker) apply(state *config.State) error {
 
 // watchHealth reports when the worker becomes able to serve and when it stops
 // being so: it needs a configuration, a lease that is certain, and to answer its
-// own probes.
+// own probes. Without the control plane it is ready with the word of all other workers
+// that it may serve on, or if all it can be is a front, since it was started so.
 func (w *worker) watchHealth(ctx context.Context) error {
 	ticker := time.NewTicker(healthTick)
 	defer ticker.Stop()
@@ -402,7 +421,7 @@ func (w *worker) watchHealth(ctx context.Context) error {
 			w.health.set(errors.New("no configuration yet"))
 		case w.drains():
 			w.health.set(errors.New("draining: sessions are handed over"))
-		case !w.current():
+		case !w.current() && !w.recalled.Load():
 			w.health.set(errors.New("fenced: the lease is uncertain"))
 		default:
 			w.health.set(nil)

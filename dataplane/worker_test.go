@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/leasehold/leasehold/dataplane"
@@ -24,9 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // worker is a worker that runs in this process.
 type worker struct {
-	url  string
-	id   string
-	stop func()
+	url     string
+	id      string
+	stop    func()
+	metrics *prometheus.Registry
 }
 
 func startWorker(tb testing.TB, p *plane) *worker {
@@ -50,12 +52,12 @@ func startWorkerAs(tb testing.TB, p *plane, change func(*dataplane.Config), run 
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan struct{})
-	w := &worker{}
+	w := &worker{metrics: prometheus.NewRegistry()}
 	var once sync.Once
 	cfg := dataplane.Config{
 		Listener: listen(), PeerListener: listen(), Control: []string{p.address}, DataDir: tb.TempDir(),
 		Logger:     hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: tb.Output()}),
-		Registered: func(id string) { w.id = id },
+		Registered: func(id string) { w.id = id }, Metrics: w.metrics,
 		Health: func(err error) {
 			if err == nil {
 				once.Do(func() { close(ready) })
@@ -227,6 +229,28 @@ func (c *client) call(w *worker) (int, string) {
 		return resp.StatusCode, answer.Result.Content[0].Text
 	}
 	return resp.StatusCode, body
+}
+
+// is reports whether a gauge of the worker's is 1.
+func (w *worker) is(tb testing.TB, gauge string) bool {
+	tb.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == gauge {
+			return f.GetMetric()[0].GetGauge().GetValue() == 1
+		}
+	}
+	tb.Fatalf("there is no %s", gauge)
+	return false
+}
+
+// awaitPower waits until the worker may take sessions over.
+func (w *worker) awaitPower(tb testing.TB) {
+	tb.Helper()
+	eventually(tb, "the worker has power", func() bool { return w.is(tb, "leasehold_worker_power") })
 }
 
 // eventually waits until ok holds.

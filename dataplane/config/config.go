@@ -188,12 +188,18 @@ type State struct {
 	Members  []*leaseholdv1.Member
 	KeyRing  *leaseholdv1.KeyRing
 	Endings  []*leaseholdv1.Ending
+	// TTL is that of leases, and MaxOutage for how long workers may serve on without
+	// the control plane, as it said before it sent the state.
+	TTL, MaxOutage time.Duration
 }
 
 // Compile makes a snapshot of state. What did not change since previous is taken
 // over from it. An error names what cannot be applied; the previous snapshot
 // then serves on.
 func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
+	if state.Revision < previous.Revision {
+		previous = empty // of another store, whose revisions mean something else
+	}
 	next := &Snapshot{
 		Revision: state.Revision,
 		Gateways: make(map[string]*Gateway, len(state.Gateways)),

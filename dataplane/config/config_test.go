@@ -48,6 +48,20 @@ func TestCompileKeepsWhatDidNotChange(t *testing.T) {
 	}
 }
 
+func TestNothingIsTakenOverFromAnotherStore(t *testing.T) {
+	old := state(3, "http://h/mcp")
+	old.Revision = 100
+	first, err := Compile(old, empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whoever begins with an empty store gives the same revision to something else.
+	next, err := Compile(state(3, "http://other/mcp"), first)
+	if err != nil || next.Gateways["g"].Upstream.URL.Host != "other" {
+		t.Errorf("got %v, %v; want the gateway of the store that there is now", next.Gateways["g"], err)
+	}
+}
+
 func TestCompileRefusesWhatItCannotServe(t *testing.T) {
 	two := state(3, "http://h")
 	two.Gateways["gateways/g"].Upstreams = append(two.Gateways["gateways/g"].Upstreams, &leaseholdv1.Upstream{})

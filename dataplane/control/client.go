@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +37,7 @@ var (
 var errNotServing = errors.New("not serving")
 
 // Config says how to reach the control plane and what to do with what it sends.
-// All fields but Serving and Metrics are required.
+// All fields but Serving, Recall, Witnesses and Metrics are required.
 type Config struct {
 	// Endpoints are the replicas, host:port, tried in turn.
 	Endpoints []string
@@ -46,6 +48,13 @@ type Config struct {
 	// Apply is given each new state of the world and reports why it could not be
 	// applied. Called from one goroutine at a time.
 	Apply func(*config.State) error
+	// Recall is called once if no replica has registered the worker within 3 s of the
+	// start, and before any Apply. It may take a state from elsewhere, and returns its
+	// revision, or 0 for none: an older one is not applied then. May be nil.
+	Recall func() (revision int64)
+	// Witnesses are asked when the control plane does not answer; nil means that the
+	// worker does not serve on without it.
+	Witnesses Witnesses
 	// Lost is called when an incarnation is over: every session of it must be
 	// dropped, since others may own them now. It returns when that is done.
 	Lost func()
@@ -70,14 +79,16 @@ type Config struct {
 type Client struct {
 	cfg        Config
 	authority  *Authority
-	fences     *fences
+	peers      *peers
 	succession succession
 	replicas   []replica
 	current    atomic.Uint32 // index of the replica that answered last
+	heard      atomic.Int64  // when one answered last, on the authority's clock
 	calls      *prometheus.CounterVec
 	lease      atomic.Int64
 	doubts     chan struct{} // capacity 1: the lease may be gone
 	applied    atomic.Int64  // the newest revision that was applied
+	draining   atomic.Bool   // as the control plane was told
 }
 
 type replica struct {
@@ -131,11 +142,12 @@ func assemble(cfg Config, replicas []replica) (*Client, error) {
 	if cfg.boot == nil {
 		cfg.boot = bootID
 	}
-	authority := &Authority{now: cfg.now}
+	authority := newAuthority(cfg.now)
 	c := &Client{
-		cfg: cfg, authority: authority, fences: &fences{authority: authority},
+		cfg: cfg, authority: authority, peers: newPeers(authority),
 		succession: succession{dir: cfg.DataDir, boot: cfg.boot}, replicas: replicas, doubts: make(chan struct{}, 1),
 	}
+	c.hear()
 	c.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "leasehold_control_requests_total",
 		Help: "Requests of this worker to the control plane, by method.",
@@ -143,7 +155,7 @@ func assemble(cfg Config, replicas []replica) (*Client, error) {
 	if cfg.Metrics == nil {
 		return c, nil
 	}
-	if err := errors.Join(cfg.Metrics.Register(c.calls), c.fences.register(cfg.Metrics)); err != nil {
+	if err := errors.Join(cfg.Metrics.Register(c.calls), authority.register(cfg.Metrics)); err != nil {
 		return nil, fmt.Errorf("register control metrics: %w", err)
 	}
 	return c, nil
@@ -161,9 +173,36 @@ func closeAll(replicas []replica) {
 // Authority returns the worker's permission to dispatch.
 func (c *Client) Authority() *Authority { return c.authority }
 
+// Away reports whether the control plane seems to be away: no call was answered for a
+// third of a TTL, in which several are made.
+func (c *Client) Away() bool {
+	stale := c.authority.state.Load().terms.stale()
+	if stale == 0 {
+		stale = firstAttempt
+	}
+	return c.authority.now()-time.Duration(c.heard.Load()) > stale
+}
+
+// Draining reports whether the others were told that this worker drains, or would have
+// been.
+func (c *Client) Draining() bool { return c.draining.Load() }
+
+// hear notes that a replica answered.
+func (c *Client) hear() { c.heard.Store(int64(c.authority.now())) }
+
+// PeerAddresses returns where the workers are that this one would ask in an outage,
+// of whom some may be no members any more.
+func (c *Client) PeerAddresses() []string {
+	listed, _, _ := c.peers.list()
+	return slices.Collect(maps.Values(listed))
+}
+
 // pick returns the replica to ask now.
-func (c *Client) pick() replica {
-	return c.replicas[int(c.current.Load())%len(c.replicas)]
+func (c *Client) pick() replica { return c.after(0) }
+
+// after returns the nth replica after the one to ask now.
+func (c *Client) after(n int) replica {
+	return c.replicas[(int(c.current.Load())+n)%len(c.replicas)]
 }
 
 // next turns to the following replica, unless another goroutine did already.
@@ -180,21 +219,42 @@ const attemptTimeout = 2 * time.Second
 
 // call asks replicas in turn until one gives a verdict or ctx ends. Every
 // method is safe to repeat, so an attempt with an unknown outcome is repeated.
+//
+// A replica that holds is well, and is not left for other calls. When all of them
+// hold the verdict is session.ErrUncertain.
 func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 	do func(leaseholdv1.ControlServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
+	holding, unknown := 0, false
 	for attempt := 0; ; attempt++ {
-		r := c.pick()
+		r := c.after(holding)
 		c.calls.WithLabelValues(method).Inc()
 		attemptCtx, cancel := context.WithTimeout(ctx, attemptTimeout)
 		resp, err := do(r.api, attemptCtx, req)
 		cancel()
 		if err == nil {
+			c.hear()
 			return resp, nil
 		}
 		if verdict := verdictOf(err); verdict != nil {
+			c.hear()
 			return resp, fmt.Errorf("%s: %w: %s", method, verdict, status.Convert(err).Message())
 		}
-		c.next(r)
+		switch {
+		case reason(err) == "HOLDING":
+			c.hear()
+			if holding++; holding < len(c.replicas) {
+				continue
+			}
+			if !unknown {
+				return resp, fmt.Errorf("%s: %w: %s", method, session.ErrUncertain, status.Convert(err).Message())
+			}
+		case holding > 0:
+			holding++ // the replica that other calls use is not concerned
+			unknown = true
+		default:
+			c.next(r)
+			unknown = true
+		}
 		if attempt == 0 || attempt%20 == 0 {
 			c.cfg.Logger.Warn("control plane did not answer", "method", method, "endpoint", r.address, "error", err)
 		}
@@ -207,8 +267,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 // pause waits with jitter before another attempt: not at all for the first
 // failure, which only means another replica, and up to half a second later on.
 func pause(ctx context.Context, attempt int) error {
-	most := min(10*time.Millisecond<<min(attempt, 6), 500*time.Millisecond)
-	timer := time.NewTimer(most/2 + rand.N(most/2))
+	timer := time.NewTimer(pauseFor(attempt))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -216,6 +275,11 @@ func pause(ctx context.Context, attempt int) error {
 	case <-timer.C:
 		return nil
 	}
+}
+
+func pauseFor(attempt int) time.Duration {
+	most := min(10*time.Millisecond<<min(attempt, 6), 500*time.Millisecond)
+	return most/2 + rand.N(most/2)
 }
 
 // verdictOf returns what a reply says, or nil when it does not tell whether the
@@ -230,8 +294,11 @@ func verdictOf(err error) error {
 	case codes.Aborted:
 		return session.ErrStale
 	case codes.FailedPrecondition:
-		if reason(err) == "CONDEMNED" {
+		switch reason(err) {
+		case "CONDEMNED":
 			return errCondemned
+		case "OWNER_UNCERTAIN":
+			return session.ErrUncertain
 		}
 		switch reason(err) {
 		case "NOT_ALIVE":

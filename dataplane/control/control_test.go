@@ -68,7 +68,7 @@ func (s *scripted) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 	return nil
 }
 
-func start(t *testing.T, s *scripted) string {
+func start(t *testing.T, s leaseholdv1.ControlServiceServer) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -122,11 +122,11 @@ func refused(code codes.Code, reason string) error {
 
 func TestAuthorityEndsAMarginBeforeTheLease(t *testing.T) {
 	var now time.Duration
-	a := &Authority{now: func() time.Duration { return now }}
+	a := newAuthority(func() time.Duration { return now })
 	if a.Holds(0) || a.Holds(7) {
 		t.Error("authority before any lease")
 	}
-	a.extend(7, 100*time.Second, 6*time.Second) // sent at 100 s, whenever the reply came
+	a.extend(7, 100*time.Second, terms{ttl: 6 * time.Second}) // sent at 100 s, whenever the reply came
 	for at, want := range map[time.Duration]bool{
 		100 * time.Second:         true,
 		104499 * time.Millisecond: true,

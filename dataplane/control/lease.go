@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -14,74 +16,129 @@ import (
 // firstAttempt bounds an attempt before the worker knows its lease's TTL.
 const firstAttempt = 2 * time.Second
 
+// recallAfter is how long a worker waits for the control plane before it serves what
+// it can without.
+const recallAfter = 3 * time.Second
+
 // Run registers the worker, keeps its lease and follows the world until ctx
 // ends. First it leaves on behalf of the worker that used the data directory
 // before, if that one has died. It does not give the lease back: call Leave once
 // nothing dispatches.
 func (c *Client) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	registered, recalled := make(chan struct{}), make(chan struct{})
+	group.Go(func() {
+		defer close(recalled)
+		c.recall(ctx, registered)
+	})
+	group.Go(func() { c.serveOn(ctx) })
 	succeeded := c.succeed(ctx)
 	defer func() { <-succeeded }()
 	await(ctx, succeeded, headStart)
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		held, err := c.register(ctx)
 		if err != nil {
 			return nil // ctx ended
 		}
-		watchCtx, stop := context.WithCancel(ctx)
-		watching := make(chan struct{})
-		go func() {
-			defer close(watching)
-			c.watch(watchCtx, held.incarnation)
-		}()
-		c.keep(ctx, held)
-		stop()
-		<-watching
+		if first {
+			close(registered)
+			<-recalled
+		}
+		c.follows(ctx, held)
 	}
 	return nil
 }
 
-// await returns when done is closed, most has passed or ctx has ended.
-func await(ctx context.Context, done <-chan struct{}, most time.Duration) {
+// follows keeps a lease and does what a registered worker does, until the incarnation
+// is over.
+func (c *Client) follows(ctx context.Context, held lease) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	registered, stop := context.WithCancel(ctx)
+	defer stop()
+	if applied := c.applied.Load(); held.incarnation < applied {
+		// A registration is newer than everything that there was in its store.
+		c.cfg.Logger.Warn("the control plane has another store than the one that the configuration here is from", "revision", applied, "incarnation", held.incarnation)
+		c.applied.Store(0)
+	}
+	c.cfg.Registered(held.incarnation, held.ttl)
+	c.peers.begin()
+	group.Go(func() { c.watch(registered, held.incarnation) })
+	group.Go(func() { c.keepPeers(registered, held.incarnation) })
+	c.keep(ctx, held)
+}
+
+// recall lets a state from elsewhere be taken if the worker is not registered in time.
+func (c *Client) recall(ctx context.Context, registered <-chan struct{}) {
+	if c.cfg.Recall == nil || !await(ctx, registered, recallAfter) {
+		return
+	}
+	c.cfg.Logger.Warn("the control plane is not reached", "for", recallAfter)
+	c.applied.Store(c.cfg.Recall())
+}
+
+// await returns when done is closed, most has passed or ctx has ended, and reports
+// whether it was in vain.
+func await(ctx context.Context, done <-chan struct{}, most time.Duration) (vain bool) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case <-done:
 	case <-timer.C:
+		return true
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // lease is what the worker holds of its registration.
 type lease struct {
 	incarnation int64
 	id          int64
-	ttl         time.Duration
+	terms
+}
+
+// granter is a reply that grants or extends a lease.
+type granter interface {
+	GetTtl() *durationpb.Duration
+	GetMaxOutage() *durationpb.Duration
+}
+
+func termsOf(g granter) terms {
+	return terms{g.GetTtl().AsDuration(), max(0, g.GetMaxOutage().AsDuration())}
 }
 
 // register repeats until the worker is a member or ctx ends.
 func (c *Client) register(ctx context.Context) (lease, error) {
-	request := &leaseholdv1.RegisterRequest{Worker: c.cfg.Worker, Info: c.cfg.Info}
 	var resp *leaseholdv1.RegisterResponse
 	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
 		c.calls.WithLabelValues("Register").Inc()
-		resp, err = api.Register(ctx, request)
+		resp, err = api.Register(ctx, &leaseholdv1.RegisterRequest{Worker: c.cfg.Worker, Info: c.info()})
 		return err
 	})
 	if err != nil {
 		return lease{}, err
 	}
-	held := lease{resp.GetIncarnation(), resp.GetLease(), resp.GetTtl().AsDuration()}
+	held := lease{resp.GetIncarnation(), resp.GetLease(), termsOf(resp)}
 	c.record(held) // before it can own a session
 	c.hold(held, sent)
 	c.cfg.Logger.Info("registered", "incarnation", held.incarnation, "ttl", held.ttl)
-	c.cfg.Registered(held.incarnation, held.ttl)
 	return held, nil
 }
 
 func (c *Client) hold(held lease, sent time.Duration) {
 	c.lease.Store(held.id)
-	c.fences.look() // it may have lapsed before it is extended
-	c.authority.extend(held.incarnation, sent, held.ttl)
+	c.authority.extend(held.incarnation, sent, held.terms)
+}
+
+// info is what the worker says of itself now.
+func (c *Client) info() *leaseholdv1.WorkerInfo {
+	info := proto.CloneOf(c.cfg.Info)
+	info.Draining = c.draining.Load()
+	return info
 }
 
 // keep renews until the incarnation is over, which it reports to Lost, or ctx
@@ -110,7 +167,6 @@ func (c *Client) keep(ctx context.Context, held lease) {
 		}
 		if errors.Is(err, errCondemned) {
 			c.cfg.Logger.Warn("incarnation is over, dropping its sessions", "incarnation", held.incarnation)
-			c.fences.look() // it has lapsed, most likely
 			c.authority.revoke()
 			c.cfg.Lost()
 			return
@@ -139,39 +195,37 @@ func (c *Client) tellServing(held lease, err error) {
 
 func (c *Client) renew(ctx context.Context, held *lease) error {
 	request := &leaseholdv1.RenewRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Lease: held.id}
-	var ttl *durationpb.Duration
-	sent, err := c.insist(ctx, held.ttl*12/100, func(ctx context.Context, api leaseholdv1.ControlServiceClient) error {
+	var resp *leaseholdv1.RenewResponse
+	sent, err := c.insist(ctx, held.ttl*12/100, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
 		if err := c.serving(); err != nil {
 			return err
 		}
 		c.calls.WithLabelValues("Renew").Inc()
-		resp, err := api.Renew(ctx, request)
-		ttl = resp.GetTtl()
+		resp, err = api.Renew(ctx, request)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	held.ttl = ttl.AsDuration()
+	held.terms = termsOf(resp)
 	c.hold(*held, sent)
 	return nil
 }
 
 func (c *Client) readopt(ctx context.Context, held *lease) error {
-	request := &leaseholdv1.ReadoptRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Info: c.cfg.Info}
 	var resp *leaseholdv1.ReadoptResponse
 	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
 		if err := c.serving(); err != nil {
 			return err
 		}
 		c.calls.WithLabelValues("Readopt").Inc()
-		resp, err = api.Readopt(ctx, request)
+		resp, err = api.Readopt(ctx, &leaseholdv1.ReadoptRequest{Worker: c.cfg.Worker, Incarnation: held.incarnation, Info: c.info()})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	held.id, held.ttl = resp.GetLease(), resp.GetTtl().AsDuration()
+	held.id, held.terms = resp.GetLease(), termsOf(resp)
 	c.hold(*held, sent)
 	c.cfg.Logger.Info("re-adopted", "incarnation", held.incarnation)
 	return nil
@@ -200,9 +254,11 @@ func (c *Client) insist(ctx context.Context, timeout time.Duration,
 		err := do(attemptCtx, r.api)
 		cancel()
 		if err == nil {
+			c.hear()
 			return sent, nil
 		}
 		if verdict := verdictOf(err); errors.Is(verdict, errLeaseLost) || errors.Is(verdict, errCondemned) {
+			c.hear()
 			return sent, verdict
 		}
 		if errors.Is(err, errNotServing) {

@@ -38,9 +38,13 @@ type fake struct {
 	leaseholdv1.ControlServiceClient // what these tests do not call
 	// answer decides what a call is answered with; nil for its success.
 	answer func(ctx context.Context, method string) error
+	// record answers RecordPeers; nil is a control plane that does not know it.
+	record func(ctx context.Context, r *leaseholdv1.RecordPeersRequest) (*leaseholdv1.RecordPeersResponse, error)
+	outage time.Duration // for how long workers may serve on
 
-	mu    sync.Mutex // guards calls
+	mu    sync.Mutex // guards what follows
 	calls []called
+	infos []*leaseholdv1.WorkerInfo // what the worker said of itself
 }
 
 // called is a call that a replica got.
@@ -85,21 +89,47 @@ func (f *fake) last(method string) called {
 	return calls[len(calls)-1]
 }
 
-func (f *fake) Register(ctx context.Context, _ *leaseholdv1.RegisterRequest, _ ...grpc.CallOption) (*leaseholdv1.RegisterResponse, error) {
+func (f *fake) Register(ctx context.Context, r *leaseholdv1.RegisterRequest, _ ...grpc.CallOption) (*leaseholdv1.RegisterResponse, error) {
 	err := f.call(ctx, "Register", 0)
-	return &leaseholdv1.RegisterResponse{Incarnation: 7, Lease: 70, Ttl: durationpb.New(bubbleTTL)}, err
+	f.note(r.GetInfo())
+	return &leaseholdv1.RegisterResponse{Incarnation: 7, Lease: 70, Ttl: durationpb.New(bubbleTTL), MaxOutage: durationpb.New(f.outage)}, err
+}
+
+func (f *fake) note(info *leaseholdv1.WorkerInfo) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.infos = append(f.infos, info)
 }
 
 func (f *fake) Renew(ctx context.Context, r *leaseholdv1.RenewRequest, _ ...grpc.CallOption) (*leaseholdv1.RenewResponse, error) {
-	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(bubbleTTL)}, f.call(ctx, "Renew", r.GetLease())
+	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(bubbleTTL), MaxOutage: durationpb.New(f.outage)}, f.call(ctx, "Renew", r.GetLease())
 }
 
-func (f *fake) Readopt(ctx context.Context, _ *leaseholdv1.ReadoptRequest, _ ...grpc.CallOption) (*leaseholdv1.ReadoptResponse, error) {
-	return &leaseholdv1.ReadoptResponse{Lease: 71, Ttl: durationpb.New(bubbleTTL)}, f.call(ctx, "Readopt", 0)
+func (f *fake) Readopt(ctx context.Context, r *leaseholdv1.ReadoptRequest, _ ...grpc.CallOption) (*leaseholdv1.ReadoptResponse, error) {
+	f.note(r.GetInfo())
+	return &leaseholdv1.ReadoptResponse{Lease: 71, Ttl: durationpb.New(bubbleTTL), MaxOutage: durationpb.New(f.outage)}, f.call(ctx, "Readopt", 0)
+}
+
+func (f *fake) RecordPeers(ctx context.Context, r *leaseholdv1.RecordPeersRequest, _ ...grpc.CallOption) (*leaseholdv1.RecordPeersResponse, error) {
+	if err := f.call(ctx, "RecordPeers", 0); err != nil {
+		return nil, err
+	}
+	if f.record == nil {
+		return nil, status.Error(codes.Unimplemented, "unknown method RecordPeers")
+	}
+	return f.record(ctx, r)
 }
 
 func (f *fake) Leave(ctx context.Context, r *leaseholdv1.LeaveRequest, _ ...grpc.CallOption) (*leaseholdv1.LeaveResponse, error) {
 	return &leaseholdv1.LeaveResponse{}, f.call(ctx, "Leave", r.GetLease())
+}
+
+func (f *fake) Reclaim(ctx context.Context, r *leaseholdv1.ReclaimRequest, _ ...grpc.CallOption) (*leaseholdv1.ReclaimResponse, error) {
+	return &leaseholdv1.ReclaimResponse{Revision: 9}, f.call(ctx, "Reclaim", 0)
+}
+
+func (f *fake) SetDraining(ctx context.Context, _ *leaseholdv1.SetDrainingRequest, _ ...grpc.CallOption) (*leaseholdv1.SetDrainingResponse, error) {
+	return &leaseholdv1.SetDrainingResponse{}, f.call(ctx, "SetDraining", 0)
 }
 
 func (f *fake) Watch(ctx context.Context, _ ...grpc.CallOption) (grpc.BidiStreamingClient[leaseholdv1.WatchRequest, leaseholdv1.WatchResponse], error) {
@@ -161,6 +191,7 @@ func (b *bubble) run(t *testing.T, f func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	group.Go(func() { b.Run(ctx) })
+	synctest.Wait()
 	f()
 	cancel()
 	group.Wait()

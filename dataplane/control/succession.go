@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -108,14 +109,7 @@ func (s succession) leaveBehind(worker string, held lease) error {
 	if err != nil {
 		return err
 	}
-	whole := s.path() + ".new"
-	if err := writeDurably(whole, append(text, '\n')); err != nil {
-		return err
-	}
-	if err := os.Rename(whole, s.path()); err != nil {
-		return err
-	}
-	return syncDir(s.dir)
+	return config.Replace(s.path(), append(text, '\n'))
 }
 
 // forget removes the record: what it tells is over.
@@ -124,23 +118,6 @@ func (s succession) forget() error {
 		return err
 	}
 	return nil
-}
-
-func writeDurably(path string, text []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	return errors.Join(err, file.Sync(), file.Close())
-}
-
-func syncDir(dir string) error {
-	file, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(file.Sync(), file.Close())
 }
 
 // succeed gives back, in its stead, the lease of the worker that used the data

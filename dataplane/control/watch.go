@@ -40,6 +40,7 @@ func (c *Client) follow(ctx context.Context, r replica, incarnation int64) (prog
 	if err := stream.Send(&leaseholdv1.WatchRequest{Worker: c.cfg.Worker, Incarnation: incarnation}); err != nil {
 		return false, err
 	}
+	c.peers.watching()
 	var w world
 	for {
 		resp, err := stream.Recv()
@@ -56,6 +57,9 @@ func (c *Client) follow(ctx context.Context, r replica, incarnation int64) (prog
 			// connections to the other.
 			return progressed, fmt.Errorf("the replica is behind: it knows revision %d, this worker %d", state.Revision, applied)
 		}
+		terms := c.authority.state.Load().terms
+		state.TTL, state.MaxOutage = terms.ttl, terms.outage
+		c.peers.see(state.Members)
 		if err := c.cfg.Apply(state); err != nil {
 			c.cfg.Logger.Error("config not applied, serving on with the last good one", "revision", state.Revision, "error", err)
 			continue

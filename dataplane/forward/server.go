@@ -42,10 +42,10 @@ type Server struct {
 	log   hclog.Logger
 	grpc  *grpc.Server
 	loop  Loop // what Probe asks
+	self  Self // what others ask about
 
 	expecter Expecter // of sessions that are handed over
 	mover    Mover    // of sessions for operators
-	loaded   Loaded
 
 	mu      sync.Mutex // guards what follows
 	serving int

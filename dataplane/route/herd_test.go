@@ -29,7 +29,7 @@ type records struct {
 	asked atomic.Int32
 }
 
-func (r *records) Resolve(ctx context.Context, _, _ string, _ bool) (*leaseholdv1.ResolveResponse, error) {
+func (r *records) Resolve(ctx context.Context, _, _ string, _ *leaseholdv1.Peer, _ bool) (*leaseholdv1.ResolveResponse, error) {
 	r.asked.Add(1)
 	select {
 	case <-time.After(r.takes):
@@ -60,6 +60,8 @@ type always struct{}
 
 func (always) Incarnation() int64 { return 1 }
 func (always) Holds(int64) bool   { return true }
+func (always) Await(int64) bool   { return true }
+func (always) Power(int64) bool   { return true }
 
 // newHerdRouter returns a router that knows a gateway and the owner of all
 // sessions, which it cannot reach.

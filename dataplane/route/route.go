@@ -64,9 +64,18 @@ type Locator interface {
 // Records resolves and reclaims sessions.
 type Records interface {
 	// Resolve says who owns a session; with measure also for how long the owner
-	// has not renewed its lease.
-	Resolve(ctx context.Context, gateway, session string, measure bool) (*leaseholdv1.ResolveResponse, error)
+	// has not renewed its lease. openedBy is the worker that opened it, or nil if that
+	// is not known.
+	Resolve(ctx context.Context, gateway, session string, openedBy *leaseholdv1.Peer, measure bool) (*leaseholdv1.ResolveResponse, error)
 	Reclaim(ctx context.Context, gateway, session string, incarnation int64, resolved *leaseholdv1.ResolveResponse) (*leaseholdv1.ReclaimResponse, error)
+}
+
+// Authority says what this worker may do. It is safe for concurrent use.
+type Authority interface {
+	session.Authority
+	// Power reports whether incarnation may take sessions over from a worker that may
+	// serve on without the control plane.
+	Power(incarnation int64) bool
 }
 
 // Config is what a router needs; all fields are required.
@@ -75,7 +84,7 @@ type Config struct {
 	Table     *session.Table
 	Forwarder Forwarder
 	Records   Records
-	Authority session.Authority
+	Authority Authority
 	World     *config.Holder
 	TTL       func() time.Duration // the workers' lease
 	// Away reports whether the control plane is known to be away.
@@ -147,7 +156,7 @@ func (rt *Router) Serve(ctx context.Context, w http.ResponseWriter, r *session.R
 	case target.Worker != rt.cfg.Worker:
 		missed = target // dead, as far as this worker knows
 	}
-	rt.settle(ctx, w, r, refused, missed)
+	rt.settle(ctx, w, r, hint, refused, missed)
 }
 
 // next returns the living worker that an error says has the session now, if it says
@@ -168,13 +177,13 @@ func (rt *Router) reach(target Target) (Target, bool) {
 	return target, alive && member.Incarnation == target.Incarnation && target.Worker != rt.cfg.Worker
 }
 
-// resolve asks who owns the request's session.
-func (rt *Router) resolve(ctx context.Context, r *session.Request, measure bool) (*leaseholdv1.ResolveResponse, error) {
+// resolve asks who owns the request's session, whose id names hint.
+func (rt *Router) resolve(ctx context.Context, r *session.Request, hint sessionid.Hint, measure bool) (*leaseholdv1.ResolveResponse, error) {
 	if err := rt.asking.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer rt.asking.Release(1)
-	return rt.cfg.Records.Resolve(ctx, r.Gateway, r.Digest.String(), measure)
+	return rt.cfg.Records.Resolve(ctx, r.Gateway, r.Digest.String(), &leaseholdv1.Peer{Worker: hint.Worker, Incarnation: hint.Incarnation}, measure)
 }
 
 // believed returns the owner as far as it is known without asking.
@@ -296,7 +305,7 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		return nil, NotOwner
 	case target.Incarnation != rt.cfg.Authority.Incarnation():
 		return nil, StaleIncarnation
-	case !rt.cfg.Authority.Holds(target.Incarnation):
+	case !rt.cfg.Authority.Await(target.Incarnation):
 		return nil, Fenced
 	}
 	if r.Method == session.MethodMessage {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/session"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -30,14 +31,15 @@ const (
 
 // settle finds the owner by asking, waiting as long as an owner's death may need
 // to show. The request has not been dispatched when it is called, or may be
-// dispatched again; refused is how many workers said that it is not theirs, and
-// missed the worker that was believed to be the owner and could not be reached.
-func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.Request, refused int, missed Target) {
+// dispatched again; hint is the session's first owner, refused is how many workers
+// said that it is not theirs, and missed the worker that was believed to be the owner
+// and could not be reached.
+func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.Request, hint sessionid.Hint, refused int, missed Target) {
 	p := place{of: &rt.waiting, session: r.Digest}
 	defer p.release()
 	bounded, cancel := context.WithTimeout(ctx, rt.limit())
 	defer cancel()
-	s := search{rt: rt, bounded: bounded, ctx: ctx, w: w, r: r, place: &p, missed: missed}
+	s := search{rt: rt, bounded: bounded, ctx: ctx, w: w, r: r, hint: hint, place: &p, missed: missed}
 	for s.hold() {
 		done, err := s.attempt()
 		if done {
@@ -126,6 +128,7 @@ type search struct {
 	ctx     context.Context // the client's
 	w       http.ResponseWriter
 	r       *session.Request
+	hint    sessionid.Hint
 	place   *place
 	missed  Target // the owner that could not be reached, if that was what went wrong last
 	again   bool   // it was tried once more
@@ -158,7 +161,7 @@ func (s *search) attempt() (done bool, err error) {
 	if s.rt.cfg.Away() {
 		return s.located()
 	}
-	resolved, err := s.rt.resolve(s.bounded, s.r, s.missed.Worker != "" && s.rt.missed.long(s.missed.Worker, s.rt.cfg.TTL()))
+	resolved, err := s.rt.resolve(s.bounded, s.r, s.hint, s.missed.Worker != "" && s.rt.missed.long(s.missed.Worker, s.rt.cfg.TTL()))
 	switch {
 	case errors.Is(err, session.ErrNoRecord), err == nil && resolved.GetRecord().GetEnd() != nil:
 		mcp.WriteSessionNotFound(s.w, s.r.ID())
@@ -193,6 +196,9 @@ func (s *search) atWinner() (bool, error) {
 // atOwner serves the request at the living owner that was resolved.
 func (s *search) atOwner(resolved *leaseholdv1.ResolveResponse) (bool, error) {
 	record := resolved.GetRecord()
+	if record == nil { // of a session that its first owner has not recorded yet
+		record = &leaseholdv1.SessionRecord{Worker: resolved.GetOwner().GetWorker(), Incarnation: resolved.GetOwner().GetIncarnation(), Epoch: 1}
+	}
 	if record.GetWorker() == s.rt.cfg.Worker {
 		return s.here()
 	}

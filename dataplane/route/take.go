@@ -12,7 +12,13 @@ import (
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
-var errOwnerAlive = errors.New("the session has a living owner")
+var (
+	errOwnerAlive = errors.New("the session has a living owner")
+	// errPowerless says that this worker may not take a session over yet: its contact
+	// with the control plane was gained, or regained, a moment ago, and it may have
+	// told the owner meanwhile that it does not take anything over.
+	errPowerless = errors.New("this worker may not take sessions over yet")
+)
 
 // take makes this worker the owner of a session whose owner is dead. However
 // many ask at the same time, it happens once; that one of them gives up does not
@@ -46,7 +52,7 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		return s, nil
 	}
 	resolved, err := inTurn(ctx, rt, rt.asking, func(ctx context.Context) (*leaseholdv1.ResolveResponse, error) {
-		return rt.cfg.Records.Resolve(ctx, gateway, d.String(), false)
+		return rt.cfg.Records.Resolve(ctx, gateway, d.String(), nil, false)
 	})
 	switch {
 	case err != nil:
@@ -62,6 +68,10 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		return nil, Fenced
 	case resolved.GetOwnerAlive() && !mine:
 		return nil, fmt.Errorf("%w: %w", errOwnerAlive, ownerOf(record))
+	case mine && !handedOver(record) && !rt.cfg.Authority.Power(incarnation):
+		return nil, fmt.Errorf("%w: %w", errStray, errPowerless)
+	case !mine && !rt.mayTake(resolved, incarnation):
+		return nil, errPowerless
 	}
 	if !mine {
 		if err := rt.mourned.wait(ctx, owner{record.GetWorker(), record.GetIncarnation()}); err != nil {
@@ -80,6 +90,9 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 		return rt.adopt(gateway, d, record, resolved.GetRevision())
 	}
 	reclaimed, err := inTurn(ctx, rt, rt.reclaiming, func(ctx context.Context) (*leaseholdv1.ReclaimResponse, error) {
+		if !rt.mayTake(resolved, incarnation) {
+			return nil, errPowerless
+		}
 		return rt.cfg.Records.Reclaim(ctx, gateway, d.String(), incarnation, resolved)
 	})
 	if err != nil {
@@ -88,6 +101,10 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 			err = fmt.Errorf("%w: %w", errStray, err)
 		}
 		return nil, err
+	}
+	if !rt.mayTake(resolved, incarnation) {
+		rt.cfg.Table.Release()
+		return nil, fmt.Errorf("%w: %w", errStray, errPowerless)
 	}
 	s, err := rt.adopt(gateway, d, reclaimed.GetRecord(), reclaimed.GetRevision())
 	if err != nil {
@@ -100,6 +117,26 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 // ownerOf returns who owns a session as its record says.
 func ownerOf(record *leaseholdv1.SessionRecord) *session.Moved {
 	return &session.Moved{Worker: record.GetWorker(), Incarnation: record.GetIncarnation(), Epoch: record.GetEpoch()}
+}
+
+// mayTake reports whether this worker may take a session from the dead owner that
+// resolved names: both when it asks for it and when it goes by the answer. That owner
+// may serve on without the control plane as long as no other worker has power, unless
+// it is superseded. A reclaim is answered within a lease's TTL or given up, in which
+// power that was lost does not come back.
+func (rt *Router) mayTake(resolved *leaseholdv1.ResolveResponse, incarnation int64) bool {
+	return resolved.GetOwnerSuperseded() || rt.cfg.Authority.Power(incarnation)
+}
+
+// handedOver reports whether the owner before gave the session to the one in the
+// record, and so has stopped.
+func handedOver(record *leaseholdv1.SessionRecord) bool {
+	events := record.GetEvents()
+	if len(events) == 0 {
+		return false
+	}
+	last := events[len(events)-1]
+	return last.GetType() == leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER && last.GetEpoch() == record.GetEpoch()
 }
 
 // inTurn asks the control plane when it is this question's turn. The answer is

@@ -186,7 +186,7 @@ func isOver(err error) bool {
 func (t *Table) whose(ctx context.Context, s *Session, to Receiver) (*leaseholdv1.SessionRecord, int64, error) {
 	for !s.isDropped() && ctx.Err() == nil {
 		askCtx, cancel := context.WithTimeout(ctx, outcomeTime)
-		resolved, err := t.cfg.Records.Resolve(askCtx, s.gateway, s.digest.String(), false)
+		resolved, err := t.cfg.Records.Resolve(askCtx, s.gateway, s.digest.String(), nil, false)
 		cancel()
 		if errors.Is(err, ErrUnavailable) {
 			continue

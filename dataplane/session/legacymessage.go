@@ -36,7 +36,7 @@ var errBroke = errors.New("the answer broke off")
 // ErrFenced or ErrLost: nothing was written, and nothing was done.
 func (c *Connection) Serve(ctx context.Context, w http.ResponseWriter, r *Request) error {
 	switch authority := c.table.cfg.Authority; {
-	case authority.Holds(c.incarnation):
+	case authority.Await(c.incarnation):
 	case authority.Incarnation() != c.incarnation:
 		return ErrLost
 	default:

@@ -65,10 +65,11 @@ var ErrReplicaGone = errors.New("the replica that has the session is gone")
 type Records interface {
 	// Claim records a new session.
 	Claim(ctx context.Context, gateway, session string, record *leaseholdv1.SessionRecord) (revision int64, err error)
-	// Resolve reads a session's record.
-	Resolve(ctx context.Context, gateway, session string, measure bool) (*leaseholdv1.ResolveResponse, error)
+	// Resolve reads a session's record. openedBy is the worker that opened it, or nil;
+	// measure asks also for how long its owner has not renewed its lease.
+	Resolve(ctx context.Context, gateway, session string, openedBy *leaseholdv1.Peer, measure bool) (*leaseholdv1.ResolveResponse, error)
 	// Save replaces the record that has the revision by another of the same owner, and
-	// returns its revision.
+	// returns the new revision.
 	Save(ctx context.Context, gateway, session string, revision int64, record *leaseholdv1.SessionRecord) (int64, error)
 	// HandOver replaces the owner in the record that has the revision.
 	HandOver(ctx context.Context, request *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error)
@@ -90,6 +91,9 @@ var (
 	// ErrTargetNotAlive says that the worker that a session was to be handed over to is
 	// not alive. It comes with ErrRefused.
 	ErrTargetNotAlive = errors.New("the receiver is not alive")
+	// ErrUncertain says that nobody may decide yet: an owner without a lease may still
+	// act. Nothing was changed; ask again later.
+	ErrUncertain = errors.New("the owner may still act, nobody can take over yet")
 	// ErrUnavailable says that nobody answered in time: the outcome is unknown.
 	ErrUnavailable = errors.New("control plane unavailable")
 )
@@ -100,4 +104,7 @@ type Authority interface {
 	Incarnation() int64
 	// Holds reports whether incarnation may dispatch now.
 	Holds(incarnation int64) bool
+	// Await is Holds, but if the authority has lapsed only just now, it first waits for
+	// a moment for it to come back.
+	Await(incarnation int64) bool
 }

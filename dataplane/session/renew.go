@@ -134,7 +134,7 @@ func (s *Session) abandonRenewed(ctx context.Context, up *upstreamSession) {
 // records it. It also returns what to tell the client.
 func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error) {
 	records, key := s.table.cfg.Records, s.digest.String()
-	resolved, err := records.Resolve(ctx, s.gateway, key, false)
+	resolved, err := records.Resolve(ctx, s.gateway, key, nil, false)
 	if err != nil {
 		return nil, nil, err
 	}

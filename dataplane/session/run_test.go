@@ -24,6 +24,7 @@ func (*wavering) Incarnation() int64 { return 1 }
 
 // Holds implements Authority.
 func (a *wavering) Holds(int64) bool { return a.holds.Load() }
+func (a *wavering) Await(int64) bool { return a.holds.Load() }
 
 // ledger takes the ends of sessions while it is not away.
 type ledger struct {

@@ -142,10 +142,10 @@ func (s *Session) drop() {
 }
 
 // Pass implements Gate: it lets requests out while this worker certainly owns the
-// session.
+// session, and waits for a moment if that has only just become uncertain.
 func (s *Session) Pass() error {
 	switch {
-	case s.table.cfg.Authority.Holds(s.incarnation):
+	case s.table.cfg.Authority.Await(s.incarnation):
 		return nil
 	case s.incarnation != s.table.cfg.Authority.Incarnation():
 		return ErrLost

@@ -667,7 +667,11 @@ type RecordPeersRequest struct {
 	Peers []*Peer `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
 	// Workers that the caller, which may take over from them, has seen dead for long:
 	// they are condemned, as by a reclaim, if they are dead and the caller may do so.
-	Gone          []*Peer `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
+	Gone []*Peer `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
+	// Counts the requests of this incarnation, from 1. One that comes after a later one
+	// is refused as STALE: it would record what the caller no longer asks, or that it
+	// knows nobody.
+	Number        int64 `protobuf:"varint,5,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -728,6 +732,13 @@ func (x *RecordPeersRequest) GetGone() []*Peer {
 		return x.Gone
 	}
 	return nil
+}
+
+func (x *RecordPeersRequest) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 // RecordPeersResponse is the response of RecordPeers.
@@ -2543,12 +2554,13 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\rLeaveResponse\"@\n" +
 	"\x04Peer\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\"\xa0\x01\n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\"\xb8\x01\n" +
 	"\x12RecordPeersRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12(\n" +
 	"\x05peers\x18\x03 \x03(\v2\x12.leasehold.v1.PeerR\x05peers\x12&\n" +
-	"\x04gone\x18\x04 \x03(\v2\x12.leasehold.v1.PeerR\x04gone\"?\n" +
+	"\x04gone\x18\x04 \x03(\v2\x12.leasehold.v1.PeerR\x04gone\x12\x16\n" +
+	"\x06number\x18\x05 \x01(\x03R\x06number\"?\n" +
 	"\x13RecordPeersResponse\x12(\n" +
 	"\x05peers\x18\x01 \x03(\v2\x12.leasehold.v1.PeerR\x05peers\"j\n" +
 	"\x12SetDrainingRequest\x12\x16\n" +

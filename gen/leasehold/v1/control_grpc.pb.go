@@ -77,7 +77,8 @@ type ControlServiceClient interface {
 	// serves on without the control plane. Only those may take over from it when it is
 	// dead, since only of them it knows whether they could have. A worker leaves the
 	// list once it can certainly never take a session again. ABORTED with STALE when
-	// the incarnation is no longer the worker's newest, or has left.
+	// the incarnation is no longer the worker's newest, or has left, or when a later
+	// request was carried out before.
 	RecordPeers(ctx context.Context, in *RecordPeersRequest, opts ...grpc.CallOption) (*RecordPeersResponse, error)
 	// SetDraining says that the worker hands its sessions over and takes no more, or
 	// does so again. FAILED_PRECONDITION with NOT_ALIVE.
@@ -291,7 +292,8 @@ type ControlServiceServer interface {
 	// serves on without the control plane. Only those may take over from it when it is
 	// dead, since only of them it knows whether they could have. A worker leaves the
 	// list once it can certainly never take a session again. ABORTED with STALE when
-	// the incarnation is no longer the worker's newest, or has left.
+	// the incarnation is no longer the worker's newest, or has left, or when a later
+	// request was carried out before.
 	RecordPeers(context.Context, *RecordPeersRequest) (*RecordPeersResponse, error)
 	// SetDraining says that the worker hands its sessions over and takes no more, or
 	// does so again. FAILED_PRECONDITION with NOT_ALIVE.
