@@ -13,6 +13,13 @@ import (
 // DefaultLeaseTTL is how long a worker's lease lives without renewal.
 const DefaultLeaseTTL = 6 * time.Second
 
+// DefaultMaxOutage is for how long workers may serve on without the control plane,
+// unless an operator says otherwise.
+const DefaultMaxOutage = 10 * time.Minute
+
+// LongestMaxOutage bounds that time: an incarnation is remembered for longer.
+const LongestMaxOutage = 24 * time.Hour
+
 // minLeaseTTL is the shortest lease that etcd grants for sure.
 const minLeaseTTL = 2 * time.Second
 
@@ -36,6 +43,14 @@ type Config struct {
 	// LeaseTTL is the workers' lease; 0 means DefaultLeaseTTL. At least 2 s, in
 	// whole seconds.
 	LeaseTTL time.Duration
+	// MaxOutage is for how long a worker may serve on without the control plane, and so
+	// for how long nobody may take over from one that could and whom nobody can ask; 0
+	// means that workers may not. At most LongestMaxOutage, the same at every replica.
+	MaxOutage time.Duration
+	// Hold is for how long a replica that has just started or got etcd back lets workers
+	// come back before it takes anything from them; 0 means one and a half leases, less
+	// than 0 not at all, which is for tests.
+	Hold time.Duration
 	// Version is the version of the binary, for the ready line and metrics.
 	Version string
 	// Logger gets the plane's log; nil discards it.
@@ -65,6 +80,7 @@ func (c Config) Validate() error {
 	add(!c.EmbeddedEtcd && c.RootKeyFile == "", "etcd endpoints need a root key file")
 	add(c.LeaseTTL != 0 && c.LeaseTTL < minLeaseTTL, "the lease TTL must be at least %s; is %s", minLeaseTTL, c.LeaseTTL)
 	add(c.LeaseTTL%time.Second != 0, "the lease TTL must be whole seconds; is %s", c.LeaseTTL)
+	add(c.MaxOutage < 0 || c.MaxOutage > LongestMaxOutage, "the longest outage must be between 0 and %s; is %s", LongestMaxOutage, c.MaxOutage)
 	return errors.Join(errs...)
 }
 

@@ -102,9 +102,12 @@ func (r *replica) dial(t testing.TB) {
 	r.control = leaseholdv1.NewControlServiceClient(conn)
 }
 
+// unheld lets a replica take over as soon as it has etcd.
+const unheld time.Duration = -1
+
 // embedded is the config of a plane with an etcd of its own.
 func embedded(t testing.TB) controlplane.Config {
-	return controlplane.Config{EmbeddedEtcd: true, DataDir: t.TempDir(), LeaseTTL: 2 * time.Second}
+	return controlplane.Config{EmbeddedEtcd: true, DataDir: t.TempDir(), LeaseTTL: 2 * time.Second, Hold: unheld}
 }
 
 // startEtcd starts an etcd that several replicas share.

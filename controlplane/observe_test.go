@@ -18,6 +18,7 @@ import (
 type owner struct {
 	leaseholdv1.UnimplementedPeerServiceServer
 	hangs bool
+	load  *leaseholdv1.ObserveLoadResponse
 	calls atomic.Int32
 	conns atomic.Int32 // open now
 	made  atomic.Int32
@@ -52,15 +53,24 @@ func (o *owner) HandleConn(_ context.Context, s stats.ConnStats) {
 	}
 }
 
-// listen serves the owner's peer listener and returns its address.
-func (o *owner) listen(t testing.TB) string {
+func (o *owner) ObserveLoad(ctx context.Context, _ *leaseholdv1.ObserveLoadRequest) (*leaseholdv1.ObserveLoadResponse, error) {
+	if o.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return o.load, nil
+}
+
+// listen serves the owner's peer listener, with the service of whoever embeds it, and
+// returns its address.
+func (o *owner) listen(t testing.TB, service leaseholdv1.PeerServiceServer) string {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.StatsHandler(o))
-	leaseholdv1.RegisterPeerServiceServer(server, o)
+	leaseholdv1.RegisterPeerServiceServer(server, service)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(lis) }()
 	t.Cleanup(func() {
@@ -74,7 +84,7 @@ func TestActivityComesFromTheOwnersThatAnswer(t *testing.T) {
 	r := start(t, embedded(t))
 	ctx := testContext(t)
 	good, hanging := &owner{}, &owner{hangs: true}
-	owners := map[string]string{workerA: good.listen(t), workerB: hanging.listen(t), "00000000000000cc": "127.0.0.1:1"}
+	owners := map[string]string{workerA: good.listen(t, good), workerB: hanging.listen(t, hanging), "00000000000000cc": "127.0.0.1:1"}
 	registered := map[string]*leaseholdv1.RegisterResponse{}
 	n := 0
 	for worker, address := range owners {
@@ -124,4 +134,38 @@ func TestActivityComesFromTheOwnersThatAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the connection to a worker that left is closed", func() bool { return good.conns.Load() == 0 })
+}
+
+func TestWorkersSayHowMuchTheyHaveToDo(t *testing.T) {
+	cfg := embedded(t)
+	cfg.LeaseTTL = time.Minute
+	r := start(t, cfg)
+	ctx := testContext(t)
+	good, hanging, other := &owner{}, &owner{hangs: true}, &owner{}
+	for worker, o := range map[string]*owner{workerA: good, workerB: hanging, workerC: other} {
+		reg, err := r.control.Register(ctx, &leaseholdv1.RegisterRequest{Worker: worker, Info: &leaseholdv1.WorkerInfo{PeerAddress: o.listen(t, o), Capacity: 7}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.load = &leaseholdv1.ObserveLoadResponse{Incarnation: reg.Incarnation, Sessions: 5, PinnedSessions: 2, UndurableSessions: 1}
+	}
+	other.load.Incarnation++ // it has just registered anew
+	began := time.Now()
+	list, err := r.workers.ListWorkers(ctx, &leaseholdv1.ListWorkersRequest{})
+	if err != nil || len(list.Workers) != 3 {
+		t.Fatalf("list: %v, %v", list, err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("list took %s, want at most about 1 s for all workers together", took)
+	}
+	got, err := r.workers.GetWorker(ctx, &leaseholdv1.GetWorkerRequest{Name: "workers/" + workerA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range append(list.Workers, got.Worker) {
+		answered := w.Name == "workers/"+workerA
+		if said := w.Sessions == 5 && w.PinnedSessions == 2 && w.UndurableSessions == 1; said != answered || !answered && w.Sessions != 0 || w.Capacity != 7 {
+			t.Errorf("%v; want what it says only of the one that answers", w)
+		}
+	}
 }

@@ -61,6 +61,8 @@ func run(ctx context.Context, cfg Config) error {
 	db, err := etcd.Open(etcd.ClientConfig{
 		Endpoints: endpoints,
 		LeaseTTL:  cfg.LeaseTTL,
+		MaxOutage: cfg.MaxOutage,
+		Hold:      cfg.Hold,
 		Logger:    cfg.Logger.Named("etcd"),
 		Metrics:   cfg.Metrics,
 	})
@@ -128,7 +130,9 @@ func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
 	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
 	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
 	p.observer = observe.New(cfg.Logger.Named("observe"))
-	p.server = rpc.NewServer(rpc.Config{Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, Logger: cfg.Logger.Named("rpc")})
+	p.server = rpc.NewServer(rpc.Config{
+		Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Logger: cfg.Logger.Named("rpc"),
+	})
 	return p
 }
 

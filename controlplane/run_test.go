@@ -75,7 +75,7 @@ func writeRootKey(t testing.TB, hexByte string) string {
 
 // external is the config of a replica on an etcd that others use too.
 func external(server *etcd.Server, rootKey string) controlplane.Config {
-	return controlplane.Config{EtcdEndpoints: server.Endpoints(), RootKeyFile: rootKey}
+	return controlplane.Config{EtcdEndpoints: server.Endpoints(), RootKeyFile: rootKey, Hold: unheld}
 }
 
 func TestReplicasShareOneKeyRing(t *testing.T) {
@@ -153,8 +153,8 @@ func TestReplicaWaitsForAnEtcdThatIsAway(t *testing.T) {
 }
 
 func TestConfigSaysEverythingThatIsWrong(t *testing.T) {
-	err := controlplane.Config{EmbeddedEtcd: true, EtcdEndpoints: []string{"x"}, LeaseTTL: 1500 * time.Millisecond}.Validate()
-	for _, want := range []string{"listener", "exclude each other", "data directory", "at least 2s", "whole seconds"} {
+	err := controlplane.Config{EmbeddedEtcd: true, EtcdEndpoints: []string{"x"}, LeaseTTL: 1500 * time.Millisecond, MaxOutage: 25 * time.Hour}.Validate()
+	for _, want := range []string{"between 0 and 24h0m0s; is 25h0m0s", "listener", "exclude each other", "data directory", "at least 2s", "whole seconds"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want it to say %q", err, want)
 		}

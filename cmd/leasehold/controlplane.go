@@ -30,6 +30,7 @@ const minLeaseTTL = 2 * time.Second
 type controlPlane struct {
 	daemon
 	plaintext
+	maxOutage
 	listen, adminListen, dataDir, rootKey string
 	embedded                              bool
 	endpoints                             []string
@@ -63,6 +64,7 @@ func newControlPlane() *cobra.Command {
 	flags.StringVar(&c.rootKey, "root-key", "", "file with the root key, 64 hexadecimal digits; every replica has the same one")
 	flags.DurationVar(&c.leaseTTL, "lease-ttl", controlplane.DefaultLeaseTTL, "how long a worker counts as alive without being heard of")
 	flags.StringVar(&c.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
+	c.maxOutage.flag(cmd)
 	c.plaintext.flag(cmd)
 	c.daemon.flags(cmd, "info")
 	return cmd
@@ -85,6 +87,9 @@ func (c *controlPlane) check() error {
 		return usage.Errorf("--lease-ttl: %s is not a number of whole seconds", c.leaseTTL)
 	case c.leaseTTL < minLeaseTTL:
 		return usage.Errorf("--lease-ttl: %s is shorter than %s, which leaves no time to renew it", c.leaseTTL, minLeaseTTL)
+	}
+	if err := c.maxOutage.check(); err != nil {
+		return err
 	}
 	if c.adminListen != "" {
 		if err := checkListen("admin-listen", c.adminListen); err != nil {
@@ -145,6 +150,7 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 			DataDir:       c.dataDir,
 			RootKeyFile:   c.rootKey,
 			LeaseTTL:      c.leaseTTL,
+			MaxOutage:     c.outage,
 			Version:       version.Number(),
 			Logger:        logger.Named("controlplane"),
 			Metrics:       registry,

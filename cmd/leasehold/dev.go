@@ -28,6 +28,7 @@ const (
 type dev struct {
 	daemon
 	programs
+	maxOutage
 	dataDir, listen, controlListen string
 	workers                        int
 	noDemo                         bool
@@ -60,6 +61,7 @@ func newDev() *cobra.Command {
 	flags.StringVar(&d.controlListen, "control-listen", defaultControl, "address of the control plane")
 	flags.BoolVar(&d.noDemo, "no-demo", false, "do not run the demo upstream, and leave gateways/demo alone")
 	d.programs.flags(cmd)
+	d.maxOutage.flag(cmd)
 	d.daemon.flags(cmd, "warn")
 	return cmd
 }
@@ -81,6 +83,9 @@ func (d *dev) check() error {
 		return usage.Errorf("--listen: the last of %d workers: %w", d.workers, err)
 	}
 	if err := d.programs.check(); err != nil {
+		return err
+	}
+	if err := d.maxOutage.check(); err != nil {
 		return err
 	}
 	if d.dataDir == "" {

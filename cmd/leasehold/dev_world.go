@@ -113,6 +113,7 @@ func (w *world) runControlPlane(ctx context.Context, health func(error)) error {
 		Listener:     w.listeners.control,
 		EmbeddedEtcd: true,
 		DataDir:      filepath.Join(w.flags.dataDir, controlPlaneDir),
+		MaxOutage:    w.flags.outage,
 		Version:      version.Number(),
 		Logger:       w.logger.Named("controlplane"),
 		Metrics:      prometheus.WrapRegistererWith(prometheus.Labels{"part": "controlplane"}, w.registry),

@@ -30,7 +30,7 @@ const (
 	maxWaiting = 4096
 )
 
-// write is one claim, save or end on its way through a batch.
+// write is one claim, reclaim, hand-over, save or end on its way through a batch.
 type write struct {
 	key session.Key
 	// reads asks for the record before plan is called, unless it is known.
@@ -45,7 +45,7 @@ type write struct {
 	// it was by the premise, from what premise.otherwise read. It may say that the
 	// write was granted before, and at which revision.
 	verdict func(own, shared []*etcdserverpb.ResponseOp) (revision int64, err error)
-	// size is how many bytes it adds to a request, about.
+	// size is how many bytes it adds to a request, as far as is known before plan.
 	size int
 	// gone is closed when the caller no longer waits; nil if it always does.
 	// What is not sent by then never is.
@@ -210,9 +210,30 @@ func (b *batcher) send(ctx context.Context, batch []*write) {
 		}
 		steps, sent = append(steps, s), append(sent, w)
 	}
-	if len(sent) == 0 {
-		return
+	for from := 0; from < len(sent); {
+		n := fitting(steps[from:])
+		b.commit(ctx, steps[from:from+n], sent[from:from+n])
+		from += n
 	}
+}
+
+// fitting returns how many of the steps fit into a transaction, at least one: how much
+// is put is known only now.
+func fitting(steps []step) int {
+	size := 0
+	for n, s := range steps {
+		for _, op := range s.then {
+			size += len(op.ValueBytes())
+		}
+		if n > 0 && size > maxBatchBytes {
+			return n
+		}
+	}
+	return len(steps)
+}
+
+// commit sends one transaction and tells every write its outcome.
+func (b *batcher) commit(ctx context.Context, steps []step, sent []*write) {
 	ops, places := nest(steps)
 	resp, err := b.store.txn(ctx, "batch", nil, ops, nil)
 	if err != nil {

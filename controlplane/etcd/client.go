@@ -45,6 +45,12 @@ type ClientConfig struct {
 	Endpoints []string
 	// LeaseTTL is the workers' lease, in whole seconds. Required.
 	LeaseTTL time.Duration
+	// MaxOutage is for how long workers may serve on without the control plane, the
+	// same at every replica; 0 means not at all.
+	MaxOutage time.Duration
+	// Hold is for how long a replica that has just got etcd holds reclaims; 0 means one
+	// and a half leases, and less than 0 not at all.
+	Hold time.Duration
 	// Logger gets the log; nil discards it.
 	Logger hclog.Logger
 	// Metrics gets the count of requests; nil means it is not kept.
@@ -57,16 +63,21 @@ type Store struct {
 	client   *clientv3.Client
 	log      hclog.Logger
 	ttl      time.Duration
+	outage   time.Duration // for how long workers may serve on
 	reread   time.Duration // how often Follow reads everything again
 	patience time.Duration // how long that may fail before Follow says so
 	bookmark time.Duration // how often a watch is told how far it has come
 	counts   *counts
+	contact  *contact
 	writes   *batcher
 	lookups  *lookups
 	// condemned spares reclaims from condemning again.
 	condemned condemnedSet
 	// seen spares them from reading what was looked up just before.
 	seen seenRecords
+	// takeovers spares them from reading who may take over.
+	takeovers takeovers
+	deaths    *deaths
 	// endpoints is how many members of etcd can be asked.
 	endpoints int
 	// followed is the newest state that Follow published.
@@ -87,6 +98,11 @@ func Open(cfg ClientConfig) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
+	hold := cfg.Hold
+	if hold == 0 {
+		hold = cfg.LeaseTTL + cfg.LeaseTTL/2
+	}
+	hear := &contact{lease: cfg.LeaseTTL, length: max(0, hold), log: cfg.Logger, holding: count.holding, now: time.Now}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		DialKeepAliveTime:    dialKeepAliveTime,
@@ -99,22 +115,28 @@ func Open(cfg ClientConfig) (*Store, error) {
 			grpc.WithConnectParams(reconnect),
 			grpc.WithDisableServiceConfig(), // or the etcd client's own balancer is taken
 			grpc.WithDefaultServiceConfig(balancerConfig),
-			grpc.WithChainUnaryInterceptor(count.unary),
+			grpc.WithChainUnaryInterceptor(count.unary, hear.unary),
 			grpc.WithChainStreamInterceptor(count.stream),
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
-	s := &Store{client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, reread: rereadEvery, patience: patience, bookmark: bookmarkEvery, counts: count, endpoints: len(cfg.Endpoints), now: time.Now}
-	s.writes, s.lookups = newBatcher(s), newLookups(s)
+	s := &Store{
+		client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, outage: cfg.MaxOutage,
+		reread: rereadEvery, patience: patience, bookmark: bookmarkEvery,
+		counts: count, contact: hear, endpoints: len(cfg.Endpoints), now: time.Now,
+	}
+	s.writes, s.lookups, s.deaths = newBatcher(s), newLookups(s), newDeaths(s)
 	return s, nil
 }
 
-// Run serves look-ups, claims, reclaims, saves and ends, collects garbage, and sees to orphans while
-// Follow runs, until ctx ends.
+// Run serves look-ups, claims, reclaims, hand-overs, saves and ends, keeps in contact with
+// etcd, collects garbage, and sees to orphans while Follow runs, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	var group sync.WaitGroup
+	group.Go(func() { s.pulse(ctx) })
+	group.Go(func() { s.deaths.run(ctx) })
 	group.Go(func() { s.collect(ctx) })
 	group.Go(func() { s.keepOrphans(ctx) })
 	group.Go(func() { s.lookups.run(ctx) })
@@ -124,7 +146,10 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 // Close gives up the connections. Calls under way fail.
-func (s *Store) Close() error { return s.client.Close() }
+func (s *Store) Close() error {
+	s.contact.leave()
+	return s.client.Close()
+}
 
 // get reads one key, linearizably.
 func (s *Store) get(ctx context.Context, op, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {

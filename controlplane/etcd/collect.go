@@ -62,26 +62,38 @@ func (s *Store) collectAlone(ctx context.Context) error {
 }
 
 // Collect deletes tombstones whose time is over, and what is left of
-// incarnations that are over and registered long ago.
+// incarnations that have been over for long.
 func (s *Store) Collect(ctx context.Context, now time.Time) error {
 	return errors.Join(
 		s.page(ctx, endedPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectTombstones(ctx, kvs, now) }),
-		s.page(ctx, condemnedPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectCondemned(ctx, kvs, now) }),
 		s.page(ctx, incarnationsPrefix, func(kvs []*mvccpb.KeyValue) error { return s.collectLeft(ctx, kvs, now) }),
 		s.collectDead(ctx, now),
+		s.collectCondemned(ctx, now),
 	)
 }
 
 // page reads everything under prefix, a bounded page at a time.
 func (s *Store) page(ctx context.Context, prefix string, visit func([]*mvccpb.KeyValue) error) error {
+	_, err := s.pages(ctx, prefix, visit)
+	return err
+}
+
+// pages is page, and returns the revision of the first.
+func (s *Store) pages(ctx context.Context, prefix string, visit func([]*mvccpb.KeyValue) error) (revision int64, err error) {
 	from := prefix
 	for {
 		resp, err := s.scan(ctx, "collect", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(collectPage))
-		if err != nil || len(resp.Kvs) == 0 {
-			return err
+		if err != nil {
+			return 0, err
+		}
+		if revision == 0 {
+			revision = resp.Header.Revision
+		}
+		if len(resp.Kvs) == 0 {
+			return revision, nil
 		}
 		if err := visit(resp.Kvs); err != nil || !resp.More {
-			return err
+			return revision, err
 		}
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
@@ -115,40 +127,6 @@ func (s *Store) collectTombstones(ctx context.Context, kvs []*mvccpb.KeyValue, n
 	return nil
 }
 
-// collectCondemned deletes condemned/w/E together with incarnations/w, if that
-// still says E, in one transaction: a re-adoption of E needs the one to be
-// absent and the other to say E, so it is refused before and after.
-func (s *Store) collectCondemned(ctx context.Context, kvs []*mvccpb.KeyValue, now time.Time) error {
-	for _, kv := range kvs {
-		key, ok := parseMember(condemnedPrefix, string(kv.Key))
-		if !ok {
-			continue
-		}
-		read, err := s.readMembership(ctx, "collect", key.Worker, key.Incarnation)
-		if err != nil {
-			return err
-		}
-		since := read.incarnation.Registered
-		current := read.revision != 0 && read.incarnation.Incarnation == key.Incarnation
-		if !current {
-			if since, err = parseUnix(kv.Value); err != nil {
-				continue
-			}
-		}
-		if read.member != nil || now.Sub(since) <= incarnationGrace {
-			continue
-		}
-		then := []clientv3.Op{clientv3.OpDelete(string(kv.Key))}
-		if current {
-			then = append(then, clientv3.OpDelete(incarnationKey(key.Worker)))
-		}
-		if err := s.collectIncarnation(ctx, key.Worker, key.Incarnation, read.revision, then); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // collectLeft deletes incarnations/w of workers that left. Those that died are
 // collectDead's.
 func (s *Store) collectLeft(ctx context.Context, kvs []*mvccpb.KeyValue, now time.Time) error {
@@ -162,17 +140,10 @@ func (s *Store) collectLeft(ctx context.Context, kvs []*mvccpb.KeyValue, now tim
 			clientv3.OpDelete(string(kv.Key)),
 			clientv3.OpDelete(condemnedKey(worker, v.Incarnation)),
 		}
-		if err := s.collectIncarnation(ctx, worker, v.Incarnation, kv.ModRevision, then); err != nil {
+		when := []clientv3.Cmp{unchanged(string(kv.Key), kv.ModRevision), absent(memberKey(worker, v.Incarnation))}
+		if _, err := s.txn(ctx, "collect", when, then, nil); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (s *Store) collectIncarnation(ctx context.Context, worker string, incarnation, revision int64, then []clientv3.Op) error {
-	_, err := s.txn(ctx, "collect", []clientv3.Cmp{
-		unchanged(incarnationKey(worker), revision),
-		absent(memberKey(worker, incarnation)),
-	}, then, nil)
-	return err
 }

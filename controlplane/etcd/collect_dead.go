@@ -16,75 +16,86 @@ import (
 // they are.
 const readOwnersEvery = time.Hour
 
-// collectDead deletes what is left of incarnations that died long ago and own no
-// session any more: dead/w/E, and incarnations/w if that still says E, in one
-// transaction, so that E cannot be re-adopted afterwards. An incarnation that is
-// dead without a mark gets one, from which its time counts.
-func (s *Store) collectDead(ctx context.Context, now time.Time) error {
-	alive, marks, err := s.readDead(ctx)
-	if err != nil {
-		return err
+// roll is the incarnations that there are.
+type roll struct {
+	alive map[store.MemberKey]bool
+	marks map[store.MemberKey]mark
+	// current are those that somebody may continue, with the revision of
+	// incarnations/{worker}.
+	current map[store.MemberKey]int64
+}
+
+// callRoll reads who is alive and who is marked as dead, and after that who there is.
+func (s *Store) callRoll(ctx context.Context) (r roll, err error) {
+	if r.alive, r.marks, err = s.readDead(ctx); err != nil {
+		return r, err
 	}
-	current := map[store.MemberKey]int64{} // the revision of incarnations/w
-	err = s.page(ctx, incarnationsPrefix, func(kvs []*mvccpb.KeyValue) error {
+	r.current = map[store.MemberKey]int64{}
+	return r, s.page(ctx, incarnationsPrefix, func(kvs []*mvccpb.KeyValue) error {
 		for _, kv := range kvs {
-			key, ok := s.incarnationIn(kv)
-			if !ok {
-				continue
-			}
-			current[key] = kv.ModRevision
-			if _, marked := marks[key]; alive[key] || marked {
-				continue
-			}
-			if _, err := s.markDead(ctx, key, now); err != nil {
-				return err
+			worker := strings.TrimPrefix(string(kv.Key), incarnationsPrefix)
+			v, err := decodeIncarnation(kv)
+			if err == nil && session.ValidWorkerID(worker) && !v.Left {
+				r.current[store.MemberKey{Worker: worker, Incarnation: v.Incarnation}] = kv.ModRevision
 			}
 		}
 		return nil
 	})
+}
+
+// markAll marks those that are dead and not marked yet.
+func (s *Store) markAll(ctx context.Context, r roll, now time.Time) error {
+	for key := range r.current {
+		if _, marked := r.marks[key]; r.alive[key] || marked {
+			continue
+		}
+		if _, err := s.markDead(ctx, key, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectDead condemns incarnations that died long ago and own no session any more, and
+// forgets when they died. One that is dead without a mark gets one, from which its time
+// counts.
+func (s *Store) collectDead(ctx context.Context, now time.Time) error {
+	r, err := s.callRoll(ctx)
+	if err == nil {
+		err = s.markAll(ctx, r, now)
+	}
 	if err != nil {
 		return err
 	}
-	for key, m := range marks {
+	for key, m := range r.marks {
 		if now.Sub(m.died) <= incarnationGrace {
-			delete(marks, key)
+			delete(r.marks, key)
 		}
 	}
-	if len(marks) == 0 || now.Sub(time.Unix(s.ownersRead.Load(), 0)) < readOwnersEvery {
+	if len(r.marks) == 0 || now.Sub(time.Unix(s.ownersRead.Load(), 0)) < readOwnersEvery {
 		return nil
 	}
-	return s.collectMarks(ctx, marks, current, now)
+	return s.collectMarks(ctx, r, now)
 }
 
-// incarnationIn returns the incarnation that incarnations/w says, if the worker
-// did not leave.
-func (s *Store) incarnationIn(kv *mvccpb.KeyValue) (store.MemberKey, bool) {
-	worker := strings.TrimPrefix(string(kv.Key), incarnationsPrefix)
-	v, err := decodeIncarnation(kv)
-	return store.MemberKey{Worker: worker, Incarnation: v.Incarnation}, err == nil && session.ValidWorkerID(worker) && !v.Left
-}
-
-// collectMarks deletes those of marks whose incarnation has no session. A dead
-// incarnation gets no new ones.
-func (s *Store) collectMarks(ctx context.Context, marks map[store.MemberKey]mark, current map[store.MemberKey]int64, now time.Time) error {
-	owners := map[store.MemberKey]bool{}
-	err := s.eachLive(ctx, func(_ session.Key, _ *mvccpb.KeyValue, rec *session.Record) error {
-		owners[store.MemberKey{Worker: rec.Worker, Incarnation: rec.Incarnation}] = true
-		return nil
-	})
+// collectMarks condemns and forgets those marked whose incarnation has no session. A
+// dead incarnation gets no new ones. It is condemned as of when it died, so that it is
+// collected at once when nobody knows it any more.
+func (s *Store) collectMarks(ctx context.Context, r roll, now time.Time) error {
+	owned, err := s.countOwned(ctx)
 	if err != nil {
 		return err
 	}
-	for key, m := range marks {
-		if owners[key] {
+	for key, m := range r.marks {
+		if owned[key] > 0 {
 			continue
 		}
 		dead := deadKey(key.Worker, key.Incarnation)
 		when := []clientv3.Cmp{absent(memberKey(key.Worker, key.Incarnation)), unchanged(dead, m.revision)}
 		then := []clientv3.Op{clientv3.OpDelete(dead)}
-		if revision, ok := current[key]; ok {
+		if revision, ok := r.current[key]; ok {
 			when = append(when, unchanged(incarnationKey(key.Worker), revision))
-			then = append(then, clientv3.OpDelete(incarnationKey(key.Worker)), clientv3.OpDelete(condemnedKey(key.Worker, key.Incarnation)))
+			then = append(then, clientv3.OpPut(condemnedKey(key.Worker, key.Incarnation), unixText(m.died)))
 		}
 		if _, err := s.txn(ctx, "collect", when, then, nil); err != nil {
 			return err
@@ -92,4 +103,14 @@ func (s *Store) collectMarks(ctx context.Context, marks map[store.MemberKey]mark
 	}
 	s.ownersRead.Store(now.Unix())
 	return nil
+}
+
+// countOwned counts the live sessions of each owner.
+func (s *Store) countOwned(ctx context.Context) (map[store.MemberKey]int32, error) {
+	owned := map[store.MemberKey]int32{}
+	err := s.eachLive(ctx, func(_ session.Key, _ *mvccpb.KeyValue, rec *session.Record) error {
+		owned[store.MemberKey{Worker: rec.Worker, Incarnation: rec.Incarnation}]++
+		return nil
+	})
+	return owned, err
 }

@@ -138,6 +138,7 @@ func (s *Store) watch(ctx context.Context, known *store.Snapshot, f Follower) (*
 
 func (s *Store) publish(snap *store.Snapshot, f Follower) {
 	s.followed.Store(snap)
+	s.deaths.wake()
 	f.Publish(snap)
 }
 

@@ -241,12 +241,3 @@ func newestMembers(op *etcdserverpb.ResponseOp) ([]store.Member, error) {
 	}
 	return store.Newest(table), nil
 }
-
-// Members returns the workers that are alive, ordered by id.
-func (s *Store) Members(ctx context.Context) ([]store.Member, error) {
-	resp, err := s.readAll(ctx, "list_workers", []clientv3.Op{clientv3.OpGet(membersPrefix, clientv3.WithPrefix())})
-	if err != nil {
-		return nil, err
-	}
-	return newestMembers(resp.Responses[0])
-}

@@ -22,6 +22,8 @@ const (
 	testTimeout = 20 * time.Second
 	// testTTL is short, and far longer than any test takes.
 	testTTL = time.Minute
+	// unheld lets a store take over as soon as it has etcd.
+	unheld time.Duration = -1
 )
 
 // server is shared: each test has sessions, workers and gateways of its own, and
@@ -100,7 +102,14 @@ func runStore(t testing.TB, s *Store) {
 
 func openStore(t testing.TB, server *Server, metrics prometheus.Registerer) *Store {
 	t.Helper()
-	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: testTTL, Metrics: metrics})
+	return openWith(t, server, ClientConfig{Metrics: metrics, Hold: unheld})
+}
+
+// openWith opens a store whose lease is testTTL, and runs it for the test.
+func openWith(t testing.TB, server *Server, cfg ClientConfig) *Store {
+	t.Helper()
+	cfg.Endpoints, cfg.LeaseTTL = server.Endpoints(), testTTL
+	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,15 +37,20 @@ var watchEnd = clientv3.GetPrefixRangeEnd(membersPrefix)
 func incarnationKey(worker string) string { return incarnationsPrefix + worker }
 
 func memberKey(worker string, incarnation int64) string {
-	return membersPrefix + worker + "/" + strconv.FormatInt(incarnation, 10)
+	return membersPrefix + memberText(store.MemberKey{Worker: worker, Incarnation: incarnation})
 }
 
 func condemnedKey(worker string, incarnation int64) string {
-	return condemnedPrefix + worker + "/" + strconv.FormatInt(incarnation, 10)
+	return condemnedPrefix + memberText(store.MemberKey{Worker: worker, Incarnation: incarnation})
 }
 
 func deadKey(worker string, incarnation int64) string {
-	return deadPrefix + worker + "/" + strconv.FormatInt(incarnation, 10)
+	return deadPrefix + memberText(store.MemberKey{Worker: worker, Incarnation: incarnation})
+}
+
+// memberText is what parseMember takes apart, behind the prefix.
+func memberText(k store.MemberKey) string {
+	return k.Worker + "/" + strconv.FormatInt(k.Incarnation, 10)
 }
 
 func sessionKey(k session.Key) string { return sessionsPrefix + k.Gateway + "/" + k.Digest }
@@ -63,7 +68,8 @@ func parseSession(prefix, key string) (session.Key, bool) {
 	return k, ok && strings.HasPrefix(key, prefix) && k.Valid()
 }
 
-// parseMember takes apart a key of members/, condemned/ or dead/.
+// parseMember takes apart a key of members/, condemned/ or dead/, or with no prefix
+// what follows it.
 func parseMember(prefix, key string) (store.MemberKey, bool) {
 	worker, text, ok := strings.Cut(strings.TrimPrefix(key, prefix), "/")
 	incarnation, err := strconv.ParseInt(text, 10, 64)
@@ -85,4 +91,9 @@ func present(key string) clientv3.Cmp {
 // key that was absent.
 func unchanged(key string, revision int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+}
+
+// notSince holds while nothing under prefix was put after revision.
+func notSince(prefix string, revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(prefix), "<", revision+1).WithPrefix()
 }

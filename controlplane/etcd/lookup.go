@@ -61,7 +61,7 @@ func holderOf(rec *session.Record) holder { return holder{rec.Worker, rec.Incarn
 func (o holder) gets() []clientv3.Op {
 	return []clientv3.Op{
 		clientv3.OpGet(memberKey(o.worker, o.incarnation)),
-		clientv3.OpGet(incarnationKey(o.worker), clientv3.WithKeysOnly()),
+		clientv3.OpGet(incarnationKey(o.worker)),
 	}
 }
 

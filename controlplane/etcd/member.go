@@ -163,7 +163,10 @@ func (s *Store) readopt(ctx context.Context, worker string, incarnation int64, i
 		return store.Lease{}, err
 	}
 	value := newMemberValue(info, read.incarnation.Registered)
-	value.AppliedRevision = read.applied()
+	if before, ok := read.value(); ok {
+		value.AppliedRevision = before.AppliedRevision
+		value.Draining = value.Draining || before.Draining // the worker may not know it yet
+	}
 	key := memberKey(worker, incarnation)
 	guards := []clientv3.Cmp{
 		unchanged(incarnationKey(worker), read.revision),
@@ -221,7 +224,8 @@ func (s *Store) Leave(ctx context.Context, worker string, incarnation, lease int
 		}
 		then := []clientv3.Op{clientv3.OpDelete(memberKey(worker, incarnation))}
 		if !read.over(incarnation) {
-			left := incarnationValue{Incarnation: incarnation, Left: true, Registered: read.incarnation.Registered}
+			left := read.incarnation
+			left.Left = true
 			then = append(then, clientv3.OpPut(incarnationKey(worker), encode(left)))
 		}
 		resp, err := s.txn(ctx, "leave", []clientv3.Cmp{unchanged(incarnationKey(worker), read.revision)}, then, nil)
@@ -249,27 +253,50 @@ func (s *Store) revoke(ctx context.Context, read membership, lease int64) error 
 	return s.wrap(ctx, "leave", err)
 }
 
-// Applied records the newest revision that a worker acknowledged. The member key
-// keeps its lease; a worker that is not alive has nothing to record.
+// Applied records the newest revision that a worker acknowledged. A worker that is not
+// alive has nothing to record.
 func (s *Store) Applied(ctx context.Context, key store.MemberKey, revision int64) error {
+	_, err := s.changeMember(ctx, "applied", key, func(v *memberValue) bool {
+		older := v.AppliedRevision < revision
+		v.AppliedRevision = max(v.AppliedRevision, revision)
+		return older
+	})
+	return err
+}
+
+// SetDraining records whether a worker hands its sessions over and takes no more. It
+// returns ErrNotAlive if the incarnation is not alive.
+func (s *Store) SetDraining(ctx context.Context, key store.MemberKey, draining bool) error {
+	alive, err := s.changeMember(ctx, "drain", key, func(v *memberValue) bool {
+		changes := v.Draining != draining
+		v.Draining = draining
+		return changes
+	})
+	if err == nil && !alive {
+		err = fmt.Errorf("drain %s: %w", key.Worker, session.ErrNotAlive)
+	}
+	return err
+}
+
+// changeMember changes the value of a member key, which keeps its lease. There is
+// nothing to do if change says so, or if the member is not alive.
+func (s *Store) changeMember(ctx context.Context, op string, key store.MemberKey, change func(*memberValue) bool) (alive bool, err error) {
 	name := memberKey(key.Worker, key.Incarnation)
 	for {
-		resp, err := s.get(ctx, "applied", name)
+		resp, err := s.get(ctx, op, name)
 		if err != nil || len(resp.Kvs) == 0 {
-			return err
+			return false, err
 		}
 		kv := resp.Kvs[0]
-		m, err := decodeMember(kv)
-		if err != nil || m.AppliedRevision >= revision {
-			return err
+		value, err := decodeMemberValue(kv)
+		if err != nil || !change(&value) {
+			return true, err
 		}
-		value := newMemberValue(m.Info, m.RegisterTime)
-		value.AppliedRevision = revision
-		done, err := s.txn(ctx, "applied",
+		done, err := s.txn(ctx, op,
 			[]clientv3.Cmp{present(name), unchanged(name, kv.ModRevision)},
 			[]clientv3.Op{clientv3.OpPut(name, encode(value), clientv3.WithIgnoreLease())}, nil)
 		if err != nil || done.Succeeded {
-			return err
+			return true, err
 		}
 	}
 }
@@ -309,7 +336,7 @@ func (m *membership) readIncarnation(kv *mvccpb.KeyValue) (err error) {
 
 // over reports whether nobody may continue the incarnation any more.
 func (m *membership) over(incarnation int64) bool {
-	return m.revision == 0 || m.incarnation.Left || m.incarnation.Incarnation != incarnation
+	return m.incarnation.superseded(m.revision, incarnation)
 }
 
 func (m *membership) lease() int64 {
@@ -319,15 +346,13 @@ func (m *membership) lease() int64 {
 	return m.member.Lease
 }
 
-func (m *membership) applied() int64 {
+// value is the member key's; one that cannot be read is about to be overwritten.
+func (m *membership) value() (memberValue, bool) {
 	if m.member == nil {
-		return 0
+		return memberValue{}, false
 	}
-	member, err := decodeMember(m.member)
-	if err != nil {
-		return 0 // it is about to be overwritten; the worker acknowledges again
-	}
-	return member.AppliedRevision
+	v, err := decodeMemberValue(m.member)
+	return v, err == nil
 }
 
 // again says ErrUnavailable when the new lease ended before it was used: whoever

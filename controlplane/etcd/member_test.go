@@ -6,6 +6,7 @@ import (
 
 	"github.com/leasehold/leasehold/controlplane/session"
 	"github.com/leasehold/leasehold/controlplane/store"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 func TestIncarnationIsTheRevisionOfTheFirstPut(t *testing.T) {
@@ -270,5 +271,48 @@ func TestAppliedRevisionKeepsTheLeaseAndSurvivesReadoption(t *testing.T) {
 	}
 	if exists(t, s, memberKey(w.id, w.incarnation)) {
 		t.Error("an acknowledgement brought a dead worker back")
+	}
+}
+
+func TestDrainingStaysUntilItIsTakenBack(t *testing.T) {
+	s := openStore(t, ownServer(t), nil)
+	w := register(t, s)
+	draining := func() bool {
+		t.Helper()
+		members, err := s.Members(testContext(t))
+		if err != nil || len(members) != 1 {
+			t.Fatalf("members: %v, %v", members, err)
+		}
+		return members[0].Info.Draining
+	}
+	set := func(draining bool) {
+		t.Helper()
+		for range 2 {
+			if err := s.SetDraining(testContext(t), w.key(), draining); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	set(true)
+	if err := s.Applied(testContext(t), w.key(), 9); err != nil || !draining() {
+		t.Errorf("after an acknowledgement it drains: %v, %v", draining(), err)
+	}
+	if w = w.readopt(t, s); !draining() {
+		t.Error("after a re-adoption by a worker that does not know yet, it does not drain")
+	}
+	set(false)
+	if draining() {
+		t.Error("it still drains")
+	}
+	if _, err := s.Renew(testContext(t), w.id, w.incarnation, w.lease); err != nil {
+		t.Errorf("renew: %v", err)
+	}
+	w.kill(t, s)
+	if err := s.SetDraining(testContext(t), w.key(), true); !errors.Is(err, session.ErrNotAlive) || exists(t, s, memberKey(w.id, w.incarnation)) {
+		t.Errorf("drain of a dead worker: %v, want ErrNotAlive", err)
+	}
+	says := &leaseholdv1.WorkerInfo{PeerAddress: "127.0.0.1:1", Draining: true}
+	if _, err := s.Readopt(testContext(t), w.id, w.incarnation, says); err != nil || !draining() {
+		t.Errorf("a worker that says that it drains is back and drains: %v, %v", draining(), err)
 	}
 }

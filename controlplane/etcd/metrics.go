@@ -18,6 +18,7 @@ type counts struct {
 	requests *prometheus.CounterVec
 	refused  prometheus.Counter
 	repeated prometheus.Counter
+	holding  prometheus.Gauge
 }
 
 func newCounts(reg prometheus.Registerer) (*counts, error) {
@@ -34,6 +35,10 @@ func newCounts(reg prometheus.Registerer) (*counts, error) {
 			Name: "leasehold_etcd_repeats_total",
 			Help: "Requests that were sent to another etcd member because one did not answer.",
 		}),
+		holding: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "leasehold_controlplane_holding",
+			Help: "Whether reclaims are held, as after a start and after a loss of etcd.",
+		}),
 	}
 	if reg == nil {
 		return c, nil
@@ -45,7 +50,10 @@ func newCounts(reg prometheus.Registerer) (*counts, error) {
 	if c.refused, err = registered(reg, c.refused); err != nil {
 		return nil, err
 	}
-	c.repeated, err = registered(reg, c.repeated)
+	if c.repeated, err = registered(reg, c.repeated); err != nil {
+		return nil, err
+	}
+	c.holding, err = registered(reg, c.holding)
 	return c, err
 }
 

@@ -19,6 +19,17 @@ var (
 	readoptIgnoresCondemned = mutant("readopt-ignores-condemned")
 	condemnedLater          = mutant("condemned-later")
 	endDeletes              = mutant("end-deletes")
+	// noMayTake takes from any dead owner, whomever that asks before it serves on.
+	noMayTake = mutant("no-may-take")
+	// noHold takes over as soon as etcd is there.
+	noHold = mutant("no-hold")
+	// listDropsAbsent drops from a worker's list whoever is not alive.
+	listDropsAbsent = mutant("list-drops-absent")
+	// handOverWithoutCAS hands over whatever the record is by now.
+	handOverWithoutCAS = mutant("hand-over-without-cas")
+	// notFoundWithoutTombstone says that a session without a record is over as soon as
+	// the worker that opened it is dead.
+	notFoundWithoutTombstone = mutant("not-found-without-tombstone")
 )
 
 func mutant(name string) bool { return os.Getenv("LEASEHOLD_MUTANT") == name }

@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -27,6 +29,9 @@ const (
 	maxOrphans = 100_000
 	// orphanWork bounds one turn.
 	orphanWork = time.Minute
+	// orphansUntaken is how long orphans are left alone from whose owner nobody may
+	// take over yet: a worker that is told to end them could not.
+	orphansUntaken = 10 * time.Second
 )
 
 // keeper ends the sessions that nobody asks for after their owner died. One
@@ -187,12 +192,22 @@ func (k *keeper) findOrphans(ctx context.Context, snap *store.Snapshot) error {
 	return nil
 }
 
-// end wishes that what is due end, as fast as is good and as far as there is room.
+// end wishes that what is due end, as fast as is good and as far as there is room. A
+// worker has to be able to take it over.
 func (k *keeper) end(ctx context.Context, now time.Time) error {
+	may := map[session.Peer]bool{} // who was judged in this turn
 	for left := orphansPerTurn; left > 0; {
 		due := k.orphans.Due(now, min(left, maxBatch))
 		if len(due) == 0 {
 			return nil
+		}
+		untaken, err := k.untaken(ctx, due, may)
+		switch {
+		case err != nil:
+			return err
+		case len(untaken) > 0:
+			k.orphans.Postpone(untaken, now.Add(orphansUntaken))
+			continue
 		}
 		room, err := k.store.endingsRoom(ctx)
 		if err != nil || room <= 0 {
@@ -210,6 +225,25 @@ func (k *keeper) end(ctx context.Context, now time.Time) error {
 		left -= len(due)
 	}
 	return nil
+}
+
+// untaken returns the owners of those due from whom nobody may take over yet.
+func (k *keeper) untaken(ctx context.Context, due []session.Orphan, may map[session.Peer]bool) (map[session.Peer]bool, error) {
+	untaken := map[session.Peer]bool{}
+	for _, o := range due {
+		owner := o.Owner()
+		if _, judged := may[owner]; !judged {
+			takeover, err := k.store.takeover(ctx, owner, slices.Collect(maps.Values(k.known.Members.Entries)))
+			if err != nil {
+				return nil, err
+			}
+			may[owner] = takeover.Rule != leaseholdv1.TakeoverRule_TAKEOVER_RULE_WAITING && takeover.Rule != leaseholdv1.TakeoverRule_TAKEOVER_RULE_HOLDING
+		}
+		if !may[owner] {
+			untaken[owner] = true
+		}
+	}
+	return untaken, nil
 }
 
 // endingsRoom returns how many more wishes there is room for.

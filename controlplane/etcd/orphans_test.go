@@ -38,7 +38,7 @@ type orphanage struct {
 // writes.
 func openOrphanage(t testing.TB, server *Server, c *clock) *orphanage {
 	t.Helper()
-	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: testTTL})
+	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: testTTL, Hold: unheld})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,9 @@ func TestOwnershipFollowsTheRules(t *testing.T) {
 	bound(t, "rapid.shrinktime", "10s")
 	bound(t, "rapid.nofailfile", "true")
 	server := quickServer(t)
-	s := &stage{calm: openStore(t, server, nil), paused: openStore(t, server, nil), seen: map[string]int{}}
+	c := &clock{}
+	calm, paused := openAtClock(t, server, c), openAtClock(t, server, c)
+	s := &stage{calm: calm, paused: paused, clock: c, seen: map[string]int{}}
 	s.kv = &pausedKV{KV: s.paused.client.KV}
 	s.paused.client.KV = s.kv
 	begin := time.Now()
@@ -59,6 +61,8 @@ func TestOwnershipFollowsTheRules(t *testing.T) {
 			"two":           p.twoAtOnce,
 			"two again":     p.twoAtOnce,
 			"answer lost":   p.answerLost,
+			"time passes":   p.timePasses,
+			"hold":          p.hold,
 		})
 	})
 	for _, what := range slices.Sorted(maps.Keys(s.seen)) {
@@ -106,9 +110,22 @@ func bound(t testing.TB, name, value string) bool {
 	return true
 }
 
+// openAtClock opens a store whose workers may serve on, and whose clock the test has.
+func openAtClock(t testing.TB, server *Server, c *clock) *Store {
+	t.Helper()
+	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: testTTL, MaxOutage: testOutage, Hold: unheld})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.contact.now = c.now
+	runStore(t, s)
+	return s
+}
+
 // stage is what all plays share.
 type stage struct {
 	calm, paused *Store
+	clock        *clock
 	kv           *pausedKV      // of paused
 	seen         map[string]int // how often what was answered what
 	// later is when the last late collection was: each is days after the one
@@ -150,6 +167,7 @@ func newPlay(t *rapid.T, s *stage) *play {
 	if _, err := s.calm.client.Delete(ctx, root, clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
+	holdRequest(p.replicas(), false).send(ctx, nil)
 	for range rapid.IntRange(1, 3).Draw(t, "sessions") {
 		p.sessions = append(p.sessions, newSession())
 	}
@@ -159,12 +177,29 @@ func newPlay(t *rapid.T, s *stage) *play {
 	return p
 }
 
+func (s *stage) replicas() []*Store { return []*Store{s.calm, s.paused} }
+
 func (p *play) oneMore(t *rapid.T) { p.alone(t, p.draw(t, p.focus(t), "")) }
+
+// timePasses now and then, so that nobody who is dead can serve on any more.
+func (p *play) timePasses(t *rapid.T) {
+	if rapid.IntRange(0, 2).Draw(t, "no time passes") == 0 {
+		p.alone(t, waitRequest(p.replicas(), p.clock))
+	}
+}
+
+// hold begins now and then, and ends soon.
+func (p *play) hold(t *rapid.T) {
+	if p.model.holding || rapid.IntRange(0, 3).Draw(t, "no hold") == 0 {
+		p.alone(t, holdRequest(p.replicas(), !p.model.holding))
+	}
+}
 
 // alone sends a request while nothing else happens.
 func (p *play) alone(t *rapid.T, x request) {
 	ctx, cancel := context.WithTimeout(t.Context(), playWait)
 	defer cancel()
+	p.clock.advance(askPeersEvery)
 	o := x.send(ctx, p.calm)
 	t.Logf("%#v: %v", x, o)
 	now, err := p.look(ctx)
@@ -175,22 +210,27 @@ func (p *play) alone(t *rapid.T, x request) {
 
 // rivals are the requests that change what a request of a kind rests on.
 var rivals = map[string][]string{
-	"claim":    {"claim", "end", "lose"},
-	"save":     {"save", "save", "reclaim", "end", "lose"},
-	"reclaim":  {"reclaim", "reclaim", "end", "end", "save", "readopt", "register", "leave", "lose"},
-	"readopt":  {"reclaim", "reclaim", "readopt", "register", "leave"},
-	"register": {"register", "leave"},
-	"leave":    {"register", "readopt", "leave"},
-	"end":      {"end", "save", "claim", "reclaim"},
-	"wish":     {"end", "save"},
-	"resolve":  {"reclaim", "save", "end", "lose", "readopt"},
+	"claim":     {"claim", "end", "lose", "opened", "opened"},
+	"save":      {"save", "save", "reclaim", "hand over", "hand over", "end", "lose"},
+	"reclaim":   {"reclaim", "reclaim", "end", "end", "save", "hand over", "readopt", "register", "leave", "lose", "peers", "peers", "forget"},
+	"hand over": {"hand over", "hand over", "save", "save", "reclaim", "end", "lose", "register"},
+	"readopt":   {"reclaim", "reclaim", "readopt", "register", "leave", "forget", "peers"},
+	"register":  {"register", "leave", "forget", "peers"},
+	"leave":     {"register", "readopt", "leave", "peers"},
+	"forget":    {"readopt", "readopt", "register", "leave", "peers"},
+	"peers":     {"reclaim", "reclaim", "reclaim", "peers", "peers", "readopt", "register", "leave", "forget"},
+	"end":       {"end", "save", "claim", "reclaim", "hand over"},
+	"wish":      {"end", "save"},
+	"resolve":   {"reclaim", "save", "end", "lose", "readopt", "hand over", "forget"},
+	"opened":    {"claim", "claim", "readopt", "end", "lose", "opened"},
 }
 
 // firsts are the kinds of the first of two, the more often the more guards they
 // have.
 var firsts = []string{
 	"reclaim", "reclaim", "reclaim", "reclaim", "readopt", "readopt", "readopt", "save", "save", "save", "save",
-	"register", "register", "leave", "leave", "claim", "end", "wish", "resolve",
+	"register", "register", "leave", "leave", "claim", "end", "wish", "resolve", "opened", "opened",
+	"hand over", "hand over", "hand over", "peers", "peers", "peers", "peers", "forget",
 }
 
 // two draws two requests about the same session; half of the time they are
@@ -225,6 +265,7 @@ func (p *play) prepare(t *rapid.T, key session.Key) {
 func (p *play) together(t *rapid.T, x, y request, lost bool) (first, second outcome, now *world) {
 	ctx, cancel := context.WithTimeout(t.Context(), playWait)
 	defer cancel()
+	p.clock.advance(askPeersEvery)
 	var between error
 	var changed bool
 	p.kv.lost, p.kv.skip = lost, rapid.IntRange(0, len(x.rules)-1).Draw(t, "at")
@@ -317,6 +358,7 @@ func (p *play) look(ctx context.Context) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.witness.model = p.model
 	return now, p.witness.see(now)
 }
 
@@ -332,6 +374,7 @@ type asked struct {
 func (p *play) check(t *rapid.T, err error) {
 	if err != nil {
 		p.failed = true
+		println(err.Error())
 		t.Log(err)
 		t.Fatal("this must not happen")
 	}
@@ -411,6 +454,7 @@ var (
 	kinds = []string{
 		"reclaim", "reclaim", "reclaim", "reclaim", "reclaim", "save", "save", "save", "claim", "end", "wish", "resolve",
 		"lose", "lose", "lose", "register", "register", "readopt", "readopt", "readopt", "leave", "renew", "renew", "collect",
+		"hand over", "hand over", "hand over", "peers", "peers", "peers", "peers", "forget", "opened",
 	}
 	// beginnings are drawn while there is no record.
 	beginnings = slices.Concat(kinds, slices.Repeat([]string{"claim"}, len(kinds)))
@@ -440,6 +484,15 @@ func (p *play) draw(t *rapid.T, key session.Key, kind string) request {
 		return wishRequest(key)
 	case "resolve":
 		return resolveRequest(key)
+	case "opened":
+		return openedRequest(key, p.member(t, key))
+	case "hand over":
+		return p.handOver(t, key)
+	case "peers":
+		return p.peers(t, key)
+	case "forget":
+		k := p.member(t, key)
+		return forgetRequest(k.Worker).of(k)
 	case "lose":
 		return loseRequest(p.lease(t, p.member(t, key)))
 	case "register":
@@ -508,11 +561,41 @@ func (p *play) reclaim(t *rapid.T, key session.Key) request {
 		k = rapid.SampledFrom(p.members).Draw(t, "taker")
 	}
 	taker := session.Taker{Worker: k.Worker, Incarnation: k.Incarnation, Revision: 1, IncarnationRevision: 1}
+	taker.SupersededOnly = rapid.IntRange(0, 7).Draw(t, "without power") == 7
 	if readings := p.readings[key]; len(readings) > 0 {
 		taker.Revision = newest(t, readings, "record").Revision
 		taker.IncarnationRevision = newest(t, readings, "incarnation").IncarnationRevision
 	}
 	return reclaimRequest(key, taker)
+}
+
+// handOver is by the owner as it was seen last, or by somebody else.
+func (p *play) handOver(t *rapid.T, key session.Key) request {
+	h := session.HandOver{From: p.member(t, key), To: p.living(t), Cursors: map[string]string{"u": rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "cursor")}}
+	if stored, ok := p.model.sessions[key]; ok && rapid.IntRange(0, 3).Draw(t, "by anybody") < 3 {
+		h.From = owner(stored.record)
+	}
+	revision := int64(1)
+	if readings := p.readings[key]; len(readings) > 0 {
+		revision = newest(t, readings, "record").Revision
+	}
+	return handOverRequest(key, revision, h)
+}
+
+// peers is whom somebody knows, who are alive, and who is gone.
+func (p *play) peers(t *rapid.T, key session.Key) request {
+	k := p.member(t, key)
+	others := slices.DeleteFunc(slices.Clone(p.members), func(o store.MemberKey) bool { return o.Worker == k.Worker })
+	var peers, gone []session.Peer
+	for _, o := range others {
+		if p.model.alive(o) && rapid.IntRange(0, 3).Draw(t, "knows it") < 3 {
+			peers = append(peers, o)
+		}
+	}
+	if len(others) > 0 && rapid.Bool().Draw(t, "somebody is gone") {
+		gone = append(gone, rapid.SampledFrom(others).Draw(t, "gone"))
+	}
+	return peersRequest(k, peers, gone).of(k)
 }
 
 // save changes the record as it is, or says what somebody else believes.

@@ -9,91 +9,9 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/leasehold/leasehold/controlplane/session"
-	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
-
-// Resolve returns a session's record and whether its owner is alive. The answer
-// is one state of the store: the owner's keys are read together with the record
-// that named the owner. It returns ErrNotFound when there is no record.
-func (s *Store) Resolve(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error) {
-	res, _, err := s.resolve(ctx, key)
-	return res, err
-}
-
-// ResolveAndMeasure is Resolve, and says of an owner that is alive how long it has
-// not renewed its lease.
-func (s *Store) ResolveAndMeasure(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error) {
-	res, lease, err := s.resolve(ctx, key)
-	if err != nil || !res.OwnerAlive {
-		return res, err
-	}
-	silence, err := s.silence(ctx, lease)
-	if err != nil {
-		return nil, err
-	}
-	res.OwnerSilence = durationpb.New(silence)
-	return res, nil
-}
-
-// silence returns how long a lease has not been renewed, rounded up to whole
-// seconds, as etcd rounds the time that is left.
-func (s *Store) silence(ctx context.Context, lease clientv3.LeaseID) (time.Duration, error) {
-	resp, err := attempt(withOp(ctx, "resolve"), s, attemptTimeout, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
-		return s.client.TimeToLive(ctx, lease)
-	})
-	switch {
-	case err != nil:
-		return 0, s.wrap(ctx, "resolve", err)
-	case resp.TTL < 0: // it has ended since
-		return s.ttl, nil
-	}
-	return max(0, seconds(resp.GrantedTTL-resp.TTL)), nil // a new leader of etcd gives leases more than was granted
-}
-
-// resolve also returns the lease of an owner that is alive.
-func (s *Store) resolve(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, clientv3.LeaseID, error) {
-	for {
-		f, err := s.lookups.ask(ctx, key)
-		switch {
-		case err != nil:
-			return nil, 0, err
-		case f.record == nil:
-			return nil, 0, fmt.Errorf("resolve %s: %w", key.Name(), session.ErrNotFound)
-		case !f.settled: // the record changed while it was looked at
-			continue
-		}
-		rec, err := decodeRecord(f.record)
-		if err != nil {
-			return nil, 0, err
-		}
-		if f.member == nil && !session.Ended(rec) {
-			s.seen.note(key, f.record)
-		}
-		res, err := resolution(f.record, rec, f.member, f.incarnation)
-		return res, clientv3.LeaseID(f.member.GetLease()), err
-	}
-}
-
-func resolution(kv *mvccpb.KeyValue, rec *session.Record, member, incarnation *mvccpb.KeyValue) (*leaseholdv1.ResolveResponse, error) {
-	res := &leaseholdv1.ResolveResponse{
-		Record:              rec,
-		Revision:            kv.ModRevision,
-		OwnerAlive:          member != nil,
-		IncarnationRevision: modRevision(incarnation),
-	}
-	if member == nil {
-		return res, nil
-	}
-	m, err := decodeMember(member)
-	if err != nil {
-		return nil, err
-	}
-	res.Owner = m.Proto()
-	return res, nil
-}
 
 // Reclaim makes the taker the owner with the next epoch, and condemns the dead
 // owner's incarnation in the same transaction, so that it can never come back
@@ -101,7 +19,8 @@ func resolution(kv *mvccpb.KeyValue, rec *session.Record, member, incarnation *m
 // then. Asked by the owner itself it succeeds and changes nothing.
 //
 // It returns ErrStale when the record or the owner's incarnation is not what was
-// read, ErrNotFound, ErrEnded, ErrNotAlive or ErrOwnerAlive.
+// read, ErrNotFound, ErrEnded, ErrNotAlive, ErrOwnerAlive, ErrOwnerUncertain or
+// ErrHolding.
 func (s *Store) Reclaim(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error) {
 	rec, revision, err := s.reclaim(ctx, key, t)
 	if err != nil {
@@ -113,61 +32,93 @@ func (s *Store) Reclaim(ctx context.Context, key session.Key, t session.Taker) (
 // reclaim shares a transaction with others once the owner's incarnation is
 // condemned: then nothing but the session's own record is written. The first
 // reclaim from an incarnation condemns it, and cannot; the others wait for it.
+// Who may take over is read before, if it is not known.
 func (s *Store) reclaim(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error) {
-	known := s.seen.take(key, t.Revision)
-	for waited := false; ; waited = true {
-		rec, revision, err := s.reclaimTogether(ctx, key, t, known)
-		unnamed := (*notCondemnedError)(nil)
-		if !errors.As(err, &unnamed) {
-			return rec, revision, err
-		}
-		over, mine := s.condemned.begin(unnamed.incarnation)
-		if mine || waited {
-			rec, revision, err = s.reclaimFirst(ctx, key, t)
+	known := s.seen.takeUnlessOwnedBy(t, key)
+	for learned, waited := false, false; ; {
+		rec, revision, err := s.reclaimTogether(ctx, key, t, known, learned)
+		var unnamed *notCondemnedError
+		if errors.As(err, &unnamed) {
+			over, mine := s.condemned.begin(unnamed.incarnation)
+			if !mine && !waited {
+				select {
+				case <-over:
+					waited = true
+					continue
+				case <-ctx.Done():
+					return nil, 0, ctx.Err()
+				}
+			}
+			rec, revision, err = s.reclaimFirst(ctx, key, t, learned)
 			if mine {
 				s.condemned.end(unnamed.incarnation)
 			}
-			return rec, revision, err
 		}
-		select {
-		case <-over:
-		case <-ctx.Done():
-			return nil, 0, ctx.Err()
+		var unjudged *unjudgedError
+		switch {
+		case errors.As(err, &unjudged):
+			if err := s.learn(ctx, unjudged.owner); err != nil {
+				return nil, 0, err
+			}
+			learned = true
+		case errors.Is(err, errDoubted):
+			learned = false
+		case known != nil && err != nil:
+			known = nil // the same reclaim may have been granted since
+		default:
+			return rec, revision, err
 		}
 	}
 }
 
+// planned is a reclaim of a record that was read.
+type planned struct {
+	stored, next *session.Record
+	granted      bool // before; next is stored then
+	verdict      verdict
+}
+
+// planReclaim decides what is to be stored in the place of kv. The error may be an
+// unjudgedError.
+func (s *Store) planReclaim(kv *mvccpb.KeyValue, t session.Taker, learned bool) (p planned, err error) {
+	if p.stored, err = decodeRecord(kv); err != nil {
+		return p, err
+	}
+	p.next, p.granted, err = session.Reclaim(p.stored, t.Worker, t.Incarnation, time.Now())
+	switch {
+	case err != nil || p.granted:
+		return p, err
+	case kv.ModRevision != t.Revision && !noCompareAndSwap:
+		return p, session.ErrStale
+	}
+	p.verdict, err = s.judge(session.Peer{Worker: p.stored.Worker, Incarnation: p.stored.Incarnation}, t, learned)
+	return p, err
+}
+
 // reclaimTogether reclaims from an incarnation that is known to be condemned. The
-// error is a notCondemnedError if it is not. known is the record if it was read
-// before.
-func (s *Store) reclaimTogether(ctx context.Context, key session.Key, t session.Taker, known *mvccpb.KeyValue) (*session.Record, int64, error) {
+// error is a notCondemnedError if it is not, and an unjudgedError before it is known who
+// may. known is the record if it was read before.
+func (s *Store) reclaimTogether(ctx context.Context, key session.Key, t session.Taker, known *mvccpb.KeyValue, learned bool) (*session.Record, int64, error) {
 	var next *session.Record // is set before the outcome is sent
-	var condemned string     // so is this
+	var condemned string     // so are these
+	var guarded bool
 	revision, err := s.writes.do(ctx, &write{
 		key:   key,
 		reads: true,
 		known: known,
 		size:  sessionSize,
 		plan: func(kv *mvccpb.KeyValue) (step, bool, int64, error) {
-			stored, err := decodeRecord(kv)
-			if err != nil {
-				return step{}, true, 0, err
-			}
-			granted := false
-			next, granted, err = session.Reclaim(stored, t.Worker, t.Incarnation, time.Now())
-			switch {
-			case err != nil || granted:
+			p, err := s.planReclaim(kv, t, learned)
+			if next = p.next; err != nil || p.granted {
 				return step{}, true, modRevision(kv), err
-			case kv.ModRevision != t.Revision && !noCompareAndSwap:
-				return step{}, true, 0, session.ErrStale
 			}
-			condemned = condemnedKey(stored.Worker, stored.Incarnation)
+			condemned, guarded = condemnedKey(p.stored.Worker, p.stored.Incarnation), len(p.verdict.guard) > 0
 			if !s.condemned.has(condemned) {
 				return step{}, true, 0, &notCondemnedError{condemned}
 			}
 			value, err := encodeProto(next)
 			return step{
-				premise:   reclaimPremise(stored, t),
+				premise:   reclaimPremise(p, t),
 				when:      reclaimOwnGuards(key, t),
 				then:      []clientv3.Op{clientv3.OpPut(sessionKey(key), value)},
 				otherwise: []clientv3.Op{clientv3.OpGet(sessionKey(key))},
@@ -178,7 +129,7 @@ func (s *Store) reclaimTogether(ctx context.Context, key session.Key, t session.
 				s.condemned.forget(condemned)
 				return 0, &notCondemnedError{condemned}
 			}
-			next, revision, err = reclaimRefusal(own[0], shared, t)
+			next, revision, err = s.reclaimRefusal(own[0], shared, t, guarded)
 			return revision, err
 		},
 	})
@@ -187,55 +138,49 @@ func (s *Store) reclaimTogether(ctx context.Context, key session.Key, t session.
 
 // reclaimPremise is what all reclaims of a taker from one condemned incarnation
 // have in common.
-func reclaimPremise(stored *session.Record, t session.Taker) *premise {
-	condemned := condemnedKey(stored.Worker, stored.Incarnation)
+func reclaimPremise(p planned, t session.Taker) *premise {
+	condemned := condemnedKey(p.stored.Worker, p.stored.Incarnation)
 	return &premise{
-		name:      fmt.Sprintf("%s %d %s", condemned, t.IncarnationRevision, memberKey(t.Worker, t.Incarnation)),
-		when:      append(reclaimSharedGuards(stored, t), present(condemned)),
-		otherwise: append(reclaimSharedFacts(stored, t), clientv3.OpGet(condemned, clientv3.WithCountOnly())),
+		name:      fmt.Sprintf("%s %d %s %s", condemned, t.IncarnationRevision, memberKey(t.Worker, t.Incarnation), p.verdict.name),
+		when:      append(reclaimSharedGuards(p, t), present(condemned)),
+		otherwise: append(reclaimSharedFacts(p.stored, t), clientv3.OpGet(condemned, clientv3.WithCountOnly())),
 	}
 }
 
-func (s *Store) reclaimFirst(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error) {
+// reclaimFirst condemns the owner's incarnation too. The error may be an unjudgedError.
+func (s *Store) reclaimFirst(ctx context.Context, key session.Key, t session.Taker, learned bool) (*session.Record, int64, error) {
 	name := sessionKey(key)
 	read, err := s.get(ctx, "reclaim", name)
 	if err != nil {
 		return nil, 0, err
 	}
 	kv := first(read.Kvs)
-	stored, err := decodeRecord(kv)
-	if err != nil {
-		return nil, 0, err
+	p, err := s.planReclaim(kv, t, learned)
+	if err != nil || p.granted {
+		return p.next, modRevision(kv), err
 	}
-	next, granted, err := session.Reclaim(stored, t.Worker, t.Incarnation, time.Now())
-	if err != nil || granted {
-		return next, modRevision(kv), err
-	}
-	if kv.ModRevision != t.Revision && !noCompareAndSwap {
-		return nil, 0, session.ErrStale
-	}
-	value, err := encodeProto(next)
+	value, err := encodeProto(p.next)
 	if err != nil {
 		return nil, 0, err
 	}
 	then := []clientv3.Op{clientv3.OpPut(name, value)}
-	condemned := condemnedKey(stored.Worker, stored.Incarnation)
+	condemned := condemnedKey(p.stored.Worker, p.stored.Incarnation)
 	if !condemnedLater {
 		then = append(then, clientv3.OpPut(condemned, unixText(time.Now())))
 	}
-	resp, err := s.txn(ctx, "reclaim", append(reclaimSharedGuards(stored, t), reclaimOwnGuards(key, t)...), then,
-		append(reclaimSharedFacts(stored, t), clientv3.OpGet(name)))
+	resp, err := s.txn(ctx, "reclaim", append(reclaimSharedGuards(p, t), reclaimOwnGuards(key, t)...), then,
+		append(reclaimSharedFacts(p.stored, t), clientv3.OpGet(name)))
 	switch {
 	case err != nil:
 		return nil, 0, err
 	case !resp.Succeeded:
-		return reclaimRefusal(resp.Responses[3], resp.Responses[:3], t)
+		return s.reclaimRefusal(resp.Responses[3], resp.Responses[:3], t, len(p.verdict.guard) > 0)
 	case condemnedLater:
 		s.condemnLater(condemned)
 	default:
 		s.condemned.add(condemned)
 	}
-	return next, resp.Header.Revision, nil
+	return p.next, resp.Header.Revision, nil
 }
 
 // reclaimSharedFacts reads why a reclaim is refused, but for the record.
@@ -247,17 +192,17 @@ func reclaimSharedFacts(stored *session.Record, t session.Taker) []clientv3.Op {
 	}
 }
 
-// reclaimSharedGuards hold while the owner's incarnation is the one that was read,
-// the owner is dead and the taker is alive.
-func reclaimSharedGuards(stored *session.Record, t session.Taker) []clientv3.Cmp {
+// reclaimSharedGuards hold while the owner's incarnation and whom it knows are what was
+// read, the owner is dead, and the taker is alive and may take over.
+func reclaimSharedGuards(p planned, t session.Taker) []clientv3.Cmp {
 	guards := []clientv3.Cmp{
 		present(memberKey(t.Worker, t.Incarnation)),
-		unchanged(incarnationKey(stored.Worker), t.IncarnationRevision),
+		unchanged(incarnationKey(p.stored.Worker), t.IncarnationRevision),
 	}
 	if !noDeadOwnerGuard {
-		guards = append(guards, absent(memberKey(stored.Worker, stored.Incarnation)))
+		guards = append(guards, absent(memberKey(p.stored.Worker, p.stored.Incarnation)))
 	}
-	return guards
+	return append(guards, p.verdict.guard...)
 }
 
 // reclaimOwnGuards hold while the record is the one that was read.
@@ -270,8 +215,9 @@ func reclaimOwnGuards(key session.Key, t session.Taker) []clientv3.Cmp {
 
 // reclaimRefusal judges a refused reclaim by the record and the shared facts that
 // the same transaction read; without those it was the record that had changed. The
-// same reclaim may have been granted meanwhile.
-func reclaimRefusal(record *etcdserverpb.ResponseOp, shared []*etcdserverpb.ResponseOp, t session.Taker) (*session.Record, int64, error) {
+// same reclaim may have been granted meanwhile. guarded says that the transaction
+// compared how long the owner was dead.
+func (s *Store) reclaimRefusal(record *etcdserverpb.ResponseOp, shared []*etcdserverpb.ResponseOp, t session.Taker, guarded bool) (*session.Record, int64, error) {
 	stored, revision, err := readRecord(record)
 	if err != nil {
 		return nil, 0, err
@@ -284,9 +230,19 @@ func reclaimRefusal(record *etcdserverpb.ResponseOp, shared []*etcdserverpb.Resp
 		return nil, 0, session.ErrStale
 	}
 	incarnation := first(shared[2].GetResponseRange().Kvs)
-	return nil, 0, session.ReclaimFacts{
+	err = session.ReclaimFacts{
 		Unchanged:  revision == t.Revision && modRevision(incarnation) == t.IncarnationRevision,
 		OwnerAlive: shared[0].GetResponseRange().Count > 0,
 		TakerAlive: shared[1].GetResponseRange().Count > 0,
+		Expired:    guarded,
 	}.Refusal()
+	if errors.Is(err, session.ErrOwnerUncertain) {
+		s.deaths.doubt()
+		err = errDoubted
+	}
+	return nil, 0, err
 }
+
+// errDoubted says that an owner was not dead for as long as was seen: who may take over
+// is judged anew, without that.
+var errDoubted = errors.New("owner was back meanwhile")

@@ -99,6 +99,22 @@ func TestReclaimFromOwnEarlierIncarnation(t *testing.T) {
 	}
 }
 
+// A replica may have looked a session up when the taker had it. It does not tell the
+// taker that it still has it when another replica gave it away since.
+func TestAReplicaThatIsBehindDoesNotTellAnOldOwnerThatItOwns(t *testing.T) {
+	s, behind := newStore(t), newStore(t)
+	old, taker, key := register(t, s), register(t, s), newSession()
+	old.claim(t, s, key)
+	old.kill(t, s)
+	ask := old.taker(resolve(t, behind, key))
+	if _, _, err := s.Reclaim(testContext(t), key, taker.taker(resolve(t, s, key))); err != nil {
+		t.Fatal(err)
+	}
+	if rec, _, err := behind.Reclaim(testContext(t), key, ask); !errors.Is(err, session.ErrStale) {
+		t.Errorf("reclaim by the old owner: %v, %v; want ErrStale", rec, err)
+	}
+}
+
 func TestOfManyTakersExactlyOneWins(t *testing.T) {
 	const takers = 20
 	stores := []*Store{newStore(t), newStore(t)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -49,6 +50,7 @@ type outcome struct {
 	err                          error
 	incarnation, lease, revision int64
 	record                       *session.Record
+	peers                        []session.Peer
 	resolved                     *leaseholdv1.ResolveResponse
 	lost                         bool // nobody knows it
 }
@@ -101,7 +103,7 @@ func registerRequest(worker string) request {
 				if w.incarnations[worker].revision != o.incarnation {
 					return o.is(store.ErrUnavailable)
 				}
-				w.members[store.MemberKey{Worker: worker, Incarnation: o.incarnation}] = o.lease
+				w.comes(store.MemberKey{Worker: worker, Incarnation: o.incarnation}, o.lease)
 				return o.is(nil)
 			},
 		},
@@ -149,7 +151,7 @@ func renewRequest(k store.MemberKey, lease int64) request {
 func readoptRequest(k store.MemberKey) request {
 	return request{
 		kind: "readopt", text: fmt.Sprint(k),
-		rests: func(w *world) int64 { return w.members[k] },
+		rests: func(w *world) int64 { return w.members[k] + 1000*w.incarnations[k.Worker].revision },
 		send: func(ctx context.Context, s *Store) outcome {
 			lease, err := s.Readopt(ctx, k.Worker, k.Incarnation, someInfo)
 			return outcome{err: err, lease: lease.ID}
@@ -158,7 +160,7 @@ func readoptRequest(k store.MemberKey) request {
 			if w.over(k) {
 				return o.is(session.ErrCondemned)
 			}
-			w.members[k] = o.lease
+			w.comes(k, o.lease)
 			return o.is(nil)
 		}},
 	}
@@ -172,8 +174,120 @@ func leaveRequest(k store.MemberKey, lease int64) request {
 		},
 		rules: []rule{func(w *world, o outcome) error {
 			delete(w.members, k)
-			if now, ok := w.incarnations[k.Worker]; ok && !now.left && now.number == k.Incarnation {
-				w.incarnations[k.Worker] = incarnationState{number: k.Incarnation, left: true, revision: unknown}
+			if now := w.incarnations[k.Worker]; !w.superseded(k) {
+				now.left, now.revision = true, unknown
+				w.incarnations[k.Worker] = now
+			}
+			return o.is(nil)
+		}},
+	}
+}
+
+// comes makes an incarnation alive.
+func (w *world) comes(k store.MemberKey, lease int64) {
+	w.members[k] = lease
+	delete(w.expired, k)
+}
+
+func forgetRequest(worker string) request {
+	return request{
+		kind: "forget", text: worker,
+		send: func(ctx context.Context, s *Store) outcome { return outcome{err: s.Forget(ctx, worker)} },
+		rules: []rule{func(w *world, o outcome) error {
+			now, ok := w.incarnations[worker]
+			switch {
+			case !ok:
+				return o.is(session.ErrWorkerNotFound)
+			case now.left:
+				return o.is(nil)
+			case w.alive(store.MemberKey{Worker: worker, Incarnation: now.number}):
+				return o.is(session.ErrWorkerAlive)
+			}
+			now.left, now.revision = true, unknown
+			w.incarnations[worker] = now
+			return o.is(nil)
+		}},
+	}
+}
+
+// peersRequest records whom k knows, and asks to condemn at most one that is gone.
+func peersRequest(k store.MemberKey, peers, gone []session.Peer) request {
+	x := request{
+		kind: "peers", text: fmt.Sprintf("of %v: %v, gone %v", k, peers, gone),
+		send: func(ctx context.Context, s *Store) (o outcome) {
+			o.peers, o.err = s.RecordPeers(ctx, k, peers, gone)
+			return o
+		},
+	}
+	for _, p := range gone {
+		x.rules = append(x.rules, func(w *world, o outcome) error {
+			if !w.superseded(p) && !w.alive(p) && w.alive(k) && w.mayTake(k, p) && !w.holding {
+				w.condemned[p] = true
+			}
+			return nil
+		})
+	}
+	x.rules = append(x.rules, func(w *world, o outcome) error {
+		if w.over(k) {
+			return o.is(session.ErrStale)
+		}
+		now := w.incarnations[k.Worker]
+		list := union(peers, slices.DeleteFunc(slices.Clone(now.peers), w.over))
+		if !slices.Equal(list, now.peers) {
+			now.peers, now.revision = list, unknown
+			w.incarnations[k.Worker] = now
+		}
+		if !o.lost && o.err == nil && !slices.Equal(o.peers, list) {
+			return fmt.Errorf("got %v, want %v", o.peers, list)
+		}
+		return o.is(nil)
+	})
+	return x
+}
+
+// holdRequest makes the replicas hold, or end that.
+func holdRequest(replicas []*Store, holds bool) request {
+	return request{
+		kind: "hold", text: fmt.Sprint(holds),
+		send: func(context.Context, *Store) outcome {
+			for _, s := range replicas {
+				s.contact.mu.Lock()
+				if s.contact.until = (time.Time{}); holds {
+					s.contact.until = s.contact.now().AddDate(9, 0, 0)
+				}
+				s.contact.mu.Unlock()
+			}
+			return outcome{}
+		},
+		rules: []rule{func(w *world, o outcome) error {
+			w.holding = holds
+			return nil
+		}},
+	}
+}
+
+// waitRequest lets so much time pass that whoever is dead cannot serve on any more.
+func waitRequest(replicas []*Store, c *clock) request {
+	return request{
+		kind: "wait",
+		send: func(ctx context.Context, _ *Store) outcome {
+			var errs []error
+			for _, s := range replicas {
+				errs = append(errs, s.deaths.look(ctx, nil, nil))
+			}
+			for passed := time.Duration(0); passed <= session.ServesOn(testOutage, testTTL); passed += testTTL {
+				c.advance(testTTL)
+				for _, s := range replicas {
+					s.contact.heard()
+				}
+			}
+			return outcome{err: errors.Join(errs...)}
+		},
+		rules: []rule{func(w *world, o outcome) error {
+			for worker, v := range w.incarnations {
+				if k := (store.MemberKey{Worker: worker, Incarnation: v.number}); !v.left && !w.alive(k) {
+					w.expired[k] = true
+				}
 			}
 			return o.is(nil)
 		}},
@@ -210,7 +324,7 @@ func claimRequest(key session.Key, rec *session.Record) request {
 			case !ok && !w.alive(owner(rec)):
 				return o.is(session.ErrNotAlive)
 			case !ok:
-				w.sessions[key] = recordState{after(rec, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_OPENED), o.revision}
+				w.sessions[key] = recordState{record: after(rec, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_OPENED), revision: o.revision}
 				return o.is(nil)
 			case session.Ended(stored.record):
 				return o.is(session.ErrEnded)
@@ -234,17 +348,95 @@ func resolveRequest(key session.Key) request {
 			if !ok {
 				return o.is(session.ErrNotFound)
 			}
-			if o.err != nil || o.lost {
+			switch {
+			case o.err != nil || o.lost:
 				return o.is(nil)
+			case stored.timely: // put a moment ago
+				if !session.Ended(o.resolved.Record) {
+					return fmt.Errorf("got %v, want a tombstone", o.resolved)
+				}
+				return nil
 			}
-			want := recordState{stored.record, stored.revision}
-			got := recordState{timeless(o.resolved.Record), o.resolved.Revision}
+			want := recordState{record: stored.record, revision: stored.revision}
+			got := recordState{record: timeless(o.resolved.Record), revision: o.resolved.Revision}
 			alive, incarnation := w.alive(owner(stored.record)), w.incarnations[stored.record.Worker].revision
+			if superseded := w.superseded(owner(stored.record)); o.resolved.OwnerSuperseded != superseded {
+				return fmt.Errorf("owner is superseded: got %v, want %v", o.resolved.OwnerSuperseded, superseded)
+			}
 			if !proto.Equal(got.record, want.record) || !same(got.revision, want.revision) ||
 				o.resolved.OwnerAlive != alive || !same(o.resolved.IncarnationRevision, incarnation) {
 				return fmt.Errorf("got %v, want %v, owner alive %v, incarnation at %d", o.resolved, want, alive, incarnation)
 			}
 			return nil
+		}},
+	}
+}
+
+// openedRequest resolves a session that a worker opened, as its id says.
+func openedRequest(key session.Key, opener store.MemberKey) request {
+	recorded := resolveRequest(key).rules[0]
+	return request{
+		kind: "opened", text: fmt.Sprintf("%s by %v", key.Name(), opener),
+		send: func(ctx context.Context, s *Store) (o outcome) {
+			if o.resolved, o.err = s.Resolve(ctx, key); errors.Is(o.err, session.ErrNotFound) {
+				o.resolved, o.err = s.ResolveUnrecorded(ctx, key, opener)
+			}
+			return o
+		},
+		rules: []rule{func(w *world, o outcome) error {
+			_, ok := w.sessions[key]
+			switch {
+			case ok:
+				return recorded(w, o)
+			case w.alive(opener):
+				if !o.lost && (o.err != nil || o.resolved.Record != nil || o.resolved.Owner.GetIncarnation() != opener.Incarnation) {
+					return fmt.Errorf("got %v, %v; want no record, and its opener", o.resolved, o.err)
+				}
+				return nil
+			case !w.over(opener) && (!w.expired[opener] || w.holding):
+				return o.is(session.ErrOwnerUncertain)
+			}
+			tomb := &session.Record{Worker: opener.Worker, Incarnation: opener.Incarnation}
+			tomb.End = &leaseholdv1.SessionEnd{Reason: leaseholdv1.EndReason_END_REASON_OWNER_LOST}
+			w.sessions[key] = recordState{record: after(tomb, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_ENDED), revision: unknown, timely: true}
+			return o.is(session.ErrNotFound)
+		}},
+	}
+}
+
+func handOverRequest(key session.Key, revision int64, h session.HandOver) request {
+	return request{
+		kind: "hand over", text: fmt.Sprintf("%s at %d: %+v", key.Name(), revision, h),
+		send: func(ctx context.Context, s *Store) (o outcome) {
+			o.record, o.revision, o.err = s.HandOver(ctx, key, revision, h)
+			o.record = timeless(o.record)
+			return o
+		},
+		rules: []rule{func(w *world, o outcome) error {
+			stored, ok := w.sessions[key]
+			switch {
+			case !ok:
+				return o.is(session.ErrStale)
+			case session.Ended(stored.record):
+				return o.is(session.ErrEnded)
+			case owner(stored.record) == h.To:
+			case stored.revision != revision, owner(stored.record) != h.From:
+				return o.is(session.ErrStale)
+			case !w.alive(h.From):
+				return o.is(session.ErrNotAlive)
+			case !w.alive(h.To):
+				return o.is(session.ErrTargetNotAlive)
+			default:
+				next := proto.CloneOf(stored.record)
+				next.Worker, next.Incarnation, next.Epoch = h.To.Worker, h.To.Incarnation, next.Epoch+1
+				next.Upstreams[0].EventCursor = h.Cursors["u"]
+				stored = recordState{record: after(next, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER), revision: o.revision}
+				w.sessions[key] = stored
+			}
+			if !o.lost && o.err == nil && !proto.Equal(o.record, stored.record) {
+				return fmt.Errorf("got %v, want %v", o.record, stored.record)
+			}
+			return o.at(stored.revision)
 		}},
 	}
 }
@@ -269,8 +461,24 @@ func reclaimRequest(key session.Key, t session.Taker) request {
 			dead := owner(stored.record)
 			switch {
 			case dead == taker:
-			case stored.revision != t.Revision, w.incarnations[dead.Worker].revision != t.IncarnationRevision:
+			case stored.revision != t.Revision:
 				return o.is(session.ErrStale)
+			case w.incarnations[dead.Worker].revision != t.IncarnationRevision:
+				// By what it knows of that revision the replica may refuse for another reason.
+				if errors.Is(o.err, session.ErrOwnerUncertain) || errors.Is(o.err, session.ErrHolding) {
+					return nil
+				}
+				return o.is(session.ErrStale)
+			case !w.superseded(dead) && (t.SupersededOnly || !w.mayTake(taker, dead)):
+				// A replica that saw the owner dead for too long finds out in the transaction.
+				if errors.Is(o.err, session.ErrNotAlive) && !w.alive(taker) ||
+					errors.Is(o.err, session.ErrOwnerAlive) && w.alive(dead) ||
+					errors.Is(o.err, session.ErrHolding) && w.holding {
+					return nil
+				}
+				return o.is(session.ErrOwnerUncertain)
+			case !w.superseded(dead) && w.holding:
+				return o.is(session.ErrHolding)
 			case !w.alive(taker):
 				return o.is(session.ErrNotAlive)
 			case w.alive(dead):
@@ -278,7 +486,7 @@ func reclaimRequest(key session.Key, t session.Taker) request {
 			default:
 				next := proto.CloneOf(stored.record)
 				next.Worker, next.Incarnation, next.Epoch = taker.Worker, taker.Incarnation, next.Epoch+1
-				stored = recordState{after(next, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_RECLAIMED), o.revision}
+				stored = recordState{record: after(next, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_RECLAIMED), revision: o.revision}
 				w.sessions[key], w.condemned[dead] = stored, true
 			}
 			if !o.lost && o.err == nil && !proto.Equal(o.record, stored.record) {
@@ -312,7 +520,7 @@ func saveRequest(key session.Key, revision int64, rec *session.Record) request {
 			}
 			next := proto.CloneOf(rec)
 			next.Events = stored.record.Events
-			w.sessions[key] = recordState{next, o.revision}
+			w.sessions[key] = recordState{record: next, revision: o.revision}
 			return o.is(nil)
 		}},
 	}
@@ -335,10 +543,10 @@ func endRequest(key session.Key, end session.End) request {
 				return o.is(session.ErrStale)
 			case ok:
 				tomb = proto.CloneOf(stored.record)
-				tomb.ClientCapabilities, tomb.Upstreams[0].SealedSessionId = nil, nil
+				tomb.ClientCapabilities, tomb.Upstreams[0].SealedSessionId, tomb.Upstreams[0].EventCursor = nil, nil, ""
 			}
 			tomb.End = &leaseholdv1.SessionEnd{Reason: end.Reason, Time: timestamppb.New(end.Time)}
-			w.sessions[key] = recordState{after(tomb, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_ENDED), o.revision}
+			w.sessions[key] = recordState{record: after(tomb, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_ENDED), revision: o.revision}
 			w.ended[key] = dueState{tomb.ExpireTime.Seconds + 24*60*60, o.revision}
 			delete(w.wishes, key)
 			return o.is(nil)
@@ -381,8 +589,9 @@ func collectRequest(now time.Time, late bool) request {
 	}
 }
 
-// collect removes everything that is over. What merely died may be removed if it
-// owns nothing, depending on when it was first seen to be dead.
+// collect removes everything that is over and that nobody knows. What merely died may be
+// condemned and removed if it owns nothing, depending on when it was first seen to be
+// dead; and so whom it knows.
 func (w *world) collect() {
 	for key := range w.ended {
 		delete(w.sessions, key)
@@ -393,13 +602,26 @@ func (w *world) collect() {
 		owners[owner(v.record)] = true
 	}
 	for worker, v := range w.incarnations {
-		k := store.MemberKey{Worker: worker, Incarnation: v.number}
-		if v.left || w.condemned[k] {
+		if v.left {
 			delete(w.incarnations, worker)
-		} else if !w.alive(k) && !owners[k] {
+		}
+	}
+	known := w.known()
+	for worker, v := range w.incarnations {
+		k := store.MemberKey{Worker: worker, Incarnation: v.number}
+		switch {
+		case w.alive(k):
+		case w.condemned[k] && !known[k]:
+			delete(w.incarnations, worker)
+			delete(w.condemned, k)
+		case w.condemned[k] || !owners[k]:
 			v.forgettable = true
 			w.incarnations[worker] = v
 		}
 	}
-	clear(w.condemned)
+	for k := range w.condemned {
+		if w.superseded(k) {
+			delete(w.condemned, k)
+		}
+	}
 }

@@ -46,6 +46,16 @@ func (s *seenRecords) take(key session.Key, revision int64) *mvccpb.KeyValue {
 	return record
 }
 
+// takeUnlessOwnedBy is take for a reclaim. That t owns the session already must not be
+// told by a record that may be old: another may have taken the session since.
+func (s *seenRecords) takeUnlessOwnedBy(t session.Taker, key session.Key) *mvccpb.KeyValue {
+	record := s.take(key, t.Revision)
+	if rec, err := decodeRecord(record); err != nil || session.OwnedBy(rec, t.Worker, t.Incarnation) {
+		return nil
+	}
+	return record
+}
+
 func (s *seenRecords) forgetLocked(key session.Key) {
 	if old := s.records[key]; old != nil {
 		s.size -= bytesOf(old)

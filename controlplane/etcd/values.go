@@ -23,6 +23,44 @@ type incarnationValue struct {
 	Left bool `json:"left,omitempty"`
 	// Registered is when the incarnation was made.
 	Registered time.Time `json:"registered"`
+	// Peers are those whom the worker is recorded to know, in order. Whoever puts the
+	// same incarnation again keeps them: without them anybody could take over from it.
+	Peers peerList `json:"peers,omitempty"`
+}
+
+// superseded reports whether an incarnation can never act again, by the value that
+// its worker's key has at revision, which is 0 when there is none.
+func (v incarnationValue) superseded(revision, incarnation int64) bool {
+	return revision == 0 || v.Left || v.Incarnation != incarnation
+}
+
+// peerList is kept as texts, {worker}/{E}, which are short.
+type peerList []session.Peer
+
+// MarshalJSON implements json.Marshaler.
+func (l peerList) MarshalJSON() ([]byte, error) {
+	texts := make([]string, len(l))
+	for i, p := range l {
+		texts[i] = memberText(p)
+	}
+	return json.Marshal(texts)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *peerList) UnmarshalJSON(data []byte) error {
+	var texts []string
+	if err := json.Unmarshal(data, &texts); err != nil {
+		return err
+	}
+	*l = make(peerList, len(texts))
+	for i, text := range texts {
+		p, ok := parseMember("", text)
+		if !ok {
+			return fmt.Errorf("%q is not a worker's incarnation", text)
+		}
+		(*l)[i] = p
+	}
+	return nil
 }
 
 func decodeIncarnation(kv *mvccpb.KeyValue) (incarnationValue, error) {
@@ -45,6 +83,7 @@ type memberValue struct {
 	Version         string    `json:"version,omitempty"`
 	Capacity        int32     `json:"capacity,omitempty"`
 	AppliedRevision int64     `json:"applied,omitempty"`
+	Draining        bool      `json:"draining,omitempty"`
 	Registered      time.Time `json:"registered"`
 }
 
@@ -56,6 +95,7 @@ func newMemberValue(info *leaseholdv1.WorkerInfo, registered time.Time) memberVa
 		Zone:          info.GetZone(),
 		Version:       info.GetVersion(),
 		Capacity:      info.GetCapacity(),
+		Draining:      info.GetDraining(),
 		Registered:    registered,
 	}
 }
@@ -70,6 +110,7 @@ func (v memberValue) member(key store.MemberKey) store.Member {
 			Zone:          v.Zone,
 			Version:       v.Version,
 			Capacity:      v.Capacity,
+			Draining:      v.Draining,
 		},
 		AppliedRevision: v.AppliedRevision,
 		RegisterTime:    v.Registered,
@@ -90,11 +131,15 @@ func decodeMember(kv *mvccpb.KeyValue) (store.Member, error) {
 	if !ok {
 		return store.Member{}, fmt.Errorf("decode %q: not a member key", kv.Key)
 	}
-	var v memberValue
+	v, err := decodeMemberValue(kv)
+	return v.member(key), err
+}
+
+func decodeMemberValue(kv *mvccpb.KeyValue) (v memberValue, err error) {
 	if err := json.Unmarshal(kv.Value, &v); err != nil {
-		return store.Member{}, fmt.Errorf("decode %s: %w", kv.Key, err)
+		return v, fmt.Errorf("decode %s: %w", kv.Key, err)
 	}
-	return v.member(key), nil
+	return v, nil
 }
 
 // decodeRecord returns the record in kv, and nil for no kv.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/leasehold/leasehold/controlplane/session"
 	"github.com/leasehold/leasehold/controlplane/store"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
 // world is what the store holds of workers and sessions, or what a test's model
@@ -27,14 +28,28 @@ type world struct {
 	// dead are the collector's marks. No model has them: when it looks is its own
 	// affair.
 	dead map[store.MemberKey]bool
+
+	// What follows is a model's only, and is about the replicas.
+
+	// holding says that they hold.
+	holding bool
+	// expired are those whom they saw dead for longer than a worker can serve on.
+	expired map[store.MemberKey]bool
 }
 
 type incarnationState struct {
 	number   int64
 	left     bool
 	revision int64
-	// forgettable says of a model's that the collector may have deleted it.
+	peers    []session.Peer
+	// forgettable says of a model's that the collector may have deleted it, or
+	// condemned it.
 	forgettable bool
+}
+
+// String says everything but what is a model's own.
+func (s incarnationState) String() string {
+	return fmt.Sprintf("%d, left %v, at %d, knows %v", s.number, s.left, s.revision, s.peers)
 }
 
 // recordState is a record without the times of its events, and never changed in
@@ -42,6 +57,8 @@ type incarnationState struct {
 type recordState struct {
 	record   *session.Record
 	revision int64
+	// timely says of a model's tombstone that it does not know its times.
+	timely bool
 }
 
 type dueState struct{ unix, revision int64 }
@@ -55,6 +72,7 @@ func newWorld() *world {
 		ended:        map[session.Key]dueState{},
 		wishes:       map[session.Key]int64{},
 		dead:         map[store.MemberKey]bool{},
+		expired:      map[store.MemberKey]bool{},
 	}
 }
 
@@ -66,6 +84,8 @@ func (w *world) clone() *world {
 		sessions:     maps.Clone(w.sessions),
 		ended:        maps.Clone(w.ended),
 		wishes:       maps.Clone(w.wishes),
+		holding:      w.holding,
+		expired:      maps.Clone(w.expired),
 	}
 }
 
@@ -97,7 +117,7 @@ func (w *world) add(kv *mvccpb.KeyValue) error {
 	switch {
 	case strings.HasPrefix(key, incarnationsPrefix):
 		v, err := decodeIncarnation(kv)
-		w.incarnations[strings.TrimPrefix(key, incarnationsPrefix)] = incarnationState{number: v.Incarnation, left: v.Left, revision: kv.ModRevision}
+		w.incarnations[strings.TrimPrefix(key, incarnationsPrefix)] = incarnationState{number: v.Incarnation, left: v.Left, revision: kv.ModRevision, peers: v.Peers}
 		return err
 	case strings.HasPrefix(key, membersPrefix):
 		w.members[member(membersPrefix)] = kv.Lease
@@ -107,7 +127,7 @@ func (w *world) add(kv *mvccpb.KeyValue) error {
 		w.dead[member(deadPrefix)] = true
 	case strings.HasPrefix(key, sessionsPrefix):
 		rec, err := decodeRecord(kv)
-		w.sessions[of(sessionsPrefix)] = recordState{timeless(rec), kv.ModRevision}
+		w.sessions[of(sessionsPrefix)] = recordState{record: timeless(rec), revision: kv.ModRevision}
 		return err
 	case strings.HasPrefix(key, endedPrefix):
 		at, err := parseUnix(kv.Value)
@@ -115,6 +135,7 @@ func (w *world) add(kv *mvccpb.KeyValue) error {
 		return err
 	case strings.HasPrefix(key, endingsPrefix):
 		w.wishes[of(endingsPrefix)] = kv.ModRevision
+	case key == collectorKey: // after some minutes its turn comes
 	default:
 		return fmt.Errorf("nobody should write %q", key)
 	}
@@ -133,7 +154,7 @@ func timeless(rec *session.Record) *session.Record {
 func (w *world) lines() map[string]string {
 	lines := map[string]string{}
 	for k, v := range w.incarnations {
-		lines[incarnationKey(k)] = fmt.Sprintf("%+v", v)
+		lines[incarnationKey(k)] = v.String()
 	}
 	for k, v := range w.members {
 		lines[memberKey(k.Worker, k.Incarnation)] = fmt.Sprintf("on lease %x", v)
@@ -158,8 +179,11 @@ func (w *world) learn(read *world) {
 	for worker, v := range w.incarnations {
 		if v.revision == unknown {
 			v.revision = read.incarnations[worker].revision
-			w.incarnations[worker] = v
 		}
+		if v.number == unknown {
+			v.number = read.incarnations[worker].number
+		}
+		w.incarnations[worker] = v
 		if v.forgettable {
 			w.learnForgotten(worker, v, read)
 		}
@@ -170,8 +194,13 @@ func (w *world) learn(read *world) {
 		}
 	}
 	for k, v := range w.sessions {
+		is := read.sessions[k]
+		if v.timely && is.record.GetEnd() != nil {
+			v.record.End.Time, v.record.ExpireTime = is.record.End.Time, is.record.ExpireTime
+			w.ended[k] = dueState{is.record.ExpireTime.Seconds + 24*60*60, is.revision}
+		}
 		if v.revision == unknown {
-			w.sessions[k] = recordState{v.record, read.sessions[k].revision}
+			w.sessions[k] = recordState{record: v.record, revision: is.revision}
 		}
 	}
 	for k, v := range w.ended {
@@ -186,11 +215,16 @@ func (w *world) learn(read *world) {
 	}
 }
 
-// learnForgotten takes from what was read whether an incarnation was deleted.
+// learnForgotten takes from what was read what the collector did with an incarnation.
 func (w *world) learnForgotten(worker string, v incarnationState, read *world) {
+	k := store.MemberKey{Worker: worker, Incarnation: v.number}
 	if _, there := read.incarnations[worker]; !there {
 		delete(w.incarnations, worker)
+		delete(w.condemned, k)
 		return
+	}
+	if read.condemned[k] {
+		w.condemned[k] = true
 	}
 	v.forgettable = false
 	w.incarnations[worker] = v
@@ -217,15 +251,41 @@ func owner(rec *session.Record) store.MemberKey {
 func (w *world) alive(k store.MemberKey) bool { return w.members[k] != 0 }
 
 // over reports whether nobody may continue the incarnation.
-func (w *world) over(k store.MemberKey) bool {
+func (w *world) over(k store.MemberKey) bool { return w.superseded(k) || w.condemned[k] }
+
+// superseded reports whether the incarnation can never act again.
+func (w *world) superseded(k store.MemberKey) bool {
 	now, ok := w.incarnations[k.Worker]
-	return !ok || now.left || now.number != k.Incarnation || w.condemned[k]
+	return !ok || now.left || now.number != k.Incarnation
+}
+
+// known are those whom one knows that is not over.
+func (w *world) known() map[store.MemberKey]bool {
+	known := map[store.MemberKey]bool{}
+	for worker, v := range w.incarnations {
+		if w.over(store.MemberKey{Worker: worker, Incarnation: v.number}) {
+			continue
+		}
+		for _, p := range v.peers {
+			known[p] = true
+		}
+	}
+	return known
+}
+
+// mayTake reports whether taker may take over from a dead owner, holds aside.
+func (w *world) mayTake(taker, owner store.MemberKey) bool {
+	list := w.incarnations[owner.Worker].peers
+	return w.superseded(owner) || len(list) == 0 || w.expired[owner] ||
+		slices.Contains(list, taker) || slices.ContainsFunc(list, w.superseded)
 }
 
 // witness sees the store between any two changes, and knows nothing of requests
 // and models: it holds what must be true whatever is asked.
 type witness struct {
 	seen *world
+	// model is the model, of which it takes what the replicas saw and whether they hold.
+	model *world
 	// gone are the incarnations that left or were condemned, for ever.
 	gone map[store.MemberKey]bool
 }
@@ -243,7 +303,19 @@ func (v *witness) see(now *world) error {
 		if state.left {
 			v.gone[store.MemberKey{Worker: worker, Incarnation: state.number}] = true
 		}
-		refuse(before.incarnations[worker].revision > state.revision, "%s: its incarnation went back in time", worker)
+		was := before.incarnations[worker]
+		refuse(was.revision > state.revision, "%s: its incarnation went back in time", worker)
+		for _, p := range was.peers {
+			lost := was.number == state.number && !slices.Contains(state.peers, p)
+			refuse(lost && !now.superseded(p) && !now.condemned[p], "%s no longer knows %v, which may come back", worker, p)
+		}
+	}
+	known := now.known()
+	for worker, was := range before.incarnations {
+		k := store.MemberKey{Worker: worker, Incarnation: was.number}
+		_, there := now.incarnations[worker]
+		refuse(!there && !was.left && known[k], "%v was collected, and is known", k)
+		refuse(!there && before.alive(k) && now.alive(k), "%v was collected, and is alive", k)
 	}
 	for k := range now.condemned {
 		v.gone[k] = true
@@ -257,7 +329,7 @@ func (v *witness) see(now *world) error {
 	}
 	for k, is := range now.sessions {
 		if was, ok := before.sessions[k]; ok {
-			errs = append(errs, changed(now, was, is))
+			errs = append(errs, v.changed(before, now, was, is))
 			continue
 		}
 		refuse(!session.Ended(is.record) && (is.record.Epoch != 1 || !now.alive(owner(is.record))), "%v began as %v", k, is.record)
@@ -279,7 +351,7 @@ func (v *witness) see(now *world) error {
 }
 
 // changed judges what became of one record.
-func changed(now *world, was, is recordState) error {
+func (v *witness) changed(before, now *world, was, is recordState) error {
 	from, to := owner(was.record), owner(is.record)
 	switch {
 	case session.Ended(was.record) && was.revision != is.revision:
@@ -290,12 +362,27 @@ func changed(now *world, was, is recordState) error {
 		return nil
 	case is.record.Epoch != was.record.Epoch+1:
 		return fmt.Errorf("epoch %d became %d with a new owner", was.record.Epoch, is.record.Epoch)
-	case now.alive(from):
-		return fmt.Errorf("taken from %v, which is alive", from)
 	case !now.alive(to):
 		return fmt.Errorf("taken by %v, which is not alive", to)
+	}
+	if events := is.record.Events; events[len(events)-1].Type == leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER {
+		if !now.alive(from) {
+			return fmt.Errorf("handed over by %v, which is not alive", from)
+		}
+		return nil
+	}
+	switch {
+	case now.alive(from):
+		return fmt.Errorf("taken from %v, which is alive", from)
 	case !now.condemned[from]:
 		return fmt.Errorf("taken from %v, which was not condemned", from)
+	case v.model.holding && !now.superseded(from):
+		return fmt.Errorf("taken from %v, which may still run, during a hold", from)
+	}
+	then := *before
+	then.expired = v.model.expired
+	if !then.mayTake(to, from) && !now.superseded(from) {
+		return fmt.Errorf("taken from %v, which knows %v, by %v", from, before.incarnations[from.Worker].peers, to)
 	}
 	return nil
 }

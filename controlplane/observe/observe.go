@@ -1,5 +1,6 @@
-// Package observe asks workers how their sessions are used: only a session's
-// owner knows. It is for people who look; nothing is decided by it.
+// Package observe asks workers what only they know: how their sessions are used and how
+// much they have to do. It is for people who look, and who have sessions moved; nothing
+// is decided by it.
 package observe
 
 import (

@@ -16,6 +16,10 @@ const (
 	MaxRecordBytes = 256 << 10
 	// maxInfoBytes bounds each text that a worker says of itself.
 	maxInfoBytes = 255
+	// maxPeers bounds the workers that one names in a request.
+	maxPeers = 1000
+	// maxCursorBytes bounds an event's id that is recorded.
+	maxCursorBytes = 1024
 )
 
 // everyGateway is the parent of all sessions.
@@ -33,6 +37,64 @@ func (c *check) add(field, format string, args ...any) {
 func (c *check) worker(field, id string) {
 	if !session.ValidWorkerID(id) {
 		c.add(field, "must be %d lower-case hexadecimal digits; has %d bytes", session.WorkerIDLength, len(id))
+	}
+}
+
+// workerName returns the id in the name of a worker.
+func (c *check) workerName(field, name string) string {
+	id, ok := session.ParseWorkerName(name)
+	if !ok {
+		c.add(field, "must be workers/{worker} with an id of %d hexadecimal digits; has %d bytes", session.WorkerIDLength, len(name))
+	}
+	return id
+}
+
+// sessionName returns the session that a name is of.
+func (c *check) sessionName(name string) session.Key {
+	key, ok := session.ParseName(name)
+	if !ok {
+		c.add("name", "must be gateways/{gateway}/sessions/{digest} with a digest of %d hexadecimal digits; has %d bytes", session.DigestLength, len(name))
+	}
+	return key
+}
+
+// peer returns a registration of a worker other than the caller.
+func (c *check) peer(field string, p *leaseholdv1.Peer, caller string) session.Peer {
+	c.worker(field+".worker", p.GetWorker())
+	c.positive(field+".incarnation", p.GetIncarnation())
+	if p.GetWorker() != "" && p.GetWorker() == caller {
+		c.add(field+".worker", "must be another worker than the caller")
+	}
+	return session.Peer{Worker: p.GetWorker(), Incarnation: p.GetIncarnation()}
+}
+
+// peers returns registrations of other workers. No more is said than that they are too
+// many, or what is wrong with the first.
+func (c *check) peers(field string, list []*leaseholdv1.Peer, caller string) []session.Peer {
+	if len(list) > maxPeers {
+		c.add(field, "must have at most %d entries; has %d", maxPeers, len(list))
+		return nil
+	}
+	peers := make([]session.Peer, len(list))
+	before := len(c.violations)
+	for i, p := range list {
+		if len(c.violations) > before {
+			return nil
+		}
+		peers[i] = c.peer(fmt.Sprintf("%s[%d]", field, i), p, caller)
+	}
+	return peers
+}
+
+func (c *check) cursors(field string, cursors map[string]string) {
+	if len(cursors) > gateway.MaxUpstreams {
+		c.add(field, "must have at most %d entries, as many as a gateway has upstreams; has %d", gateway.MaxUpstreams, len(cursors))
+		return
+	}
+	for upstream, cursor := range cursors {
+		if len(cursor) > maxCursorBytes {
+			c.add(fmt.Sprintf("%s[%q]", field, upstream), "must be at most %d bytes; has %d", maxCursorBytes, len(cursor))
+		}
 	}
 }
 

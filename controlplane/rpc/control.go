@@ -22,6 +22,8 @@ type control struct {
 	store Store
 	hub   *publish.Hub
 	acks  *publish.Acks
+	// outage is for how long workers may serve on without the control plane.
+	outage *durationpb.Duration
 	// receivers are the goroutines that read streams. Each ends with its stream.
 	receivers sync.WaitGroup
 }
@@ -38,7 +40,7 @@ func (s *control) Register(ctx context.Context, req *leaseholdv1.RegisterRequest
 	if err != nil {
 		return nil, err
 	}
-	return &leaseholdv1.RegisterResponse{Incarnation: incarnation, Lease: lease.ID, Ttl: durationpb.New(lease.TTL)}, nil
+	return &leaseholdv1.RegisterResponse{Incarnation: incarnation, Lease: lease.ID, Ttl: durationpb.New(lease.TTL), MaxOutage: s.outage}, nil
 }
 
 // Renew implements ControlService.
@@ -54,7 +56,7 @@ func (s *control) Renew(ctx context.Context, req *leaseholdv1.RenewRequest) (*le
 	if err != nil {
 		return nil, err
 	}
-	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(ttl)}, nil
+	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(ttl), MaxOutage: s.outage}, nil
 }
 
 // Readopt implements ControlService.
@@ -70,7 +72,7 @@ func (s *control) Readopt(ctx context.Context, req *leaseholdv1.ReadoptRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &leaseholdv1.ReadoptResponse{Lease: lease.ID, Ttl: durationpb.New(lease.TTL)}, nil
+	return &leaseholdv1.ReadoptResponse{Lease: lease.ID, Ttl: durationpb.New(lease.TTL), MaxOutage: s.outage}, nil
 }
 
 // Leave implements ControlService.
@@ -85,6 +87,41 @@ func (s *control) Leave(ctx context.Context, req *leaseholdv1.LeaveRequest) (*le
 		return nil, err
 	}
 	return &leaseholdv1.LeaveResponse{}, nil
+}
+
+// RecordPeers implements ControlService.
+func (s *control) RecordPeers(ctx context.Context, req *leaseholdv1.RecordPeersRequest) (*leaseholdv1.RecordPeersResponse, error) {
+	var c check
+	c.worker("worker", req.GetWorker())
+	c.positive("incarnation", req.GetIncarnation())
+	peers, gone := c.peers("peers", req.GetPeers(), req.GetWorker()), c.peers("gone", req.GetGone(), req.GetWorker())
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	recorded, err := s.store.RecordPeers(ctx, session.Peer{Worker: req.GetWorker(), Incarnation: req.GetIncarnation()}, peers, gone)
+	if err != nil {
+		return nil, err
+	}
+	resp := &leaseholdv1.RecordPeersResponse{}
+	for _, p := range recorded {
+		resp.Peers = append(resp.Peers, &leaseholdv1.Peer{Worker: p.Worker, Incarnation: p.Incarnation})
+	}
+	return resp, nil
+}
+
+// SetDraining implements ControlService.
+func (s *control) SetDraining(ctx context.Context, req *leaseholdv1.SetDrainingRequest) (*leaseholdv1.SetDrainingResponse, error) {
+	var c check
+	c.worker("worker", req.GetWorker())
+	c.positive("incarnation", req.GetIncarnation())
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	key := store.MemberKey{Worker: req.GetWorker(), Incarnation: req.GetIncarnation()}
+	if err := s.store.SetDraining(ctx, key, req.GetDraining()); err != nil {
+		return nil, err
+	}
+	return &leaseholdv1.SetDrainingResponse{}, nil
 }
 
 // Claim implements ControlService.
@@ -111,13 +148,22 @@ func (s *control) Resolve(ctx context.Context, req *leaseholdv1.ResolveRequest) 
 	key := session.Key{Gateway: req.GetGateway(), Digest: req.GetSession()}
 	var c check
 	c.session(key)
+	var opener session.Peer
+	if req.GetOpenedBy() != nil {
+		opener = c.peer("opened_by", req.GetOpenedBy(), "")
+	}
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	ask := s.store.Resolve
 	if req.GetMeasureOwner() {
-		return s.store.ResolveAndMeasure(ctx, key)
+		ask = s.store.ResolveAndMeasure
 	}
-	return s.store.Resolve(ctx, key)
+	res, err := ask(ctx, key)
+	if errors.Is(err, session.ErrNotFound) && req.GetOpenedBy() != nil {
+		return s.store.ResolveUnrecorded(ctx, key, opener)
+	}
+	return res, err
 }
 
 // Reclaim implements ControlService.
@@ -136,11 +182,36 @@ func (s *control) Reclaim(ctx context.Context, req *leaseholdv1.ReclaimRequest) 
 		Incarnation:         req.GetIncarnation(),
 		Revision:            req.GetRevision(),
 		IncarnationRevision: req.GetIncarnationRevision(),
+		SupersededOnly:      req.GetSupersededOnly(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &leaseholdv1.ReclaimResponse{Record: rec, Revision: revision}, nil
+}
+
+// HandOver implements ControlService.
+func (s *control) HandOver(ctx context.Context, req *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error) {
+	key := session.Key{Gateway: req.GetGateway(), Digest: req.GetSession()}
+	var c check
+	c.session(key)
+	c.worker("worker", req.GetWorker())
+	c.positive("incarnation", req.GetIncarnation())
+	c.positive("revision", req.GetRevision())
+	to := c.peer("to", req.GetTo(), req.GetWorker())
+	c.cursors("event_cursors", req.GetEventCursors())
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	rec, revision, err := s.store.HandOver(ctx, key, req.GetRevision(), session.HandOver{
+		From:    session.Peer{Worker: req.GetWorker(), Incarnation: req.GetIncarnation()},
+		To:      to,
+		Cursors: req.GetEventCursors(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &leaseholdv1.HandOverResponse{Record: rec, Revision: revision}, nil
 }
 
 // Save implements ControlService.

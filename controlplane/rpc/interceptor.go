@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/leasehold/leasehold/controlplane/publish"
+	"github.com/leasehold/leasehold/controlplane/session"
 	"github.com/leasehold/leasehold/controlplane/store"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -21,8 +22,8 @@ import (
 const (
 	// requestTimeout bounds a call that only asks the store.
 	requestTimeout = 10 * time.Second
-	// terminateTimeout bounds a call that waits for a session to end.
-	terminateTimeout = 15 * time.Second
+	// waitTimeout bounds a call that waits for a session to end, or to be moved.
+	waitTimeout = 15 * time.Second
 	// ourMethods begins the names of the methods whose errors are ours.
 	ourMethods = "/leasehold.v1."
 )
@@ -54,14 +55,15 @@ func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.Stream
 
 func timeout(method string) time.Duration {
 	if waits(method) {
-		return terminateTimeout
+		return waitTimeout
 	}
 	return requestTimeout
 }
 
 // waits reports whether a method waits for others than the store.
 func waits(method string) bool {
-	return method == leaseholdv1.SessionService_TerminateSession_FullMethodName
+	return method == leaseholdv1.SessionService_TerminateSession_FullMethodName ||
+		method == leaseholdv1.SessionService_MoveSession_FullMethodName
 }
 
 // guard runs one call. A panic ends the call and nothing else.
@@ -81,6 +83,10 @@ func (i interceptor) guard(method string, call func() error) (err error) {
 	case codes.Unavailable, codes.ResourceExhausted:
 		if errors.Is(cause, publish.ErrStopped) || errors.Is(cause, errSlowReader) {
 			i.log.Debug("stream was ended", "method", method, "cause", cause)
+			return err
+		}
+		if errors.Is(cause, session.ErrHolding) { // it was said when that began
+			i.log.Debug("call was held", "method", method, "cause", cause)
 			return err
 		}
 		i.log.Warn("call was not served", "method", method, "cause", cause)

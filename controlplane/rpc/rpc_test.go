@@ -30,6 +30,11 @@ func TestToStatus(t *testing.T) {
 		{session.ErrEnded, codes.FailedPrecondition, "ENDED"},
 		{session.ErrNotAlive, codes.FailedPrecondition, "NOT_ALIVE"},
 		{session.ErrOwnerAlive, codes.FailedPrecondition, "OWNER_ALIVE"},
+		{session.ErrTargetNotAlive, codes.FailedPrecondition, "TARGET_NOT_ALIVE"},
+		{session.ErrOwnerUncertain, codes.FailedPrecondition, "OWNER_UNCERTAIN"},
+		{session.ErrHolding, codes.Unavailable, "HOLDING"},
+		{session.ErrWorkerAlive, codes.FailedPrecondition, "ALIVE"},
+		{store.ErrTooManyPeers, codes.ResourceExhausted, "TOO_MANY_PEERS"},
 		{session.ErrCondemned, codes.FailedPrecondition, "CONDEMNED"},
 		{session.ErrLeaseLost, codes.NotFound, "LEASE_LOST"},
 		{session.ErrNotFound, codes.NotFound, "SESSION_NOT_FOUND"},
@@ -87,15 +92,27 @@ func TestPanicEndsTheCallOnlyAndIsLogged(t *testing.T) {
 	}
 }
 
+// That a replica holds is said once, and not for each of the reclaims that it refuses.
+func TestAHeldCallIsNoNews(t *testing.T) {
+	var out strings.Builder
+	i := interceptor{log: hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Info})}
+	info := &grpc.UnaryServerInfo{FullMethod: leaseholdv1.ControlService_Reclaim_FullMethodName}
+	_, err := i.unary(t.Context(), nil, info, func(context.Context, any) (any, error) { return nil, session.ErrHolding })
+	if status.Code(err) != codes.Unavailable || out.Len() > 0 {
+		t.Errorf("got %v, log %q; want UNAVAILABLE and nothing in the log", err, out.String())
+	}
+}
+
 func TestEveryCallIsBounded(t *testing.T) {
 	i := interceptor{log: hclog.NewNullLogger()}
 	for method, want := range map[string]bool{
 		leaseholdv1.ControlService_Claim_FullMethodName:            false,
 		leaseholdv1.SessionService_TerminateSession_FullMethodName: true,
+		leaseholdv1.SessionService_MoveSession_FullMethodName:      true,
 	} {
 		_, err := i.unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method}, func(ctx context.Context, _ any) (any, error) {
 			deadline, ok := ctx.Deadline()
-			if !ok || timeout(method) == terminateTimeout != want {
+			if !ok || timeout(method) == waitTimeout != want {
 				t.Errorf("%s: deadline %v, %v", method, deadline, ok)
 			}
 			return nil, nil

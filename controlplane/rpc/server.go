@@ -10,6 +10,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
@@ -41,6 +42,11 @@ type Store interface {
 	WishEnd(ctx context.Context, key session.Key, reason leaseholdv1.EndReason) (revision int64, err error)
 
 	Members(ctx context.Context) ([]store.Member, error)
+	Workers(ctx context.Context) ([]store.Worker, error)
+	Worker(ctx context.Context, id string) (store.Worker, error)
+	CountOwned(ctx context.Context) (map[string]int32, error)
+	SetDraining(ctx context.Context, key store.MemberKey, draining bool) error
+	Forget(ctx context.Context, worker string) error
 
 	WatchGateways(ctx context.Context, revision int64, f gateway.Filter, send func(store.Change[*leaseholdv1.Gateway]) error) error
 	WatchSessions(ctx context.Context, revision int64, f session.Filter, send func(store.Change[*leaseholdv1.Session]) error) error
@@ -50,30 +56,40 @@ type Store interface {
 	Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error)
 	Readopt(ctx context.Context, worker string, incarnation int64, info *leaseholdv1.WorkerInfo) (store.Lease, error)
 	Leave(ctx context.Context, worker string, incarnation, lease int64) error
+	RecordPeers(ctx context.Context, worker session.Peer, peers, gone []session.Peer) (recorded []session.Peer, err error)
 	Claim(ctx context.Context, key session.Key, rec *session.Record) (int64, error)
 	Resolve(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error)
 	ResolveAndMeasure(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error)
+	ResolveUnrecorded(ctx context.Context, key session.Key, opener session.Peer) (*leaseholdv1.ResolveResponse, error)
 	Reclaim(ctx context.Context, key session.Key, t session.Taker) (*session.Record, int64, error)
+	HandOver(ctx context.Context, key session.Key, revision int64, h session.HandOver) (*session.Record, int64, error)
 	Save(ctx context.Context, key session.Key, revision int64, rec *session.Record) (int64, error)
 	End(ctx context.Context, key session.Key, end session.End) (int64, error)
 }
 
-// Observer asks workers how their sessions are used.
+// Observer asks workers what only they know.
 type Observer interface {
 	// Observe asks each of the members for the sessions with these digests, in
 	// bounded time. What is not answered is left out.
 	Observe(ctx context.Context, snap *store.Snapshot, ask map[store.MemberKey][]string) map[string]*leaseholdv1.SessionActivity
+	// Loads asks each of the members how much it has to do, in bounded time. What is
+	// not answered is left out.
+	Loads(ctx context.Context, members []store.Member) map[store.MemberKey]*leaseholdv1.ObserveLoadResponse
+	// HandOver makes the owner hand a session over. Its errors are those of the package
+	// session, and of context.
+	HandOver(ctx context.Context, owner store.Member, req *leaseholdv1.HandOverNowRequest) error
 }
 
-// Config says what the services work on. Store, Hub, Acks and Logger are
+// Config says what the services work on. Store, Hub, Acks, Observer and Logger are
 // required.
 type Config struct {
-	Store  Store
-	Hub    *publish.Hub
-	Acks   *publish.Acks
-	Logger hclog.Logger
-	// Observer may be nil: nothing is known of activity then.
+	Store    Store
+	Hub      *publish.Hub
+	Acks     *publish.Acks
 	Observer Observer
+	Logger   hclog.Logger
+	// MaxOutage is for how long workers may serve on without the control plane.
+	MaxOutage time.Duration
 	// ReadPatience is how long a watch waits for its caller to read; 0 means
 	// DefaultReadPatience.
 	ReadPatience time.Duration
@@ -103,12 +119,12 @@ func NewServer(cfg Config) *Server {
 		),
 		health:  health.NewServer(),
 		hub:     cfg.Hub,
-		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks},
+		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks, outage: durationpb.New(cfg.MaxOutage)},
 		watches: newWatches(cfg.ReadPatience),
 	}
 	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, watches: s.watches})
 	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
-	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, watches: s.watches})
+	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterControlServiceServer(s.grpc, s.control)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)

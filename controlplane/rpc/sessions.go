@@ -25,8 +25,9 @@ type sessions struct {
 
 // GetSession implements SessionService.
 func (s *sessions) GetSession(ctx context.Context, req *leaseholdv1.GetSessionRequest) (*leaseholdv1.GetSessionResponse, error) {
-	key, err := sessionName(req.GetName())
-	if err != nil {
+	var c check
+	key := c.sessionName(req.GetName())
+	if err := c.err(); err != nil {
 		return nil, err
 	}
 	found, err := s.store.GetSession(ctx, key)
@@ -35,14 +36,6 @@ func (s *sessions) GetSession(ctx context.Context, req *leaseholdv1.GetSessionRe
 	}
 	s.observe(ctx, []*leaseholdv1.Session{found})
 	return &leaseholdv1.GetSessionResponse{Session: found}, nil
-}
-
-func sessionName(name string) (session.Key, error) {
-	key, ok := session.ParseName(name)
-	if !ok {
-		return key, invalid("name", fmt.Sprintf("must be gateways/{gateway}/sessions/{digest} with a digest of %d hexadecimal digits; has %d bytes", session.DigestLength, len(name)))
-	}
-	return key, nil
 }
 
 // ListSessions implements SessionService.
@@ -97,7 +90,7 @@ func (s *sessions) WatchSessions(req *leaseholdv1.WatchSessionsRequest, stream g
 // observe adds what the owners say of how the sessions are used.
 func (s *sessions) observe(ctx context.Context, list []*leaseholdv1.Session) {
 	snap := s.hub.Snapshot()
-	if snap == nil || s.observer == nil {
+	if snap == nil {
 		return
 	}
 	ask := map[store.MemberKey][]string{}
@@ -120,8 +113,9 @@ func (s *sessions) observe(ctx context.Context, list []*leaseholdv1.Session) {
 // every worker is told of, and waits until the wish is gone: the transaction
 // that ends the session deletes it.
 func (s *sessions) TerminateSession(ctx context.Context, req *leaseholdv1.TerminateSessionRequest) (*leaseholdv1.TerminateSessionResponse, error) {
-	key, err := sessionName(req.GetName())
-	if err != nil {
+	var c check
+	key := c.sessionName(req.GetName())
+	if err := c.err(); err != nil {
 		return nil, err
 	}
 	revision, err := s.store.WishEnd(ctx, key, leaseholdv1.EndReason_END_REASON_TERMINATED)

@@ -30,6 +30,9 @@ type Orphan struct {
 	reason leaseholdv1.EndReason
 }
 
+// Owner returns the dead owner.
+func (o Orphan) Owner() Peer { return Peer{o.Worker, o.Incarnation} }
+
 // Policy is what a gateway says of its sessions.
 type Policy struct {
 	// Exists says that there is such a gateway.
@@ -107,6 +110,17 @@ func (o *Orphans) sort() {
 // Forget removes the orphans of an incarnation that came back.
 func (o *Orphans) Forget(worker string, incarnation int64) {
 	o.list = slices.DeleteFunc(o.list, func(one Orphan) bool { return one.Worker == worker && one.Incarnation == incarnation })
+}
+
+// Postpone puts off the ends of orphans of these owners that are due before t. Schedule
+// forgets that.
+func (o *Orphans) Postpone(owners map[Peer]bool, t time.Time) {
+	for i := range o.list {
+		if one := &o.list[i]; owners[one.Owner()] && one.due.Before(t) {
+			one.due = t
+		}
+	}
+	o.sort()
 }
 
 // Due returns up to most orphans that are due now, those that have been for

@@ -69,6 +69,22 @@ func TestOrphansComeInTheOrderInWhichTheyAreDue(t *testing.T) {
 	}
 }
 
+func TestOrphansOfSomeOwnersArePutOffBehindThoseOfOthers(t *testing.T) {
+	o := session.NewOrphans(10)
+	for n := range int64(6) {
+		o.Add(orphan(n), minute)
+	}
+	o.Schedule(minutes)
+	o.Postpone(map[session.Peer]bool{{Worker: mine, Incarnation: 0}: true}, time.Unix(64, 0))
+	var order []int64
+	for _, one := range o.Due(time.Unix(64, 0), 9) {
+		order = append(order, one.Died.Unix())
+	}
+	if due := o.Due(time.Unix(63, 0), 9); len(due) != 2 || len(order) != 5 || order[0] != 1 || order[1] != 3 {
+		t.Errorf("at 63 s %d are due, and at 64 s %v; want 1 and 3, and then 0, 2 and 4 too", len(due), order)
+	}
+}
+
 // What finds no room is the orphans that are due last, and it is known when the
 // first of them is.
 func TestOrphansAreBounded(t *testing.T) {

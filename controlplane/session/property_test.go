@@ -31,7 +31,7 @@ func TestRulesOverALifetime(t *testing.T) {
 			if what != "" {
 				happened = append(happened, what)
 			}
-			if what == "RECLAIMED" {
+			if what == "RECLAIMED" || what == "HANDED_OVER" {
 				epoch++
 			}
 			if rec = next; rec.Epoch != epoch {
@@ -69,6 +69,14 @@ func change(t *rapid.T, rec *session.Record, now time.Time) (next *session.Recor
 		return session.Saved(rec, wish), ""
 	}
 	worker := rapid.SampledFrom([]string{mine, theirs}).Draw(t, "worker")
+	if rapid.Bool().Draw(t, "by its owner") {
+		ask := session.HandOver{From: session.Peer{Worker: rec.Worker, Incarnation: rec.Incarnation}, To: session.Peer{Worker: worker, Incarnation: rec.Incarnation + 1}}
+		next, granted, err := ask.Next(rec, true, now)
+		if granted || err != nil {
+			t.Fatalf("hand over: %v, %v; want the next record", granted, err)
+		}
+		return next, "HANDED_OVER"
+	}
 	next, granted, err := session.Reclaim(rec, worker, rec.Incarnation+1, now)
 	if granted || err != nil {
 		t.Fatalf("reclaim: %v, %v; want the next record", granted, err)

@@ -69,7 +69,13 @@ type Taker struct {
 	// incarnations/ key, as Resolve returned them.
 	Revision            int64
 	IncarnationRevision int64
+	// SupersededOnly says that the asker may only take from an owner that is
+	// superseded: its contact with the control plane has not lasted long enough.
+	SupersededOnly bool
 }
+
+// Peer returns the asker.
+func (t Taker) Peer() Peer { return Peer{t.Worker, t.Incarnation} }
 
 // ReclaimFacts is what decides a reclaim.
 type ReclaimFacts struct {
@@ -79,6 +85,8 @@ type ReclaimFacts struct {
 	OwnerAlive bool
 	// TakerAlive says that the calling worker is alive.
 	TakerAlive bool
+	// Expired says that the reclaim rests on how long the owner was dead.
+	Expired bool
 }
 
 // Refusal says why a reclaim was refused. What the caller must do first comes
@@ -91,6 +99,60 @@ func (f ReclaimFacts) Refusal() error {
 		return ErrNotAlive
 	case f.OwnerAlive:
 		return ErrOwnerAlive
+	case f.Expired: // the owner was back meanwhile
+		return ErrOwnerUncertain
+	}
+	return ErrStale
+}
+
+// HandOver is an owner's wish that another worker own a session of its.
+type HandOver struct {
+	// From is the owner, and To the next one.
+	From, To Peer
+	// Cursors are the ids of the last events that went to the client, by upstream.
+	Cursors map[string]string
+}
+
+// Next returns the record with the next owner from now on; seen says that stored has the
+// revision that the owner last saw. When the next owner has the session already, it
+// returns stored as it is, and true: the hand-over was granted before.
+func (h HandOver) Next(stored *Record, seen bool, now time.Time) (next *Record, granted bool, err error) {
+	switch {
+	case stored == nil:
+		return nil, false, ErrStale
+	case Ended(stored):
+		return nil, false, ErrEnded
+	case OwnedBy(stored, h.To.Worker, h.To.Incarnation):
+		return stored, true, nil
+	case !seen || !OwnedBy(stored, h.From.Worker, h.From.Incarnation):
+		return nil, false, ErrStale
+	}
+	next = proto.CloneOf(stored)
+	next.Worker, next.Incarnation, next.Epoch = h.To.Worker, h.To.Incarnation, stored.Epoch+1
+	for _, u := range next.Upstreams {
+		u.EventCursor = h.Cursors[u.Upstream]
+	}
+	happened(next, leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER, now)
+	return next, false, nil
+}
+
+// HandOverFacts is what decides a hand-over.
+type HandOverFacts struct {
+	// Unchanged says that the record is the one that the owner saw.
+	Unchanged bool
+	// OwnerAlive and TargetAlive say that the owner and the next one are alive.
+	OwnerAlive, TargetAlive bool
+}
+
+// Refusal says why a hand-over was refused: what the owner must do first comes first.
+func (f HandOverFacts) Refusal() error {
+	switch {
+	case !f.Unchanged:
+		return ErrStale
+	case !f.OwnerAlive:
+		return ErrNotAlive
+	case !f.TargetAlive:
+		return ErrTargetNotAlive
 	}
 	return ErrStale
 }
@@ -159,7 +221,7 @@ func (e End) expire() time.Time {
 func forget(r *Record) {
 	r.ClientCapabilities, r.PrincipalDigest = nil, nil
 	for _, u := range r.Upstreams {
-		u.SealedSessionId, u.ConnectionFingerprint = nil, nil
+		u.SealedSessionId, u.ConnectionFingerprint, u.EventCursor = nil, nil, ""
 	}
 	if r.ExpireTime == nil {
 		r.ExpireTime = timestamppb.New(r.End.Time.AsTime().Add(longestLife))
@@ -180,6 +242,7 @@ func Session(k Key, r *Record) *leaseholdv1.Session {
 		ExpireTime:      r.ExpireTime,
 		End:             r.End,
 		Events:          r.Events,
+		Durable:         true,
 	}
 	for _, u := range r.Upstreams {
 		s.Upstreams = append(s.Upstreams, &leaseholdv1.UpstreamSession{

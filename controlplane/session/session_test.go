@@ -181,7 +181,7 @@ func TestPinnedSessionIsTakenAndShown(t *testing.T) {
 func TestSessionShowsNoSecrets(t *testing.T) {
 	key := session.Key{Gateway: "g", Digest: "00000000000000000000000000000001"}
 	s := session.Session(key, owned(mine, 7, 3))
-	if s.Name != "gateways/g/sessions/"+key.Digest || s.Owner != "workers/"+mine || s.Epoch != 3 || s.Incarnation != 7 || s.Upstreams[0].Address != "h:1" {
+	if s.Name != "gateways/g/sessions/"+key.Digest || s.Owner != "workers/"+mine || s.Epoch != 3 || s.Incarnation != 7 || s.Upstreams[0].Address != "h:1" || !s.Durable {
 		t.Errorf("got %v", s)
 	}
 }

@@ -12,6 +12,8 @@ var (
 	ErrFull = errors.New("store is full")
 	// ErrTooManyEndings says that MaxEndings sessions wait to be ended already.
 	ErrTooManyEndings = errors.New("too many sessions wait to be ended")
+	// ErrTooManyPeers says that a worker would be recorded to know more than MaxPeers.
+	ErrTooManyPeers = errors.New("too many workers to be known by one")
 	// ErrCompacted says that the store no longer has the changes since a
 	// revision.
 	ErrCompacted = errors.New("changes since that revision are no longer kept; watch from the beginning")
@@ -23,3 +25,7 @@ var (
 // MaxEndings bounds the sessions that wait to be ended by an operator's wish:
 // every worker is told all of them in one message of less than 1 MiB.
 const MaxEndings = 8000
+
+// MaxPeers bounds the workers that one is recorded to know: those that are alive, and
+// those that may come back.
+const MaxPeers = 2000

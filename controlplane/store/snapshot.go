@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/leasehold/leasehold/controlplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -40,12 +41,7 @@ type SealedRing struct {
 }
 
 // MemberKey names one registration of a worker.
-type MemberKey struct {
-	// Worker is the worker's id.
-	Worker string
-	// Incarnation is the revision at which it registered.
-	Incarnation int64
-}
+type MemberKey = session.Peer
 
 // Member is a worker that is alive.
 type Member struct {
