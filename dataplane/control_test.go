@@ -45,8 +45,11 @@ type plane struct {
 	leaveErr     error // what Leave is answered with, which is not carried out then
 	leaves       []*leaseholdv1.LeaveRequest
 	newest       map[string]int64 // incarnation of each worker; 0 if it left
-	renewed      time.Time        // when the last renewal came
-	ttl          time.Duration    // of leases
+	dark         bool             // no call gets an answer, and nobody is told anything
+	maxOutage    time.Duration    // for how long workers may serve on; 0 if they may not
+	lists        map[string]map[string]int64
+	renewed      time.Time     // when the last renewal came
+	ttl          time.Duration // of leases
 	// beforeHandOver is asked before a hand-over is carried out, and afterHandOver what
 	// is answered then; both may be nil.
 	beforeHandOver, afterHandOver func(*leaseholdv1.HandOverRequest) error
@@ -66,10 +69,23 @@ func startPlane(tb testing.TB) *plane {
 		tb.Fatal(err)
 	}
 	p := &plane{
-		address: l.Addr().String(), server: grpc.NewServer(), revision: 1,
+		address: l.Addr().String(), revision: 1, lists: map[string]map[string]int64{},
 		gateways: map[string]*leaseholdv1.Gateway{}, members: map[string]*leaseholdv1.Member{}, records: map[string]*stored{},
 		watchers: map[chan struct{}]bool{}, calls: map[string]int{}, newest: map[string]int64{}, ttl: testTTL,
 	}
+	p.server = grpc.NewServer(
+		grpc.UnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			if p.isDark() {
+				return nil, refusal(codes.Unavailable, "AWAY")
+			}
+			return handle(ctx, r)
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			if p.isDark() {
+				return refusal(codes.Unavailable, "AWAY")
+			}
+			return handle(srv, stream)
+		}))
 	leaseholdv1.RegisterControlServiceServer(p.server, p)
 	done := make(chan struct{})
 	go func() {
@@ -81,6 +97,12 @@ func startPlane(tb testing.TB) *plane {
 		<-done
 	})
 	return p
+}
+
+func (p *plane) isDark() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dark
 }
 
 // change runs f under the lock and tells the watchers.
@@ -156,7 +178,7 @@ func (p *plane) Register(_ context.Context, r *leaseholdv1.RegisterRequest) (*le
 		p.newest[r.GetWorker()] = e
 		p.members[r.GetWorker()] = &leaseholdv1.Member{Worker: r.GetWorker(), Incarnation: e, Info: r.GetInfo()}
 	})
-	return &leaseholdv1.RegisterResponse{Incarnation: e, Lease: e, Ttl: durationpb.New(p.ttl)}, nil
+	return &leaseholdv1.RegisterResponse{Incarnation: e, Lease: e, Ttl: durationpb.New(p.ttl), MaxOutage: durationpb.New(p.maxOutage)}, nil
 }
 
 func (p *plane) alive(worker string, incarnation int64) bool {
@@ -175,11 +197,52 @@ func (p *plane) Renew(_ context.Context, r *leaseholdv1.RenewRequest) (*leasehol
 	if !p.alive(r.GetWorker(), r.GetIncarnation()) {
 		return nil, refusal(codes.NotFound, "LEASE_LOST")
 	}
-	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(p.ttl)}, nil
+	return &leaseholdv1.RenewResponse{Ttl: durationpb.New(p.ttl), MaxOutage: durationpb.New(p.maxOutage)}, nil
 }
 
 func (p *plane) Readopt(context.Context, *leaseholdv1.ReadoptRequest) (*leaseholdv1.ReadoptResponse, error) {
 	return nil, refusal(codes.FailedPrecondition, "CONDEMNED")
+}
+
+// RecordPeers keeps lists of those who may come back, where workers may serve on.
+func (p *plane) RecordPeers(_ context.Context, r *leaseholdv1.RecordPeersRequest) (*leaseholdv1.RecordPeersResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.maxOutage == 0 {
+		return nil, status.Error(codes.Unimplemented, "unknown method RecordPeers")
+	}
+	list := map[string]int64{}
+	for worker, incarnation := range p.lists[r.GetWorker()] {
+		if p.newest[worker] == incarnation {
+			list[worker] = incarnation
+		}
+	}
+	for _, one := range r.GetPeers() {
+		list[one.GetWorker()] = one.GetIncarnation()
+	}
+	p.lists[r.GetWorker()] = list
+	resp := &leaseholdv1.RecordPeersResponse{}
+	for worker, incarnation := range list {
+		resp.Peers = append(resp.Peers, &leaseholdv1.Peer{Worker: worker, Incarnation: incarnation})
+	}
+	return resp, nil
+}
+
+// know reports whether these workers are recorded to know each other, and nobody else.
+func (p *plane) know(workers ...*worker) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range workers {
+		if len(p.lists[one.id]) != len(workers)-1 {
+			return false
+		}
+		for _, other := range workers {
+			if other != one && p.lists[one.id][other.id] != p.newest[other.id] {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (p *plane) Leave(_ context.Context, r *leaseholdv1.LeaveRequest) (*leaseholdv1.LeaveResponse, error) {
@@ -215,7 +278,7 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 		case <-changed:
 		}
 		p.mu.Lock()
-		if p.mute[first.GetWorker()] {
+		if p.mute[first.GetWorker()] || p.dark {
 			p.mu.Unlock()
 			continue
 		}

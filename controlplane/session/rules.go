@@ -105,7 +105,9 @@ func (f ReclaimFacts) Refusal() error {
 	return ErrStale
 }
 
-// HandOver is an owner's wish that another worker own a session of its.
+// HandOver is an owner's wish that another worker own a session of its; or, with the
+// owner itself as the next one, that a hand-over whose outcome is unknown have no effect
+// any more: then the record stays as it is, but for its revision.
 type HandOver struct {
 	// From is the owner, and To the next one.
 	From, To Peer
@@ -123,7 +125,8 @@ func (h HandOver) Next(stored *Record, seen bool, now time.Time) (next *Record, 
 	case Ended(stored):
 		return nil, false, ErrEnded
 	case OwnedBy(stored, h.To.Worker, h.To.Incarnation):
-		return stored, true, nil
+		// A session that is kept is written once more.
+		return stored, h.To != h.From || !seen, nil
 	case !seen || !OwnedBy(stored, h.From.Worker, h.From.Incarnation):
 		return nil, false, ErrStale
 	}

@@ -57,6 +57,22 @@ func TestAReplicaThatHoldsIsPassedOverForTheOneCallOnly(t *testing.T) {
 	})
 }
 
+func TestAfterAReplicaThatHoldsOneThatDoesNotAnswerIsPassedOverToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		holds, away, takes := failing(errHolding), failing(errAway), &fake{}
+		b := newBubble(t, holds, away, takes)
+		if err := reclaim(t.Context(), b); err != nil {
+			t.Errorf("got %v, want it to be granted by the last replica", err)
+		}
+		if got := []int{len(holds.got("Reclaim")), len(away.got("Reclaim")), len(takes.got("Reclaim"))}; fmt.Sprint(got) != "[1 1 1]" {
+			t.Errorf("the replicas got %v requests, want 1 each", got)
+		}
+		if got := b.pick().address; got != "a" {
+			t.Errorf("other calls go to replica %s, want the first", got)
+		}
+	})
+}
+
 func TestWhenAllReplicasHoldNothingIsCertainYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, c := failing(errHolding), failing(errHolding)
