@@ -11,8 +11,10 @@ LDFLAGS := -X $(PKG).number=$(VERSION) -X $(PKG).commit=$(COMMIT)
 # Arguments of `make dev` and `make bench`, for example: make dev ARGS='--workers 3'
 ARGS    ?=
 FUZZTIME ?= 5s
-# How long `make soak` does harm, and the seed of chaos; 0 means a new one.
+# How long `make soak` does harm, and then has no control plane, and the seed of
+# chaos; 0 means a new one.
 SOAK    ?= 30m
+OUTAGE  ?= 10m
 SEED    ?= 0
 
 .PHONY: help
@@ -81,8 +83,8 @@ chaos: ## Break a running system on purpose (SEED=… repeats a run)
 	go test -race -count=1 -v -timeout 20m ./test/chaos -seed $(SEED)
 
 .PHONY: soak
-soak: ## Break it at random under load (SOAK=30m, SEED=… repeats a schedule)
-	go test -race -count=1 -v -timeout 24h -run '^TestSoak$$' ./test/chaos -soak $(SOAK) -seed $(SEED)
+soak: ## Break it at random under load, then an outage (SOAK=30m OUTAGE=10m, SEED=… repeats a schedule)
+	go test -race -count=1 -v -timeout 24h -run '^Test(Soak|Outage)$$' ./test/chaos -soak $(SOAK) -outage $(OUTAGE) -seed $(SEED)
 
 .PHONY: conformance
 conformance: ## Compare the official suite's results directly and through two workers

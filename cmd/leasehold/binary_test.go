@@ -143,7 +143,7 @@ func TestDaemonsPrintOneLineWhenTheyAreReady(t *testing.T) {
 	if match == nil {
 		t.Fatalf("control plane: got %q", plane.out)
 	}
-	worker := start(t, `ready`, path, "worker", "--insecure", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--control", match[1], "--data-dir", t.TempDir())
+	worker := start(t, `ready`, path, "worker", "--insecure", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--control", match[1], "--data-dir", t.TempDir(), "--drain-notice", "0s")
 	ready := regexp.MustCompile(`^leasehold worker ready: id=[0-9a-f]{16} http=127\.0\.0\.1:\d+ peer=127\.0\.0\.1:\d+ admin=(127\.0\.0\.1:\d+)\n$`).FindStringSubmatch(worker.out.String())
 	if ready == nil {
 		t.Fatalf("worker: got %q", worker.out)

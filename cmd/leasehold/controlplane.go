@@ -57,7 +57,7 @@ func newControlPlane() *cobra.Command {
 			if err := c.check(); err != nil {
 				return err
 			}
-			return c.daemon.run(cmd, func(ctx context.Context, logger hclog.Logger) error {
+			return c.daemon.run(cmd, 0, func(ctx context.Context, logger hclog.Logger) error {
 				return c.serve(ctx, logger, cmd.OutOrStdout())
 			})
 		},

@@ -40,8 +40,8 @@ func (d *daemon) flags(cmd *cobra.Command, level string) {
 }
 
 // run runs work until it ends or a signal asks for it, and then for no longer
-// than stopLimit.
-func (d *daemon) run(cmd *cobra.Command, work func(context.Context, hclog.Logger) error) error {
+// than stopLimit and what it may take beyond that.
+func (d *daemon) run(cmd *cobra.Command, beyond time.Duration, work func(context.Context, hclog.Logger) error) error {
 	logger := logs.New(cmd.ErrOrStderr(), d.level.String(), d.format.String())
 	ctx, release := signals.Context(cmd.Context(), os.Exit)
 	defer release()
@@ -53,13 +53,13 @@ func (d *daemon) run(cmd *cobra.Command, work func(context.Context, hclog.Logger
 	case <-ctx.Done():
 	}
 	logger.Debug("stopping")
-	limit := time.NewTimer(stopLimit)
+	limit := time.NewTimer(stopLimit + beyond)
 	defer limit.Stop()
 	select {
 	case err := <-done:
 		return stopped(ctx, err)
 	case <-limit.C:
-		return fmt.Errorf("did not stop within %s", stopLimit)
+		return fmt.Errorf("did not stop within %s", stopLimit+beyond)
 	}
 }
 

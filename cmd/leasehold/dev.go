@@ -52,7 +52,7 @@ func newDev() *cobra.Command {
 			if err := d.check(); err != nil {
 				return err
 			}
-			return d.daemon.run(cmd, func(ctx context.Context, logger hclog.Logger) error {
+			return d.daemon.run(cmd, 0, func(ctx context.Context, logger hclog.Logger) error {
 				return d.serve(ctx, logger, cmd.OutOrStdout())
 			})
 		},

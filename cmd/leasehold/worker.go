@@ -93,7 +93,7 @@ func newWorker() *cobra.Command {
 			if err := w.check(); err != nil {
 				return err
 			}
-			return w.daemon.run(cmd, func(ctx context.Context, logger hclog.Logger) error {
+			return w.daemon.run(cmd, w.drainTimeout+w.drainNotice, func(ctx context.Context, logger hclog.Logger) error {
 				return w.serve(ctx, logger, cmd.OutOrStdout())
 			})
 		},
@@ -197,7 +197,9 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		_ = listener.Close()
 		return err
 	}
-	adminAddr, err := startAdmin(ctx, group, w.adminListen, health, registry, logger)
+	adminCtx, stopAdmin := context.WithCancel(context.WithoutCancel(ctx)) // a worker that drains says so
+	defer stopAdmin()
+	adminAddr, err := startAdmin(adminCtx, group, w.adminListen, health, registry, logger)
 	if err != nil {
 		_, _ = listener.Close(), peer.Close()
 		return err
@@ -241,7 +243,10 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 	}
 	w.upstreams.configure(&config, w.cluster.insecure)
 	heap.Floor(heapFloor)
-	group.Go(func() error { return endless(ctx, dataplane.Run(ctx, config)) })
+	group.Go(func() error {
+		defer stopAdmin()
+		return endless(ctx, dataplane.Run(ctx, config))
+	})
 	return group.Wait()
 }
 

@@ -24,6 +24,7 @@ func startWorker(t *testing.T, dev *devRun, flags ...string) (base string, errs 
 	out, errs := newOutput(`ready`), newOutput(`^never$`)
 	args := append(append([]string{
 		"worker", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--control", dev.control, "--data-dir", t.TempDir(),
+		"--drain-notice", "0s", "--allow-loopback-upstreams",
 	}, dev.certified("worker", "guest")...), flags...)
 	done := make(chan int, 1)
 	go func() { done <- run(ctx, args, strings.NewReader(""), out, errs) }()

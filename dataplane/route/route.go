@@ -188,24 +188,25 @@ func (rt *Router) resolve(ctx context.Context, r *session.Request, hint sessioni
 
 // believed returns the owner as far as it is known without asking.
 func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, bool) {
-	if moved, ok := rt.cfg.Table.Moved(d); ok {
-		return rt.reach(Target{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch})
-	}
 	target, ok := rt.owners.Get(d)
 	if !ok {
 		target = Target{Worker: hint.Worker, Incarnation: hint.Incarnation, Epoch: 1}
+	}
+	if moved, ok := rt.cfg.Table.Moved(d); ok && moved.Epoch > target.Epoch {
+		target = Target{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch}
 	}
 	return rt.reach(target)
 }
 
 // forward serves a request at another worker, or at the one that has the session from
-// that one by now. It reports whether the request was answered; if not, it may be sent
+// that one by now: from epoch to epoch, since what a worker remembers may be of an
+// earlier move. It reports whether the request was answered; if not, it may be sent
 // again.
 func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target) (done bool, err error) {
 	for range follows {
 		done, err = rt.forwardOnce(ctx, w, r, target)
 		next, ok := rt.next(err)
-		if done || !ok {
+		if done || !ok || next.Epoch <= target.Epoch {
 			break
 		}
 		rt.owners.Add(r.Digest, next)
@@ -315,7 +316,7 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		return rt.admitOpen()
 	}
 	s, ok := rt.cfg.Table.Find(r.Digest)
-	if moved, gone := rt.cfg.Table.Moved(r.Digest); !ok && gone {
+	if moved, gone := rt.cfg.Table.Moved(r.Digest); !ok && gone && moved.Epoch >= target.Epoch {
 		if _, alive := rt.next(moved); alive {
 			return nil, fmt.Errorf("%w: %w", NotOwner, moved)
 		}

@@ -24,9 +24,11 @@ const (
 	// which is told to every worker; when many wait, it is how long after a lease's
 	// time at most they begin to.
 	watch = 3 * look
-	// refusals is how many workers may refuse one request as not theirs. More
-	// means that its session moves faster than anybody can follow.
-	refusals = 2
+	// refusals is how many times one request may be refused by workers as not theirs.
+	// More means that its session moves faster than anybody can follow.
+	refusals = 8
+	// follow is how much longer each time to wait before the next worker is asked.
+	follow = 10 * time.Millisecond
 )
 
 // settle finds the owner by asking, waiting as long as an owner's death may need
@@ -46,9 +48,9 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 			return
 		}
 		if mismatch(err) {
-			refused++
-		}
-		if refused >= refusals {
+			if refused++; refused < refusals && s.follow(refused) {
+				continue
+			}
 			mcp.WriteUnavailable(w, r.ID(), "the session is changing its owner")
 			return
 		}
@@ -60,6 +62,19 @@ func (rt *Router) settle(ctx context.Context, w http.ResponseWriter, r *session.
 			mcp.WriteUnavailable(w, r.ID(), "the session has no reachable owner now; it is not lost")
 			return
 		}
+	}
+}
+
+// follow waits for a moment, longer each time, for a session that is changing its owner.
+// It reports false when the request has waited long enough.
+func (s *search) follow(times int) bool {
+	timer := time.NewTimer(follow * time.Duration(times))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.bounded.Done():
+		return false
 	}
 }
 

@@ -29,6 +29,8 @@ type book struct {
 	killed map[int]span
 	// blind says that the connections to the upstream do not tell whose they are.
 	blind bool
+	// told are members that listened all the time, where nothing may be missed.
+	told []*member
 	// lost are times from which the upstream has no record.
 	lost []span
 
@@ -53,6 +55,7 @@ func (b *book) problems() []string {
 	for _, m := range b.members {
 		b.checkHeard(m)
 	}
+	b.checkTold(marks)
 	return b.found
 }
 
@@ -216,6 +219,21 @@ func (b *book) checkHeard(m *member) {
 	}
 }
 
+// checkTold checks that those who listened all the time were told of all that was
+// carried out and announced.
+func (b *book) checkTold(marks map[string][]ledger.Entry) {
+	for _, c := range b.calls {
+		if !c.announce || len(marks[c.tag]) == 0 || !slices.Contains(b.told, c.member) {
+			continue
+		}
+		c.member.mu.Lock()
+		if c.member.heard[c.tag] == 0 {
+			b.report("the stream of %s:%d. was never told %q", c.member.crew.name, c.member.number, c.tag)
+		}
+		c.member.mu.Unlock()
+	}
+}
+
 // processes are the processes that some calls came from.
 func processes(entries []ledger.Entry) []int {
 	var pids []int
@@ -264,10 +282,13 @@ func TestBookFindsWhatIsWrong(t *testing.T) {
 		"shared upstream session": {func(b *book) {
 			b.entries[1].Tag, b.calls[1].tag = "g:2.3", "g:2.3"
 		}, "calls of the clients"},
-		"a call of nobody":    {func(b *book) { b.calls = b.calls[:1] }, "which no client made"},
-		"two owners":          {func(b *book) { b.entries[0].End = b.entries[1].Time.Add(1) }, "before a call of process 7 was over"},
-		"a stranger":          {func(b *book) { b.entries[1].PID = 0 }, "no worker"},
-		"another's event":     {func(b *book) { b.members[0].heard["g:12.5"] = 1 }, `was told "g:12.5"`},
+		"a call of nobody": {func(b *book) { b.calls = b.calls[:1] }, "which no client made"},
+		"two owners":       {func(b *book) { b.entries[0].End = b.entries[1].Time.Add(1) }, "before a call of process 7 was over"},
+		"a stranger":       {func(b *book) { b.entries[1].PID = 0 }, "no worker"},
+		"another's event":  {func(b *book) { b.members[0].heard["g:12.5"] = 1 }, `was told "g:12.5"`},
+		"an event never": {func(b *book) {
+			b.told, b.calls[1].announce = b.members, true
+		}, `never told "g:1.3"`},
 		"an event twice":      {func(b *book) { b.members[0].heard["g:1.2"] = 2 }, "2 times"},
 		"an answer of others": {func(b *book) { b.calls[1].outcome = wrong }, "wrong answer"},
 		"the owner before": {func(b *book) {

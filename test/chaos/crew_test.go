@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -29,10 +28,13 @@ type crew struct {
 
 	mu     sync.Mutex // guards what follows
 	calls  []*call
-	breaks []string // ends of listeners' streams, in words
+	breaks []string // ends of listeners' streams that a client has to call failures, in words
+	moved  int      // ends of listeners' streams at which they were asked to come back
 
 	stop  context.CancelFunc // ends the work
-	group sync.WaitGroup
+	group sync.WaitGroup     // of those who work
+	hush  context.CancelFunc // ends the listening
+	ears  sync.WaitGroup     // of those who listen
 }
 
 // member is one client. It may have several calls in flight.
@@ -46,6 +48,8 @@ type member struct {
 	mu     sync.Mutex   // guards what follows
 	chance *rand.Rand
 	heard  map[string]int // tags that its listener was told
+	lastID string         // of the events that its listener was told
+	retry  time.Duration  // how long its listener waits before it opens another stream
 }
 
 // order says what a call is to do.
@@ -96,24 +100,33 @@ var crews atomic.Int64
 // enlist opens n sessions of a gateway, evenly at the given workers.
 func enlist(t *testing.T, gateway string, workers []*cluster.Worker, n int) *crew {
 	t.Helper()
-	c := &crew{t: t, gateway: gateway, name: fmt.Sprint(gateway, crews.Add(1)), http: keepAlive(), started: time.Now(), stop: func() {}}
+	c := &crew{t: t, gateway: gateway, name: fmt.Sprint(gateway, crews.Add(1)), http: keepAlive(), started: time.Now(),
+		stop: func() {}, hush: func() {}}
 	c.target(workers...)
-	c.members = make([]*member, n)
+	c.more(workers, n)
+	return c
+}
+
+// more opens n more sessions, evenly at the given workers, and returns them.
+func (c *crew) more(workers []*cluster.Worker, n int) []*member {
+	c.t.Helper()
+	first := len(c.members)
+	c.members = append(c.members, make([]*member, n)...)
 	errs := side(n, 32, func(i int) error {
-		m, err := c.open(t.Context(), i, workers[i%len(workers)])
-		c.members[i] = m
+		m, err := c.open(c.t.Context(), first+i, workers[i%len(workers)])
+		c.members[first+i] = m
 		return err
 	})
 	if len(errs) > 0 {
-		t.Fatalf("%d of %d sessions were not opened, among them %v", len(errs), n, errs[0])
+		c.t.Fatalf("%d of %d sessions were not opened, among them %v", len(errs), n, errs[0])
 	}
-	return c
+	return c.members[first:]
 }
 
 // open opens a session at a worker, the notification included. The member is nil
 // if there is no session.
 func (c *crew) open(ctx context.Context, number int, at *cluster.Worker) (*member, error) {
-	m := &member{crew: c, number: number, heard: map[string]int{}, chance: chance(c.t, fmt.Sprint(c.gateway, number))}
+	m := &member{crew: c, number: number, heard: map[string]int{}, retry: usualRetry, chance: chance(c.t, fmt.Sprint(c.gateway, number))}
 	a := post(ctx, c.http, at.URL(c.gateway), nil, "1", string(client.Initialize(1)))
 	if a.outcome != answered {
 		return nil, fmt.Errorf("initialize at %s: %s: %w", at.Name, a.outcome, a.err)
@@ -163,16 +176,24 @@ func side(n, width int, f func(i int) error) []error {
 // calls, until rest.
 func (c *crew) work(members []*member, pace time.Duration) {
 	ctx, cancel := context.WithCancel(c.t.Context())
-	c.stop = cancel
+	stop := c.stop
+	c.stop = func() { stop(); cancel() }
 	for _, m := range members {
 		c.group.Go(func() { m.loop(ctx, pace) })
 	}
 }
 
-// rest stops the work and waits for the calls in flight.
-func (c *crew) rest() {
+// halt stops the work and waits for the calls in flight. Those who listen go on.
+func (c *crew) halt() {
 	c.stop()
 	c.group.Wait()
+}
+
+// rest stops the work, waits for the calls in flight, and stops the listening.
+func (c *crew) rest() {
+	c.halt()
+	c.hush()
+	c.ears.Wait()
 }
 
 // loop calls until ctx ends, and then ends between two calls.
@@ -329,70 +350,6 @@ func (c *crew) leave(over func(*member) bool) {
 	})
 	if len(errs) > 0 {
 		c.t.Errorf("%d of %d sessions could not be closed, among them: %v", len(errs), len(c.members), errs[0])
-	}
-}
-
-// listen opens the GET stream of a member again and again until the work ends,
-// and keeps what it is told.
-func (m *member) listen(ctx context.Context) {
-	for ctx.Err() == nil {
-		front := m.fronts(nil)[0]
-		began := time.Now()
-		err := m.hear(ctx, front)
-		if ctx.Err() != nil {
-			return
-		}
-		m.crew.mu.Lock()
-		m.crew.breaks = append(m.crew.breaks, fmt.Sprintf("%d at %s from %v to %v: %v", m.number, front.Name,
-			began.Sub(m.crew.started).Round(time.Millisecond), time.Since(m.crew.started).Round(time.Millisecond), err))
-		m.crew.mu.Unlock()
-		pause := time.NewTimer(200 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-		case <-pause.C:
-		}
-		pause.Stop()
-	}
-}
-
-// hear reads one stream to its end.
-func (m *member) hear(ctx context.Context, front *cluster.Worker) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, front.URL(m.crew.gateway), nil)
-	if err != nil {
-		return err
-	}
-	req.Header = m.session.Header()
-	req.Header.Set("Accept", "text/event-stream")
-	resp, err := m.crew.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d", resp.StatusCode)
-	}
-	return eachEvent(resp.Body, func(data []byte) {
-		var message struct {
-			Params struct {
-				Data string `json:"data"`
-			} `json:"params"`
-		}
-		if err := json.Unmarshal(data, &message); err != nil {
-			message.Params.Data = string(data)
-		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.heard[message.Params.Data]++
-	})
-}
-
-// attend has some members listen while the crew works.
-func (c *crew) attend(members []*member) {
-	ctx, cancel := context.WithCancel(c.t.Context())
-	stop := c.stop
-	c.stop = func() { stop(); cancel() }
-	for _, m := range members {
-		c.group.Go(func() { m.listen(ctx) })
 	}
 }
 

@@ -32,6 +32,7 @@ func TestHerdOfOrphansIsServedInTime(t *testing.T) {
 	crew := enlist(t, "herd", []*cluster.Worker{victim}, *herd)
 	t.Logf("%d sessions were opened at %s in %v", *herd, victim.Name, time.Since(begin).Round(time.Millisecond))
 
+	w.settle()
 	crew.target(w.Others(victim)...)
 	fire := crew.aim()
 	probe := w.probeEtcd()

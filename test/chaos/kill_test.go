@@ -22,7 +22,7 @@ func TestKilledWorkerLosesNoSession(t *testing.T) {
 	w.locate(crew)
 	crew.work(crew.members, pace)
 	crew.attend(crew.members[:crewSize/5])
-	w.let(2 * time.Second)
+	w.settle()
 
 	victim := w.pick()
 	others := w.Others(victim)
@@ -91,6 +91,7 @@ func TestKilledWorkerOfManySessionsLosesNone(t *testing.T) {
 	crew := enlist(t, "many", w.Workers, sessions)
 	w.locate(crew)
 	crew.together(crew.members, func(int) order { return order{} })()
+	w.settle()
 
 	victim := w.pick()
 	crew.target(w.Others(victim)...)

@@ -36,8 +36,9 @@ var (
 	seed = flag.Uint64("seed", 0, "seed of what happens at random; 0 takes $"+seedVariable+", or the clock")
 	// With 10,000 the last is served some 2.5 s after the lease's end on a machine
 	// with two cores, if nothing else runs there.
-	herd = flag.Int("herd", 3000, "how many sessions lose their owner at once in the test of herds")
-	soak = flag.Duration("soak", time.Second, "how long the soak test does harm")
+	herd   = flag.Int("herd", 3000, "how many sessions lose their owner at once in the test of herds")
+	outage = flag.Duration("outage", time.Minute, "for how long all control planes and etcd members are away in the test of outages")
+	soak   = flag.Duration("soak", time.Second, "how long the soak test does harm")
 )
 
 func TestMain(m *testing.M) {

@@ -20,6 +20,7 @@ func TestOrphansThatNobodyAsksForAreEnded(t *testing.T) {
 	w.serve("orphan", w.ledger.URL(), "", fmt.Sprintf("idle_timeout: %s", idle))
 	victim := w.pick()
 	crew := enlist(t, "orphan", []*cluster.Worker{victim}, sessions)
+	w.settle()
 	w.expect(crew.together(crew.members, func(int) order { return order{} })(), nil)
 	killed := kill(victim)
 	if r, err := w.ledger.Summary(t.Context()); err != nil || len(r.Live) != sessions {

@@ -83,6 +83,7 @@ func TestPartitionHealsForSessionsThatHadMoved(t *testing.T) {
 	w.serve("moved", w.ledger.URL(), "", "")
 	first := w.pick()
 	crew := enlist(t, "moved", []*cluster.Worker{first}, crewSize)
+	w.settle()
 	killed := kill(first)
 	others := w.Others(first)
 	crew.target(others...)

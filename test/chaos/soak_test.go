@@ -146,6 +146,7 @@ func TestSoak(t *testing.T) {
 		world: w, crew: enlist(t, "soak", w.Workers, crewSize), chance: chance(t, "harms"),
 		book: book{wander: true, stopped: map[int]bool{}, killed: map[int]span{}},
 	}
+	w.settle()
 	s.crew.work(s.crew.members, pace)
 	began := time.Now()
 	for n := 0; time.Since(began) < *soak; n++ {

@@ -19,7 +19,7 @@ func TestStoppedWorkerSendsNothingOnceItGoesOn(t *testing.T) {
 	crew := enlist(t, "stop", w.Workers, crewSize)
 	w.locate(crew)
 	crew.work(crew.members, pace)
-	w.let(2 * time.Second)
+	w.settle()
 	before := w.incarnation(w.pick())
 
 	victim := w.pick()
@@ -114,20 +114,7 @@ func (w *world) serves(worker *cluster.Worker) {
 // incarnation is what a worker is registered as.
 func (w *world) incarnation(worker *cluster.Worker) int64 {
 	w.t.Helper()
-	var found int64
-	w.eventually(10*time.Second, func(ctx context.Context) error {
-		workers, err := w.Registered(ctx)
-		for _, each := range workers {
-			if each.GetListenAddress() == worker.Listen {
-				found = each.GetIncarnation()
-			}
-		}
-		if err == nil && found == 0 {
-			err = fmt.Errorf("%s is not registered", worker.Name)
-		}
-		return err
-	})
-	return found
+	return w.registered(worker).GetIncarnation()
 }
 
 // registeredAnew returns nil if a worker is registered as another incarnation

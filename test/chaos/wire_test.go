@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -174,16 +175,35 @@ func (a *answer) text() (string, error) {
 	return result.Content[0].Text, nil
 }
 
-// eachEvent calls f with the data of every event of a stream until it ends.
-func eachEvent(stream io.Reader, f func(data []byte)) error {
-	lines := bufio.NewReader(stream)
+// event is one event of a stream, as far as a client minds it.
+type event struct {
+	data  []byte
+	id    *string
+	retry time.Duration // 0 without
+}
+
+// eachEvent calls f with every event of a stream until it ends. An event that the
+// end cuts off does not count.
+func eachEvent(stream io.Reader, f func(event)) error {
+	lines, e := bufio.NewReader(stream), event{}
 	for {
 		line, err := lines.ReadBytes('\n')
-		if data, ok := bytes.CutPrefix(line, []byte("data:")); ok && err == nil {
-			f(bytes.TrimSpace(data))
-		}
 		if err != nil {
 			return err
+		}
+		name, value, _ := strings.Cut(strings.TrimRight(string(line), "\r\n"), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case len(bytes.TrimSpace(line)) == 0:
+			f(e)
+			e = event{}
+		case name == "data":
+			e.data = append(e.data, value...)
+		case name == "id":
+			e.id = &value
+		case name == "retry":
+			ms, _ := strconv.Atoi(value)
+			e.retry = time.Duration(ms) * time.Millisecond
 		}
 	}
 }

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/leasehold/leasehold/test/internal/cluster"
+	"github.com/leasehold/leasehold/test/internal/crossing"
 	"github.com/leasehold/leasehold/test/internal/ledger"
 	"github.com/leasehold/leasehold/test/internal/poll"
 )
@@ -26,6 +28,13 @@ type plan struct {
 	// blind has the upstream not look whose a connection is, which takes it longer
 	// the more there are.
 	blind bool
+	// rebalance has workers give away what is more than their share.
+	rebalance bool
+	// outage is for how long workers may serve on without the control plane; 0 leaves
+	// that to the product.
+	outage time.Duration
+	// crossings stand between each two workers.
+	crossings bool
 	// between says between which parts there is a link; nil means nowhere.
 	between func(from, to string) bool
 }
@@ -42,14 +51,17 @@ const crewSize = 200
 // world is a running Leasehold, an upstream behind it, and what can be done to them.
 type world struct {
 	*cluster.Cluster
-	t      *testing.T
-	plan   plan
-	links  *links
-	late   func() time.Duration // what the machine was late by at most
-	ledger ledger.Remote
+	t     *testing.T
+	plan  plan
+	links *links
+	// crossings are where workers reach each other, by name, if the plan has them.
+	crossings map[string]*crossing.Crossing
+	late      func() time.Duration // what the machine was late by at most
+	ledger    ledger.Remote
 	// upstream is the ledger's process.
 	upstream *cluster.Process
 	before   map[string]usage
+	mu       sync.Mutex // guards crossings while workers start
 }
 
 // start starts a world with one upstream. When the test is over everything ends;
@@ -61,11 +73,15 @@ func start(t *testing.T, p plan) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, plan: p, links: newLinks(), late: watchMachine(t)}
+	w := &world{t: t, plan: p, links: newLinks(), crossings: map[string]*crossing.Crossing{}, late: watchMachine(t)}
 	begin := time.Now()
+	args := []string{"--lease-ttl", p.ttl.String()}
+	if p.outage > 0 {
+		args = append(args, "--max-outage", p.outage.String())
+	}
 	w.Cluster, err = cluster.Start(t.Context(), cluster.Config{
 		EtcdMembers: p.etcd, ControlPlanes: p.controls, Workers: p.workers, Race: !p.plain, Dir: dir,
-		ControlArgs: []string{"--lease-ttl", p.ttl.String()}, Via: w.via,
+		ControlArgs: args, Rebalance: p.rebalance, Via: w.via,
 	})
 	if err != nil {
 		t.Fatalf("%v; the logs are in %s", err, dir)
@@ -85,16 +101,34 @@ func start(t *testing.T, p plan) *world {
 
 // via puts a link between two parts if there is to be one.
 func (w *world) via(from, to, address string) (string, error) {
+	if w.plan.crossings && from == cluster.Peers {
+		return w.cross(to, address)
+	}
 	if w.plan.between == nil || !w.plan.between(from, to) {
 		return address, nil
 	}
 	return w.links.add(from, to, address)
 }
 
+// cross puts a crossing before the listener of a worker.
+func (w *world) cross(to, address string) (string, error) {
+	c, err := crossing.New(address, cluster.NameOf)
+	if err != nil {
+		return "", err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.crossings[to] = c
+	return c.Address(), nil
+}
+
 // end ends a world.
 func (w *world) end(dir string) {
 	w.Close()
 	w.links.close()
+	for _, c := range w.crossings {
+		c.Close()
+	}
 	for _, fault := range w.Faults() {
 		w.t.Error(fault)
 	}
@@ -144,6 +178,13 @@ func (w *world) eventually(limit time.Duration, check func(context.Context) erro
 		w.t.Fatal(err)
 	}
 	return took
+}
+
+// settle waits until the world is in its usual state, so that harm has the effects
+// that it usually has.
+func (w *world) settle() {
+	w.t.Helper()
+	w.eventually(4*w.plan.ttl+10*time.Second, w.Settled)
 }
 
 // let lets time pass while the crew works.

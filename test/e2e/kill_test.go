@@ -30,6 +30,7 @@ func TestSessionsGoOnWhenTheirOwnerIsKilled(t *testing.T) {
 		was[m.number] = *m
 	}
 	seen := len(report(t, remote).Entries)
+	c.Settle(t)
 
 	killed := time.Now()
 	dead.Kill()
@@ -125,6 +126,7 @@ func TestFirstCallsOnAnOrphanAreAllAnswered(t *testing.T) {
 		t.Fatalf("the session belongs to %s, want the worker that was asked first, %s", w.Name, owner.Name)
 	}
 	opened := report(t, remote).Opened
+	c.Settle(t)
 
 	owner.Kill()
 	var group sync.WaitGroup

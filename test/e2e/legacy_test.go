@@ -229,6 +229,7 @@ func TestTheUpstreamSessionOfALegacyClientEndsThoughItsWorkerIsKilled(t *testing
 		t.Fatal(err)
 	}
 	upstreamHas(t, remote, 1, time.Second)
+	c.Settle(t)
 	w.Kill()
 	took := upstreamHas(t, remote, 0, ttl+10*time.Second)
 	t.Logf("the upstream session ended %v after its worker was killed", took.Round(time.Millisecond))

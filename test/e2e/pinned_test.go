@@ -35,7 +35,7 @@ const everythingScript = "node_modules/@modelcontextprotocol/server-everything/d
 func pinned(t *testing.T) *cluster.Cluster {
 	t.Helper()
 	needPackages(t)
-	c := cluster.Test(t, cluster.Config{Workers: 2, Race: true, WorkerArgs: []string{"--allow-stdio", "--log-level", "debug"}})
+	c := cluster.Test(t, cluster.Config{Workers: 2, Race: true, WorkerArgs: []string{"--allow-stdio", "--log-level", "debug", "--drain-timeout", "2s"}})
 	define(t, c, "program", "transport: STDIO, "+program(t))
 	return c
 }
@@ -168,6 +168,7 @@ func TestNoProgramIsLeftWhenItsWorkerIsKilled(t *testing.T) {
 	if len(pids) != len(sessions) {
 		t.Fatalf("the owner runs %v, want %d processes", pids, len(sessions))
 	}
+	c.Settle(t)
 	if err := owner.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -19,9 +22,13 @@ import (
 
 // owners is what answers said of who owns which session.
 type owners struct {
+	world *world
+
 	mu  sync.Mutex // guards all
 	all map[string]ownership
 }
+
+func newOwners(w *world) *owners { return &owners{world: w, all: map[string]ownership{}} }
 
 type ownership struct {
 	process  string
@@ -41,6 +48,8 @@ func (o *owners) saw(op operation, request, response proto.Message) {
 		now.record = request.(*leaseholdv1.ClaimRequest).GetRecord()
 	case *leaseholdv1.ReclaimResponse:
 		now.record = r.GetRecord()
+	case *leaseholdv1.HandOverResponse:
+		now.record, now.process = r.GetRecord(), o.world.named(r.GetRecord().GetWorker())
 	case *leaseholdv1.SaveResponse:
 		now.record = request.(*leaseholdv1.SaveRequest).GetRecord()
 	case *leaseholdv1.EndResponse:
@@ -76,11 +85,12 @@ func (o *owners) some() (ownership, bool) {
 
 // saver saves records in the name of their owners, which do it rarely, until ctx
 // ends. It may be behind, and some saves arrive once more later: then they must
-// be refused.
+// be refused. It leaves half of the sessions alone: an owner behind whose back the
+// record changes can hand nothing over.
 func (w *world) saver(ctx context.Context, o *owners, random *rand.Rand) {
 	for i := 0; pause(ctx, time.Duration(random.IntN(120))*time.Millisecond) == nil; i++ {
 		known, ok := o.some()
-		if !ok {
+		if !ok || strings.ContainsAny(known.key[len(known.key)-1:], "01234567") {
 			continue
 		}
 		at, c := w.saving(known, i)
@@ -92,13 +102,44 @@ func (w *world) saver(ctx context.Context, o *owners, random *rand.Rand) {
 	}
 }
 
+// mover has the control plane hand over one session after the other, until ctx ends.
+func (w *world) mover(ctx context.Context, o *owners, random *rand.Rand) {
+	for pause(ctx, time.Duration(random.IntN(400))*time.Millisecond) == nil {
+		known, ok := o.some()
+		if !ok {
+			continue
+		}
+		gateway, digest := split(known.key)
+		to := w.workers[random.IntN(len(w.workers))]
+		w.moveAt(ctx, w.controls[random.IntN(len(w.controls))], "gateways/"+gateway+"/sessions/"+digest, to)
+	}
+}
+
+// moveAt has a replica make a worker the owner of a session. Whatever comes of it is
+// written down where it takes place.
+func (w *world) moveAt(ctx context.Context, replica *service, name string, to *worker) {
+	ctx, cancel := context.WithTimeout(ctx, w.ttl)
+	defer cancel()
+	conn, err := dial(replica.address)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = leaseholdv1.NewSessionServiceClient(conn).MoveSession(ctx, &leaseholdv1.MoveSessionRequest{Name: name, Worker: "workers/" + to.id()})
+}
+
 // saving is the call by which an owner saves its record, changed a little.
 func (w *world) saving(known ownership, number int) (*worker, call) {
 	record := proto.CloneOf(known.record)
 	record.Client = &leaseholdv1.ClientInfo{Name: "saved", Version: fmt.Sprint(number)}
 	gateway, digest := split(known.key)
-	at := w.workers[slices.IndexFunc(w.workers, func(wk *worker) bool { return wk.name == known.process })]
+	at := w.process(known.process)
 	return at, call{at.road, save, &leaseholdv1.SaveRequest{Gateway: gateway, Session: digest, Revision: known.revision, Record: record}}
+}
+
+// process is the worker of that name.
+func (w *world) process(name string) *worker {
+	return w.workers[slices.IndexFunc(w.workers, func(wk *worker) bool { return wk.name == name })]
 }
 
 // split takes gateway/digest apart.
@@ -248,8 +289,72 @@ func (n *nemesis) ofWorkers(some []*worker) func() []fault {
 		add("lease lost", func(ctx context.Context, at *worker, struck func()) error {
 			return n.loseLease(ctx, at, n.between(0, ttl/2), struck)
 		})
+		add("cut off from everybody", func(ctx context.Context, at *worker, struck func()) error {
+			defer n.part(at)()
+			return n.sever(ctx, at, n.between(ttl/2, 2*ttl), struck)
+		})
+		add("cut off from the others", func(ctx context.Context, at *worker, struck func()) error {
+			defer n.part(at)()
+			struck()
+			return pause(ctx, n.between(ttl/6, ttl))
+		})
+		add("drained", n.drain)
+		add("told to stop", func(ctx context.Context, at *worker, struck func()) error {
+			if err := at.current().Signal(syscall.SIGTERM); err != nil {
+				return err
+			}
+			struck()
+			if _, err := at.current().Wait(stopLimit); err != nil {
+				return err
+			}
+			return n.world.launch(ctx, at)
+		})
 		return deck
 	}
+}
+
+// stopLimit is how long a worker may take to end once it is told to.
+const stopLimit = 45 * time.Second
+
+// part cuts a worker off from the others, until the returned function is called.
+func (n *nemesis) part(at *worker) (join func()) {
+	for _, other := range n.world.workers {
+		if other != at {
+			other.peers.Cut(at.name)
+			at.peers.Cut(other.name)
+		}
+	}
+	return func() {
+		for _, wk := range n.world.workers {
+			wk.peers.Heal()
+		}
+	}
+}
+
+// drain has a worker hand all of its sessions over, and take some again after a while.
+func (n *nemesis) drain(ctx context.Context, at *worker, struck func()) error {
+	conn, err := dial(n.world.controls[n.random.IntN(len(n.world.controls))].address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	workers := leaseholdv1.NewWorkerServiceClient(conn)
+	limited, cancel := context.WithTimeout(ctx, n.world.ttl)
+	defer cancel()
+	// They fail if the worker or the replica does not live now.
+	_, _ = workers.DrainWorker(limited, &leaseholdv1.DrainWorkerRequest{Name: "workers/" + at.id()})
+	struck()
+	if err := pause(ctx, n.between(n.world.ttl/6, n.world.ttl)); err != nil {
+		return err
+	}
+	_, err = poll.Until(ctx, storeLimit, func(ctx context.Context) error {
+		_, err := workers.UndrainWorker(ctx, &leaseholdv1.UndrainWorkerRequest{Name: "workers/" + at.id()})
+		if c := status.Code(err); c == codes.FailedPrecondition || c == codes.NotFound {
+			return nil // it is dead, and drains no more when it is back
+		}
+		return err
+	})
+	return err
 }
 
 // stop stops a process in its tracks for a while.
@@ -364,7 +469,32 @@ func (n *nemesis) ofStore() []fault {
 		{"control plane killed", func(ctx context.Context, struck func()) error {
 			return n.restart(ctx, w.controls[n.random.IntN(len(w.controls))], n.between(500*time.Millisecond, 3*time.Second), struck)
 		}},
+		{"all control planes killed", func(ctx context.Context, struck func()) error {
+			return n.outage(ctx, w.controls, struck)
+		}},
+		{"quorum of etcd killed", func(ctx context.Context, struck func()) error {
+			return n.outage(ctx, w.etcd[:len(w.etcd)/2+1], struck)
+		}},
 	}
+}
+
+// outage kills processes without which no worker can renew its lease, and starts them
+// again after a while.
+func (n *nemesis) outage(ctx context.Context, services []*service, struck func()) error {
+	for _, s := range services {
+		s.current().Kill()
+	}
+	struck()
+	if err := pause(ctx, n.between(n.world.ttl, 3*n.world.ttl)); err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	errs := make([]error, len(services))
+	for i, s := range services {
+		group.Go(func() { errs[i] = s.start(ctx) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
 }
 
 // restart kills a process and starts it again after a while.

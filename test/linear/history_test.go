@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,6 +65,7 @@ type entry struct {
 	owner    owner
 	epoch    uint64
 	ended    bool
+	handed   bool // the owner has it from the one before
 	revision int64
 }
 
@@ -72,12 +74,26 @@ type moment struct {
 	sessions     map[string]entry
 	members      map[owner]bool
 	condemned    map[owner]bool
-	incarnations map[string]owner // by worker; empty once it left
-	met          map[owner]bool   // has been a member before
+	incarnations map[string]owner  // by worker; empty once it left
+	knows        map[owner][]owner // whom it asks before it serves on
+	met          map[owner]bool    // has been a member before
 }
 
 func firstMoment() *moment {
-	return &moment{map[string]entry{}, map[owner]bool{}, map[owner]bool{}, map[string]owner{}, map[owner]bool{}}
+	return &moment{map[string]entry{}, map[owner]bool{}, map[owner]bool{}, map[string]owner{}, map[owner][]owner{}, map[owner]bool{}}
+}
+
+// superseded reports whether an incarnation can never act again.
+func (m *moment) superseded(who owner) bool {
+	worker, _, _ := strings.Cut(string(who), "/")
+	return m.incarnations[worker] != who
+}
+
+// takeable reports whether taker may take over from a dead owner: that can certainly not
+// serve on, or asks taker before it does.
+func (m *moment) takeable(from, taker owner) bool {
+	return m.superseded(from) || len(m.knows[from]) == 0 || slices.Contains(m.knows[from], taker) ||
+		slices.ContainsFunc(m.knows[from], m.superseded)
 }
 
 // apply takes one change in.
@@ -90,11 +106,11 @@ func (m *moment) apply(c change) error {
 	case "condemned":
 		set(m.condemned, owner(name), !c.Deleted)
 	case "incarnations":
-		current, err := incarnationOf(name, c)
+		current, known, err := incarnationOf(name, c)
 		if err != nil {
 			return err
 		}
-		m.incarnations[name] = current
+		m.incarnations[name], m.knows[current] = current, known
 	case "sessions":
 		if c.Deleted {
 			delete(m.sessions, name)
@@ -117,25 +133,27 @@ func set(all map[owner]bool, who owner, in bool) {
 	all[who] = true
 }
 
-// incarnationOf returns the incarnation that a worker has as of a change.
-func incarnationOf(worker string, c change) (owner, error) {
+// incarnationOf returns the incarnation that a worker has as of a change, and whom it
+// knows.
+func incarnationOf(worker string, c change) (current owner, knows []owner, err error) {
 	if c.Deleted {
-		return "", nil
+		return "", nil, nil
 	}
 	var v struct {
-		Incarnation int64 `json:"incarnation"`
-		Left        bool  `json:"left"`
+		Incarnation int64   `json:"incarnation"`
+		Left        bool    `json:"left"`
+		Peers       []owner `json:"peers"`
 	}
 	if err := json.Unmarshal(c.Value, &v); err != nil {
-		return "", fmt.Errorf("revision %d: %s: %w", c.Revision, c.Key, err)
+		return "", nil, fmt.Errorf("revision %d: %s: %w", c.Revision, c.Key, err)
 	}
 	switch {
 	case v.Left:
-		return "", nil
+		return "", nil, nil
 	case v.Incarnation == 0:
 		v.Incarnation = c.Revision
 	}
-	return ownerOf(worker, v.Incarnation), nil
+	return ownerOf(worker, v.Incarnation), v.Peers, nil
 }
 
 func entryOf(c change) (entry, error) {
@@ -143,7 +161,11 @@ func entryOf(c change) (entry, error) {
 	if err != nil {
 		return entry{}, fmt.Errorf("revision %d: %s: %w", c.Revision, c.Key, err)
 	}
-	return entry{ownerOf(r.GetWorker(), r.GetIncarnation()), r.GetEpoch(), r.GetEnd() != nil, c.Revision}, nil
+	e := entry{owner: ownerOf(r.GetWorker(), r.GetIncarnation()), epoch: r.GetEpoch(), ended: r.GetEnd() != nil, revision: c.Revision}
+	if n := len(r.GetEvents()); n > 0 {
+		e.handed = r.GetEvents()[n-1].GetType() == leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER
+	}
+	return e, nil
 }
 
 func recordOf(value []byte) (*leaseholdv1.SessionRecord, error) {

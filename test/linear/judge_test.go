@@ -13,6 +13,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 	"github.com/leasehold/leasehold/test/internal/ledger"
 )
 
@@ -74,10 +75,35 @@ func (v *verdict) dispatched(w *world, entries []ledger.Entry) {
 		}
 		v.dispatches++
 		v.operations = append(v.operations, operation{
-			Method: dispatch, Session: s.key, Process: from.name, Worker: id, Outcome: done,
+			Method: dispatch, Session: s.key, Process: from.name, Worker: id, Outcome: done, Unrecorded: !v.durable(s),
 			Request: strings.TrimSpace(e.HTTP + " " + e.Method + " " + string(e.ID)), Call: sent, Return: w.at(e.Time),
 		})
 	}
+}
+
+// durable reports whether a session was recorded when its client learned of it.
+func (v *verdict) durable(s *session) bool {
+	return slices.ContainsFunc(v.operations, func(op operation) bool {
+		return op.Session == s.key && op.Method == claim && op.Outcome == done && op.Return <= s.initialized
+	})
+}
+
+// disowned reports whether a session was lost as it may be: it was not certainly
+// recorded when its client learned of it, and its worker lost its incarnation before.
+func (v *verdict) disowned(s *session) bool {
+	claims := 0
+	for _, op := range v.operations {
+		if op.Session == s.key && op.Method == claim && !op.Late {
+			claims++
+		}
+	}
+	if claims == 1 && v.durable(s) {
+		return false
+	}
+	return slices.ContainsFunc(v.changes, func(c change) bool {
+		r, err := recordOf(c.Value)
+		return c.Key == root+"sessions/"+s.key && err == nil && r.GetEnd().GetReason() == leaseholdv1.EndReason_END_REASON_OWNER_LOST
+	})
 }
 
 // once judges whether any call reached the upstream twice.
@@ -98,7 +124,7 @@ func (v *verdict) once(entries []ledger.Entry) {
 // linearize has porcupine judge each session by itself.
 func (v *verdict) linearize() {
 	sessions := map[string][]porcupine.Operation{}
-	for _, op := range v.operations {
+	for _, op := range telling(v.operations) {
 		if op.Session != "" {
 			sessions[op.Session] = append(sessions[op.Session], porcupine.Operation{Input: op, Call: op.Call, Return: op.Return})
 		}
@@ -114,6 +140,24 @@ func (v *verdict) linearize() {
 			v.violations = append(v.violations, violation{byPorcupine, linearizable + culprit.Method, key + ": " + culprit.String()})
 		}
 	}
+}
+
+// telling leaves out what tells nothing and makes the search long: a question without an
+// answer that changes nothing, and all but the first of equal operations of which nobody
+// knows whether they were carried out. Of those only one can have an effect.
+func telling(operations []operation) []operation {
+	operations = slices.Clone(operations)
+	sort.SliceStable(operations, func(i, j int) bool { return operations[i].Call < operations[j].Call })
+	met := map[operation]bool{}
+	return slices.DeleteFunc(operations, func(op operation) bool {
+		if op.Outcome != unknown {
+			return false
+		}
+		op.Call, op.Late, op.Process = 0, false, ""
+		before := met[op]
+		met[op] = true
+		return before || op.Method == resolve && op.Worker == ""
+	})
 }
 
 // unexplained returns the first operation for which no order was found.

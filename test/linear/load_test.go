@@ -131,7 +131,7 @@ type load struct {
 
 	mu    sync.Mutex               // guards all below
 	quiet map[string]chan struct{} // processes whose sessions nobody uses, until closed
-	lost  []string                 // sessions of which a client was told wrongly that they are over
+	lost  []*session               // those of which a client was told that they are over, which it had not ended
 }
 
 // rest keeps clients from using the sessions of a worker, until the returned
@@ -214,7 +214,7 @@ func (l *load) call(s *session, random *rand.Rand) {
 			s.told()
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.lost = append(l.lost, s.key)
+			l.lost = append(l.lost, s)
 		}
 		if err == nil && resp.Status != http.StatusOK {
 			err = &client.StatusError{Response: resp}

@@ -31,6 +31,21 @@ func reclaimed(by string, of int64, epoch uint64, at int64) operation {
 		Got: answer{Worker: by, Incarnation: 1, Epoch: epoch, Revision: at}}
 }
 
+func handedOver(by, to string, of int64, epoch uint64, at int64) operation {
+	return operation{Method: handOver, Worker: by, Incarnation: 1, Revision: of, To: to, ToIncarnation: 1,
+		Got: answer{Worker: to, Incarnation: 1, Epoch: epoch, Revision: at}}
+}
+
+// buried is a Resolve of a session without a record, which then can never have one.
+func buried(opener string) operation {
+	return met("SESSION_NOT_FOUND", operation{Method: resolve, Worker: opener, Incarnation: 1})
+}
+
+// unrecorded is a dispatch for a session that was opened without the control plane.
+func unrecorded(by string) operation {
+	return operation{Method: dispatch, Worker: by, Unrecorded: true}
+}
+
 func dispatched(by string) operation { return operation{Method: dispatch, Worker: by} }
 
 // met is an operation that met another outcome than done.
@@ -66,10 +81,27 @@ func TestModelKnowsWhatOneOwnerAtATimeMeans(t *testing.T) {
 			during(2, never, met(unknown, reclaimed(second, 5, 2, 6))), during(4, 5, dispatched(first))}},
 		"but not both": {false, []operation{begin, during(2, never, met(unknown, reclaimed(second, 5, 2, 6))),
 			during(4, 5, dispatched(second)), during(6, 7, dispatched(first))}},
-		"a claim after the end":       {false, []operation{begin, over, during(4, 5, claimed(first, 7))}},
-		"a claim refused as ended":    {true, []operation{begin, over, during(4, 5, met("ENDED", claimed(first, 7)))}},
-		"a refusal for no reason":     {false, []operation{begin, during(4, 5, met("ENDED", claimed(first, 7)))}},
-		"a session that is forgotten": {false, []operation{begin, gone}},
+		"a hand-over":                   {true, []operation{begin, during(2, 3, handedOver(first, second, 5, 2, 6)), during(4, 5, dispatched(second))}},
+		"the giver, too late":           {false, []operation{begin, during(2, 3, handedOver(first, second, 5, 2, 6)), during(4, 5, dispatched(first))}},
+		"a hand-over of another record": {false, []operation{begin, during(2, 3, handedOver(first, second, 4, 2, 6))}},
+		"a hand-over that is repeated": {true, []operation{begin, during(2, 3, handedOver(first, second, 5, 2, 6)),
+			during(4, 5, handedOver(first, second, 5, 2, 6))}},
+		"a hand-over that nobody knows of took place": {true, []operation{begin,
+			during(2, never, met(unknown, handedOver(first, second, 5, 2, 6))), during(4, 5, dispatched(second))}},
+		"or not, since the giver kept the session": {true, []operation{begin, during(2, never, met(unknown, handedOver(first, second, 5, 2, 6))),
+			during(4, 5, handedOver(first, first, 5, 1, 7)), during(6, 7, dispatched(first))}},
+		"but not after that": {false, []operation{begin, during(2, never, met(unknown, handedOver(first, second, 5, 2, 6))),
+			during(4, 5, handedOver(first, first, 5, 1, 7)), during(6, 7, dispatched(second))}},
+		"a session without a record is used":  {true, []operation{during(0, 1, unrecorded(first)), during(2, 3, claimed(first, 5)), during(4, 5, dispatched(first))}},
+		"by two":                              {false, []operation{during(0, 1, unrecorded(first)), during(2, 3, unrecorded(second))}},
+		"and claimed by another":              {false, []operation{during(0, 1, unrecorded(first)), during(2, 3, claimed(second, 5))}},
+		"and used once it can have no record": {false, []operation{during(0, 1, buried(first)), during(2, 3, unrecorded(first))}},
+		"and claimed then":                    {false, []operation{during(0, 1, buried(first)), during(2, 3, claimed(first, 5))}},
+		"or it is refused":                    {true, []operation{during(0, 1, unrecorded(first)), during(2, 3, buried(first)), during(4, 5, met("ENDED", claimed(first, 5)))}},
+		"a claim after the end":               {false, []operation{begin, over, during(4, 5, claimed(first, 7))}},
+		"a claim refused as ended":            {true, []operation{begin, over, during(4, 5, met("ENDED", claimed(first, 7)))}},
+		"a refusal for no reason":             {false, []operation{begin, during(4, 5, met("ENDED", claimed(first, 7)))}},
+		"a session that is forgotten":         {false, []operation{begin, gone}},
 		"a save in another's name": {false, []operation{begin,
 			during(2, 3, operation{Method: save, Worker: second, Incarnation: 1, Epoch: 1, Revision: 5, Got: answer{Revision: 6}})}},
 		"an end in another's name": {false, []operation{begin,

@@ -14,7 +14,8 @@ const (
 )
 
 // state is all that a session's operations depend on. A revision of 0 is one
-// that nobody has been told yet.
+// that nobody has been told yet. An absent session has a worker once that has used it
+// without a record.
 type state struct {
 	phase       int
 	worker      string
@@ -53,16 +54,39 @@ var model = (&porcupine.NondeterministicModel{
 	DescribeState:     func(s any) string { return s.(state).String() },
 }).ToModel()
 
+// unusedBut reports whether no other worker uses a session that is absent.
+func (s state) unusedBut(worker string) bool {
+	return s.phase == absent && (s.worker == "" || s.worker == worker)
+}
+
+// to reports whether the next owner of a hand-over has the session.
+func (s state) to(op operation) bool { return s.by(op.To, op.ToIncarnation) }
+
+// handedOver is the state that a hand-over leaves; the next owner may be the same, in
+// which case nothing but the revision changes.
+func (s state) handedOver(op operation, revision int64) state {
+	epoch := s.epoch
+	if op.To != op.Worker || op.ToIncarnation != op.Incarnation {
+		epoch++
+	}
+	return state{owned, op.To, op.ToIncarnation, epoch, revision}
+}
+
 // step returns the states that an operation may leave behind, none if it cannot
 // have ended as it did.
 func step(s state, op operation) []state {
 	switch {
+	case op.Method == dispatch && s.phase == absent && op.Unrecorded:
+		return only(state{worker: op.Worker}, s.unusedBut(op.Worker))
 	case op.Method == dispatch:
 		return only(s, s.phase == owned && s.worker == op.Worker)
 	case op.Outcome == unknown:
 		return append(perhaps(s, op), s)
 	case op.Outcome == done:
 		return carried(s, op)
+	}
+	if op.Method == resolve && op.Outcome == "SESSION_NOT_FOUND" && op.Worker != "" {
+		return only(state{phase: ended}, s.phase == absent) // it put a tombstone
 	}
 	return only(s, refusable(s, op))
 }
@@ -81,7 +105,7 @@ func carried(s state, op operation) []state {
 	switch op.Method {
 	case claim:
 		if s.phase == absent {
-			return []state{{owned, op.Worker, op.Incarnation, 1, got.Revision}}
+			return only(state{owned, op.Worker, op.Incarnation, 1, got.Revision}, s.unusedBut(op.Worker))
 		}
 		return only(s.bound(got.Revision), s.by(op.Worker, op.Incarnation) && s.epoch == 1 && s.at(got.Revision))
 	case reclaim:
@@ -90,6 +114,10 @@ func carried(s state, op operation) []state {
 		}
 		return only(state{owned, op.Worker, op.Incarnation, s.epoch + 1, got.Revision},
 			s.phase == owned && s.at(op.Revision) && got.Epoch == s.epoch+1)
+	case handOver:
+		before := only(s.bound(got.Revision), s.to(op) && s.epoch == got.Epoch && s.at(got.Revision))
+		after := s.handedOver(op, got.Revision)
+		return append(before, only(after, s.by(op.Worker, op.Incarnation) && s.at(op.Revision) && after.epoch == got.Epoch)...)
 	case save:
 		return only(s.bound(got.Revision), s.by(op.Worker, op.Incarnation) && s.epoch == op.Epoch && (s.at(op.Revision) || s.at(got.Revision)))
 	case end:
@@ -98,8 +126,11 @@ func carried(s state, op operation) []state {
 		}
 		return only(state{phase: ended, revision: got.Revision}, s.phase == absent || s.by(op.Worker, op.Incarnation))
 	case resolve:
-		if got.Ended {
+		switch {
+		case got.Ended:
 			return only(s.bound(got.Revision), s.phase == ended && s.at(got.Revision))
+		case got.Worker == "": // the one who opened it is alive, and may have it
+			return only(s, s.phase == absent)
 		}
 		return only(s.bound(got.Revision), s.by(got.Worker, got.Incarnation) && s.epoch == got.Epoch && s.at(got.Revision))
 	}
@@ -111,10 +142,14 @@ func carried(s state, op operation) []state {
 func perhaps(s state, op operation) []state {
 	switch op.Method {
 	case claim:
-		return only(state{owned, op.Worker, op.Incarnation, 1, 0}, s.phase == absent)
+		return only(state{owned, op.Worker, op.Incarnation, 1, 0}, s.unusedBut(op.Worker))
 	case reclaim:
 		return only(state{owned, op.Worker, op.Incarnation, s.epoch + 1, 0},
 			s.phase == owned && !s.by(op.Worker, op.Incarnation) && s.at(op.Revision))
+	case handOver:
+		return only(s.handedOver(op, 0), s.by(op.Worker, op.Incarnation) && s.at(op.Revision))
+	case resolve:
+		return only(state{phase: ended}, s.phase == absent && op.Worker != "")
 	case save:
 		return only(s.bound(0), s.by(op.Worker, op.Incarnation) && s.epoch == op.Epoch && s.at(op.Revision))
 	case end:
@@ -134,8 +169,12 @@ func refusable(s state, op operation) bool {
 		return s.phase == owned
 	case "OWNER_ALIVE":
 		return s.phase == owned && !s.by(op.Worker, op.Incarnation)
+	case "OWNER_UNCERTAIN", holding:
+		return s.phase == owned && !s.by(op.Worker, op.Incarnation) || op.Method == resolve && s.phase == absent
 	case "STALE":
-		return s.phase == owned || op.Method == save && s.phase == absent
+		return s.phase == owned || op.Method != reclaim && s.phase == absent
+	case "TARGET_NOT_ALIVE":
+		return s.phase == owned && !s.to(op)
 	case "NOT_ALIVE":
 		return s.phase == owned || op.Method == claim && s.phase == absent
 	}
@@ -162,6 +201,9 @@ func (op operation) String() string {
 		return fmt.Sprintf("%s dispatched %s", op.Process, op.Request)
 	case resolve:
 		return fmt.Sprintf("%s Resolve: %s %+v", op.Process, op.Outcome, op.Got)
+	case handOver:
+		return fmt.Sprintf("%s%s HandOver by %.4s/%d of revision %d to %.4s/%d: %s %+v", op.Process, late, op.Worker, op.Incarnation, op.Revision,
+			op.To, op.ToIncarnation, op.Outcome, op.Got)
 	}
 	return fmt.Sprintf("%s%s %s by %.4s/%d of revision %d: %s %+v", op.Process, late, op.Method, op.Worker, op.Incarnation, op.Revision, op.Outcome, op.Got)
 }

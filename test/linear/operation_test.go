@@ -18,6 +18,7 @@ const (
 	claim    = "Claim"
 	resolve  = "Resolve"
 	reclaim  = "Reclaim"
+	handOver = "HandOver"
 	save     = "Save"
 	end      = "End"
 	// dispatch is a request that reached the upstream.
@@ -30,6 +31,9 @@ const (
 	unknown = "unknown" // it may have been carried out, and may still be
 )
 
+// holding is the one reason for which a call is not carried out now.
+const holding = "HOLDING"
+
 // never is when an operation with an unknown outcome returns.
 const never = math.MaxInt64
 
@@ -40,16 +44,23 @@ type operation struct {
 	Session string `json:"session,omitempty"`
 	// Process is the worker process that asked, or that dispatched.
 	Process string `json:"process"`
-	// Worker and Incarnation are the owner as the request names it. A dispatch
-	// has no incarnation: nobody outside the process knows it.
+	// Worker and Incarnation are the owner as the request names it; of a Resolve, who
+	// opened the session. A dispatch has no incarnation: nobody outside the process
+	// knows it.
 	Worker      string `json:"worker,omitempty"`
 	Incarnation int64  `json:"incarnation,omitempty"`
+	// To and ToIncarnation are the next owner.
+	To            string `json:"to,omitempty"`
+	ToIncarnation int64  `json:"to_incarnation,omitempty"`
 	// Epoch is the request's.
 	Epoch uint64 `json:"epoch,omitempty"`
 	// Revision is the one that the request names.
 	Revision int64 `json:"revision,omitempty"`
 	// Request is the JSON-RPC id of what was dispatched.
 	Request string `json:"request,omitempty"`
+	// Unrecorded says that the session was opened without the control plane, and so
+	// may have been used before it was recorded.
+	Unrecorded bool `json:"unrecorded,omitempty"`
 	// Late says that it is a repetition, which nobody waits for.
 	Late bool `json:"late,omitempty"`
 	// Call and Return bound the time at which it happened, in nanoseconds since
@@ -84,6 +95,11 @@ func asked(method string, request proto.Message) operation {
 		op.of(r.GetRecord())
 	case *leaseholdv1.ResolveRequest:
 		op.Session = r.GetGateway() + "/" + r.GetSession()
+		op.Worker, op.Incarnation = r.GetOpenedBy().GetWorker(), r.GetOpenedBy().GetIncarnation()
+	case *leaseholdv1.HandOverRequest:
+		op.Session, op.Revision = r.GetGateway()+"/"+r.GetSession(), r.GetRevision()
+		op.Worker, op.Incarnation = r.GetWorker(), r.GetIncarnation()
+		op.To, op.ToIncarnation = r.GetTo().GetWorker(), r.GetTo().GetIncarnation()
 	case *leaseholdv1.ReclaimRequest:
 		op.Session = r.GetGateway() + "/" + r.GetSession()
 		op.Worker, op.Incarnation, op.Revision = r.GetWorker(), r.GetIncarnation(), r.GetRevision()
@@ -119,6 +135,8 @@ func (op *operation) answered(response proto.Message, err error) {
 		op.Got = answerOf(r.GetRecord(), r.GetRevision())
 	case *leaseholdv1.ReclaimResponse:
 		op.Got = answerOf(r.GetRecord(), r.GetRevision())
+	case *leaseholdv1.HandOverResponse:
+		op.Got = answerOf(r.GetRecord(), r.GetRevision())
 	case *leaseholdv1.SaveResponse:
 		op.Got.Revision = r.GetRevision()
 	case *leaseholdv1.EndResponse:
@@ -134,19 +152,22 @@ func answerOf(r *leaseholdv1.SessionRecord, revision int64) answer {
 // is no verdict.
 func outcome(err error) string {
 	s := status.Convert(err)
+	reason := s.Code().String()
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			reason = info.GetReason()
+		}
+	}
 	switch s.Code() {
 	case codes.OK:
 		return done
 	case codes.NotFound, codes.Aborted, codes.FailedPrecondition, codes.InvalidArgument:
-	default:
-		return unknown
+		return reason
 	}
-	for _, detail := range s.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			return info.GetReason()
-		}
+	if reason == holding {
+		return reason
 	}
-	return s.Code().String()
+	return unknown
 }
 
 // errLost is what the recorder tells a worker whose message or answer is lost.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -190,6 +191,13 @@ func (r *road) id() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.lives[len(r.lives)-1].worker
+}
+
+// wasNamed reports whether a process that used the road had an id.
+func (r *road) wasNamed(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.lives, func(l life) bool { return l.worker == id })
 }
 
 // idOf is the id that a process had, empty if the road was never its own.

@@ -45,6 +45,17 @@ func (s script) condemns(revision int64, worker string, incarnation int64) scrip
 	return s.at(revision, fmt.Sprintf("condemned/%s/%d", worker, incarnation), []byte("0"))
 }
 
+// knows records whom a worker asks before it serves on.
+func (s script) knows(revision int64, worker string, incarnation int64, peer owner) script {
+	return s.at(revision, "incarnations/"+worker, fmt.Appendf(nil, `{"incarnation":%d,"peers":[%q]}`, incarnation, peer))
+}
+
+// gives hands the session over.
+func (s script) gives(revision int64, worker string, incarnation int64, epoch uint64) script {
+	return s.record(revision, &leaseholdv1.SessionRecord{Worker: worker, Incarnation: incarnation, Epoch: epoch,
+		Events: []*leaseholdv1.SessionEvent{{Type: leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER}}})
+}
+
 func (s script) ends(revision int64, worker string, incarnation int64, epoch uint64) script {
 	return s.record(revision, &leaseholdv1.SessionRecord{Worker: worker, Incarnation: incarnation, Epoch: epoch, End: &leaseholdv1.SessionEnd{}})
 }
@@ -56,6 +67,7 @@ func asking() []operation {
 		{Method: claim, Worker: first, Incarnation: 1},
 		{Method: reclaim, Worker: second, Incarnation: 3, Revision: 5},
 		{Method: save, Worker: first, Incarnation: 1, Revision: 5},
+		{Method: handOver, Worker: first, Incarnation: 1, Revision: 5, To: second, ToIncarnation: 3},
 		{Method: end, Worker: first, Incarnation: 1},
 		{Method: end, Worker: second, Incarnation: 3},
 	} {
@@ -83,6 +95,7 @@ func TestRulesKnowWhatMustNotHappenInTheStore(t *testing.T) {
 		"it is condemned later":               {dead.owns(7, second, 3, 2).condemns(8, first, 1), []string{isCondemned}},
 		"an epoch is skipped":                 {dead.owns(7, second, 3, 3).condemns(7, first, 1), []string{epochsRise}},
 		"the condemned comes back":            {moved.at(8, "members/"+first+"/1", []byte("{}")), []string{staysOver}},
+		"the living is condemned":             {begun.condemns(6, first, 1), []string{wasDead}},
 		"the mark is removed":                 {moved.at(8, "condemned/"+first+"/1", nil), []string{staysOver}},
 		"an incarnation of before comes back": {dead.at(7, "incarnations/"+first, []byte("{}")).at(8, "members/"+first+"/1", []byte("{}")), []string{isNewest}},
 		"a tombstone is deleted":              {moved.ends(8, second, 3, 2).at(9, "sessions/g/s", nil), []string{endsAreFinal}},
@@ -91,8 +104,16 @@ func TestRulesKnowWhatMustNotHappenInTheStore(t *testing.T) {
 		"a session begins late":               {both.owns(5, first, 1, 2), []string{beginsOnce}},
 		"a dead worker claims":                {script{}.owns(5, first, 1, 1), []string{isAlive}},
 		"an owner changes the epoch":          {begun.owns(6, first, 1, 2), []string{epochsRise}},
-		"nobody asked for what took place":    {both.owns(5, second, 3, 1), []string{wasAskedFor}},
-		"another record was asked for":        {begun.at(6, "sessions/g/s", begun[4].Value).dies(7, first, 1).owns(8, second, 3, 2).condemns(8, first, 1), []string{wasAskedFor}},
+		"the taker is asked before":           {dead.knows(7, first, 1, second+"/3").owns(8, second, 3, 2).condemns(8, first, 1), nil},
+		"the taker is not asked": {both.knows(5, second, 3, first+"/1").knows(5, first, 1, "c/1").at(5, "incarnations/c", []byte(`{"incarnation":1}`)).
+			owns(5, first, 1, 1).dies(6, first, 1).owns(7, second, 3, 2).condemns(7, first, 1), []string{mayTake}},
+		"nor can anybody else be":          {both.knows(5, first, 1, "c/1").owns(5, first, 1, 1).dies(6, first, 1).owns(7, second, 3, 2).condemns(7, first, 1), nil},
+		"an owner gives":                   {begun.gives(7, second, 3, 2), nil},
+		"to a dead one":                    {begun.dies(6, second, 3).gives(7, second, 3, 2), []string{isAlive}},
+		"a dead owner gives":               {dead.gives(7, second, 3, 2), []string{wasGiven}},
+		"another record is given":          {begun.owns(6, first, 1, 1).gives(7, second, 3, 2), []string{wasAskedFor}},
+		"nobody asked for what took place": {both.owns(5, second, 3, 1), []string{wasAskedFor}},
+		"another record was asked for":     {begun.at(6, "sessions/g/s", begun[4].Value).dies(7, first, 1).owns(8, second, 3, 2).condemns(8, first, 1), []string{wasAskedFor}},
 	} {
 		tried, err := try(c.history, asking())
 		if err != nil {

@@ -2,6 +2,7 @@ package linear
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,6 +16,8 @@ const (
 const (
 	wasDead       = "the old owner was dead"
 	isAlive       = "the new owner is alive"
+	mayTake       = "who takes over is asked by the old owner, or that cannot serve on"
+	wasGiven      = "an owner that lives gives its session away itself"
 	isCondemned   = "the old owner is condemned by then"
 	staysOver     = "a condemned incarnation never comes back"
 	isNewest      = "a member is of its worker's newest incarnation"
@@ -39,7 +42,7 @@ func (v violation) String() string { return v.Judge + ": " + v.Property + ": " +
 // progress counts what etcd's history shows: a run in which nothing happens
 // violates nothing.
 type progress struct {
-	claims, reclaims, saves, ends, readoptions, condemned int
+	claims, reclaims, handOvers, saves, ends, burials, readoptions, condemned int
 }
 
 // trial judges a history, revision by revision.
@@ -90,8 +93,13 @@ func (t *trial) revision(changes []change, stored map[string]entry) error {
 		case "condemned":
 			if c.Deleted {
 				t.found(staysOver, c, "the mark that it is condemned is gone")
-			} else if !t.now.condemned[owner(name)] {
+				continue
+			}
+			if !t.now.condemned[owner(name)] {
 				t.condemned++
+			}
+			if t.now.members[owner(name)] {
+				t.found(wasDead, c, "it was alive")
 			}
 		case "sessions":
 			if err := t.session(c, name, condemnedNow, stored); err != nil {
@@ -152,38 +160,69 @@ func (t *trial) session(c change, name string, condemnedNow map[owner]bool, stor
 		if existed && (after.owner != before.owner || after.epoch != before.epoch) {
 			t.found(endsAreFinal, c, "ended by %s, epoch %d; it was %+v", after.owner, after.epoch, before)
 		}
-		t.mustBeAsked(c, name, end, after, 0)
+		if !existed && !t.wasAsked(name, end, after.owner, after.owner, 0) {
+			t.burial(c, name, after)
+			return nil
+		}
+		t.mustBeAsked(c, name, end, after.owner, after.owner, 0)
 	case !existed:
 		t.claims++
 		if after.epoch != 1 {
 			t.found(beginsOnce, c, "it begins with epoch %d", after.epoch)
 		}
 		t.mustLive(c, after)
-		t.mustBeAsked(c, name, claim, after, 0)
+		t.mustBeAsked(c, name, claim, after.owner, after.owner, 0)
 	case after.owner == before.owner:
 		t.saves++
 		if after.epoch != before.epoch {
 			t.found(epochsRise, c, "epoch %d became %d without another owner", before.epoch, after.epoch)
 		}
 		t.mustLive(c, after)
-		t.mustBeAsked(c, name, save, after, before.revision)
+		if !t.wasAsked(name, handOver, after.owner, after.owner, before.revision) { // which keeps the session
+			t.mustBeAsked(c, name, save, after.owner, after.owner, before.revision)
+		}
+	case after.handed:
+		t.handOvers++
+		if !t.now.members[before.owner] {
+			t.found(wasGiven, c, "%s, which was dead, gave it to %s", before.owner, after.owner)
+		}
+		t.nextEpoch(c, before, after)
+		t.mustLive(c, after)
+		t.mustBeAsked(c, name, handOver, before.owner, after.owner, before.revision)
 	default:
 		t.reclaims++
 		t.succession(c, before, after, condemnedNow)
+		t.nextEpoch(c, before, after)
 		t.mustLive(c, after)
-		t.mustBeAsked(c, name, reclaim, after, before.revision)
+		t.mustBeAsked(c, name, reclaim, after.owner, after.owner, before.revision)
 	}
 	return nil
 }
 
-// succession judges a change of owner.
+// burial judges a tombstone of a session that had no record, which somebody asked for:
+// the one that opened it must not be able to record it any more.
+func (t *trial) burial(c change, name string, after entry) {
+	t.burials++
+	if t.now.members[after.owner] {
+		t.found(wasDead, c, "%s, which opened it, was alive", after.owner)
+	}
+	t.mustBeAsked(c, name, resolve, after.owner, after.owner, 0)
+}
+
+// succession judges a change of owner that the old one did not ask for.
 func (t *trial) succession(c change, before, after entry, condemnedNow map[owner]bool) {
+	if !t.now.takeable(before.owner, after.owner) {
+		t.found(mayTake, c, "%s, which asks %v, gave way to %s", before.owner, t.now.knows[before.owner], after.owner)
+	}
 	if t.now.members[before.owner] {
 		t.found(wasDead, c, "%s, which was alive, gave way to %s", before.owner, after.owner)
 	}
 	if !t.now.condemned[before.owner] && !condemnedNow[before.owner] {
 		t.found(isCondemned, c, "%s gave way to %s and may come back", before.owner, after.owner)
 	}
+}
+
+func (t *trial) nextEpoch(c change, before, after entry) {
 	if after.epoch != before.epoch+1 {
 		t.found(epochsRise, c, "epoch %d was followed by %d", before.epoch, after.epoch)
 	}
@@ -195,15 +234,19 @@ func (t *trial) mustLive(c change, after entry) {
 	}
 }
 
-// mustBeAsked judges whether the new owner asked for the change, and, with a
-// revision, named the one that was replaced.
-func (t *trial) mustBeAsked(c change, name, method string, after entry, replaced int64) {
-	for _, op := range t.asked[name] {
-		if op.Method == method && ownerOf(op.Worker, op.Incarnation) == after.owner && (replaced == 0 || op.Revision == replaced) {
-			return
-		}
+// mustBeAsked judges whether a worker asked for the change, and, with a revision, named
+// the one that was replaced. to is the owner from then on.
+func (t *trial) mustBeAsked(c change, name, method string, by, to owner, replaced int64) {
+	if !t.wasAsked(name, method, by, to, replaced) {
+		t.found(wasAskedFor, c, "no %s by %s named revision %d, which it replaced", method, by, replaced)
 	}
-	t.found(wasAskedFor, c, "no %s by %s named revision %d, which it replaced", method, after.owner, replaced)
+}
+
+func (t *trial) wasAsked(name, method string, by, to owner, replaced int64) bool {
+	return slices.ContainsFunc(t.asked[name], func(op operation) bool {
+		return op.Method == method && ownerOf(op.Worker, op.Incarnation) == by && (replaced == 0 || op.Revision == replaced) &&
+			(method != handOver || ownerOf(op.To, op.ToIncarnation) == to)
+	})
 }
 
 // acknowledged judges whether the store had what answers said.
@@ -214,7 +257,7 @@ func (t *trial) acknowledged(operations []operation, stored map[string]entry) {
 		}
 		e, ok := stored[fmt.Sprintf("%s@%d", op.Session, op.Got.Revision)]
 		want := ownerOf(op.Worker, op.Incarnation)
-		if op.Method == resolve {
+		if op.Method == resolve || op.Method == handOver {
 			want = ownerOf(op.Got.Worker, op.Got.Incarnation)
 		}
 		if !ok || e.ended != (op.Method == end || op.Got.Ended) || op.Method != end && e.owner != want {

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/leasehold/leasehold/test/internal/client"
+	"github.com/leasehold/leasehold/test/internal/cluster"
 	"github.com/leasehold/leasehold/test/internal/poll"
 )
 
@@ -19,12 +21,84 @@ type stage struct {
 	*testing.T
 	*world
 	loser, winner *worker
-	ownership     owners
+	ownership     *owners
 	asked         sync.WaitGroup
 }
 
 // patience is how long a scenario waits for anything.
 const patience = 15 * time.Second
+
+// settle waits until the workers can take over from each other.
+func (st *stage) settle() {
+	st.Helper()
+	if err := st.settled(st.Context(), st.present()...); err != nil {
+		st.Fatal(err)
+	}
+}
+
+// present are the workers that run.
+func (st *stage) present() []*worker {
+	var all []*worker
+	for _, wk := range st.workers {
+		if wk.current().Running() {
+			all = append(all, wk)
+		}
+	}
+	return all
+}
+
+// recovered lets everything through again, ends what is left of a scenario, and waits
+// until all is as in the beginning.
+func (st *stage) recovered() {
+	st.Helper()
+	for _, wk := range st.present() {
+		wk.use(nil)
+		wk.heal()
+		wk.peers.Heal()
+	}
+	for _, wk := range st.present()[2:] {
+		st.leaves(wk)
+	}
+	st.settle()
+}
+
+// joins starts one more worker.
+func (st *stage) joins() *worker {
+	st.Helper()
+	if err := st.startWorker(st.Context(), fmt.Sprintf("worker%d", len(st.workers))); err != nil {
+		st.Fatal(err)
+	}
+	return st.workers[len(st.workers)-1]
+}
+
+// leaves stops a worker as it is stopped in earnest.
+func (st *stage) leaves(wk *worker) {
+	st.Helper()
+	if err := wk.current().Signal(syscall.SIGTERM); err != nil {
+		st.Fatal(err)
+	}
+	if _, err := wk.current().Wait(patience); err != nil {
+		st.Fatal(err)
+	}
+}
+
+// powerful waits until a worker may take sessions over, as far as it is concerned.
+func (st *stage) powerful(wk *worker) {
+	st.Helper()
+	st.eventually("the worker may take over", func(ctx context.Context) error {
+		return gauge(ctx, wk.admin, "leasehold_worker_power", 1)
+	})
+}
+
+// apart cuts a worker off from all others.
+func (st *stage) apart(wk *worker) {
+	for _, other := range st.present() {
+		if other != wk {
+			other.peers.Cut(wk.name)
+			wk.peers.Cut(other.name)
+		}
+	}
+}
 
 // eventually waits for what processes bring about.
 func (st *stage) eventually(what string, check func(context.Context) error) {
@@ -165,6 +239,23 @@ func (st *stage) hold(wk *worker, method string) *held {
 			close(h.arrived)
 			p = plan{before: h.release, insist: true, done: func() { close(h.carried) }}
 		})
+		return p
+	})
+	return h
+}
+
+// holdFirst holds the first of a worker's calls of a method. The others pass.
+func (st *stage) holdFirst(wk *worker, method string) *held {
+	h := &held{arrived: make(chan struct{}), release: make(chan struct{}), carried: make(chan struct{})}
+	var once sync.Once
+	wk.use(func(c call) plan {
+		p := plan{}
+		if c.method == method {
+			once.Do(func() {
+				close(h.arrived)
+				p = plan{before: h.release, insist: true, done: func() { close(h.carried) }}
+			})
+		}
 		return p
 	})
 	return h
@@ -339,4 +430,107 @@ func (st *stage) sent(id string, from *worker) bool {
 		}
 	}
 	return false
+}
+
+// handOverOfThePast: a hand-over arrives once its sender has given up, and keeps the
+// session.
+func handOverOfThePast(st *stage) {
+	s := st.session()
+	given := st.holdFirst(st.loser, handOver)
+	st.asked.Go(func() { st.moveAt(st.Context(), st.controls[0], cluster.SessionName(gateway, s.id), st.winner) })
+	st.wait("the loser hands over", given.arrived)
+	st.answered(s, st.loser)
+	close(given.release)
+	st.wait("the hand-over arrives", given.carried)
+	st.ask(s, st.loser)
+}
+
+// requestToTheUnreachable: a worker that is cut off from everybody is asked for a
+// session that another has by now.
+func requestToTheUnreachable(st *stage) {
+	s := st.session()
+	st.apart(st.loser)
+	st.lost()
+	st.taken(s)
+	st.ask(s, st.loser)
+}
+
+// returnOfAWitness: two workers serve on, since neither could take over from the other.
+// One of them is back, and takes over.
+func returnOfAWitness(st *stage) {
+	s := st.session()
+	st.loser.sever()
+	st.winner.sever()
+	st.dies(st.loser)
+	st.dies(st.winner)
+	st.ask(s, st.loser)
+	st.winner.heal()
+	st.lives(st.winner)
+	st.taken(s)
+	st.ask(s, st.loser)
+}
+
+// wordOfATaker: a worker has taken a session over, and then is cut off like the one
+// before, which asks it.
+func wordOfATaker(st *stage) {
+	s := st.session()
+	st.lost()
+	st.taken(s)
+	st.winner.sever()
+	st.dies(st.winner)
+	st.ask(s, st.loser)
+}
+
+// reclaimByANewcomer: two workers serve on, since neither could take over from the
+// other. One comes that they do not know.
+func reclaimByANewcomer(st *stage) {
+	s := st.session()
+	st.loser.sever()
+	st.winner.sever()
+	newcomer := st.joins()
+	st.dies(st.loser)
+	st.powerful(newcomer)
+	st.ask(s, newcomer)
+	st.ask(s, st.loser)
+}
+
+// wordOfMost: most of the others of a worker that is cut off could not take over from it.
+func wordOfMost(st *stage) {
+	others := []*worker{st.joins(), st.joins()}
+	st.settle()
+	s := st.session()
+	for _, wk := range others {
+		wk.sever()
+	}
+	st.lost()
+	st.taken(s)
+	st.ask(s, st.loser)
+}
+
+// recordOfTheForgotten: a session is opened without a control plane. Its worker is cut
+// off for so long that clients are told elsewhere that there is no such session. Then the
+// worker is back, and records it.
+func recordOfTheForgotten(st *stage) {
+	st.loser.sever()
+	st.winner.sever()
+	st.dies(st.loser)
+	st.dies(st.winner)
+	s := st.session()
+	st.winner.heal()
+	st.eventually("the session is given up", func(ctx context.Context) error {
+		resp, err := st.call(ctx, s, st.winner, "counter_increment", "{}")
+		if err == nil && resp.Status != http.StatusNotFound {
+			err = &client.StatusError{Response: resp}
+		}
+		return err
+	})
+	st.back()
+	st.eventually("the session is to be recorded", func(context.Context) error {
+		for _, op := range st.all() {
+			if op.Session == s.key && op.Method == claim && op.Outcome != unknown && op.Outcome != "NOT_ALIVE" {
+				return nil
+			}
+		}
+		return errors.New("nobody has claimed it")
+	})
 }

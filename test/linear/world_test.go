@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 	"github.com/leasehold/leasehold/test/internal/cluster"
+	"github.com/leasehold/leasehold/test/internal/crossing"
 	"github.com/leasehold/leasehold/test/internal/ledger"
 	"github.com/leasehold/leasehold/test/internal/poll"
 )
@@ -37,6 +39,9 @@ type size struct {
 	etcd, controls, workers int
 	// ttl is the workers' lease.
 	ttl time.Duration
+	// outage is for how long workers serve on without a control plane; 0 leaves that to
+	// the product.
+	outage time.Duration
 	// race builds the product with the race detector.
 	race bool
 	// mutant is the guard that the product is built without; empty for none.
@@ -55,13 +60,14 @@ type world struct {
 	ledger   *ledger.Ledger
 	store    *clientv3.Client
 
+	admins  []string // of the control planes
 	dir     string
 	binary  string
 	rootKey string
 	closers []func()
 	next    atomic.Int64 // numbers JSON-RPC ids
 
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex // guards all below, and what is added to workers
 	sessions []*session
 	pids     []int // of all workers, past ones included
 }
@@ -106,6 +112,9 @@ type worker struct {
 	*road
 	name  string
 	lanes []lane
+	// admin is where it says how it is, and peers what the others reach it through.
+	admin string
+	peers *crossing.Crossing
 }
 
 // url is where the worker serves the gateway.
@@ -228,15 +237,19 @@ func (w *world) startControls(ctx context.Context) error {
 		return err
 	}
 	for i := range w.size.controls {
-		port, err := cluster.FreePort()
+		first, err := cluster.FreePorts(2)
 		if err != nil {
 			return err
 		}
-		s := &service{dir: w.dir, address: fmt.Sprintf("127.0.0.1:%d", port)}
+		s := &service{dir: w.dir, address: fmt.Sprintf("127.0.0.1:%d", first)}
+		w.admins = append(w.admins, fmt.Sprintf("127.0.0.1:%d", first+1))
 		s.command = cluster.Command{Name: fmt.Sprintf("control%d", i), Path: w.binary, Env: w.environment(), Args: []string{
-			"controlplane", "--listen", s.address, "--admin-listen", "", "--insecure", "--lease-ttl", w.ttl.String(),
+			"controlplane", "--listen", s.address, "--admin-listen", w.admins[i], "--insecure", "--lease-ttl", w.ttl.String(),
 			"--etcd-endpoints", strings.Join(addresses(w.etcd), ","), "--root-key", w.rootKey,
 		}}
+		if w.outage > 0 {
+			s.command.Args = append(s.command.Args, "--max-outage", w.outage.String())
+		}
 		w.controls = append(w.controls, s)
 		if err := s.start(ctx); err != nil {
 			return err
@@ -263,21 +276,29 @@ func (w *world) startWorkers(ctx context.Context) error {
 }
 
 func (w *world) startWorker(ctx context.Context, name string) error {
-	first, err := cluster.FreePorts(2)
+	first, err := cluster.FreePorts(3)
 	if err != nil {
 		return err
 	}
-	wk := &worker{name: name, road: newRoad(w.recorder, name)}
+	wk := &worker{name: name, road: newRoad(w.recorder, name), admin: fmt.Sprintf("127.0.0.1:%d", first+2)}
 	replicas, err := w.pave(wk)
 	if err != nil {
 		return err
 	}
+	peer := fmt.Sprintf("127.0.0.1:%d", first+1)
+	if wk.peers, err = crossing.New(peer, cluster.NameOf); err != nil {
+		return err
+	}
+	w.closers = append(w.closers, wk.peers.Close)
 	wk.service.dir, wk.address = w.dir, fmt.Sprintf("127.0.0.1:%d", first)
 	wk.command = cluster.Command{Name: name, Path: w.binary, Env: w.environment(), Args: []string{
-		"worker", "--listen", wk.address, "--peer-listen", fmt.Sprintf("127.0.0.1:%d", first+1), "--admin-listen", "",
+		"worker", "--listen", wk.address, "--peer-listen", peer, "--peer-advertise", wk.peers.Address(), "--admin-listen", wk.admin,
 		"--control", strings.Join(replicas, ","), "--data-dir", filepath.Join(w.dir, name), "--insecure",
+		"--drain-notice", "200ms", "--drain-timeout", "5s", "--rebalance=false",
 	}}
+	w.mu.Lock()
 	w.workers = append(w.workers, wk)
+	w.mu.Unlock()
 	return w.launch(ctx, wk)
 }
 
@@ -386,6 +407,66 @@ func (w *world) publish(ctx context.Context) error {
 	return err
 }
 
+// settled waits until sessions of any worker can be taken over by any other: all have
+// been members for long enough, know each other, and no control plane holds.
+func (w *world) settled(ctx context.Context, workers ...*worker) error {
+	_, err := poll.Until(ctx, 30*time.Second, func(ctx context.Context) error {
+		for _, admin := range w.admins {
+			if err := gauge(ctx, admin, "leasehold_controlplane_holding", 0); err != nil {
+				return err
+			}
+		}
+		for _, wk := range workers {
+			if err := gauge(ctx, wk.admin, "leasehold_worker_power", 1); err != nil {
+				return err
+			}
+			if err := w.knows(ctx, wk, workers); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// gauge returns nil if a process's gauge has a value.
+func gauge(ctx context.Context, admin, name string, want float64) error {
+	m, err := cluster.Scrape(ctx, admin)
+	if err != nil {
+		return err
+	}
+	if samples := m.Of(name); len(samples) != 1 || m.Sum(name) != want {
+		return fmt.Errorf("%s of %s is %v, want %v", name, admin, samples, want)
+	}
+	return nil
+}
+
+// knows returns nil if a worker is recorded to know others of some, and nobody else.
+func (w *world) knows(ctx context.Context, wk *worker, some []*worker) error {
+	resp, err := w.store.Get(ctx, root+"incarnations/"+wk.id())
+	if err != nil || len(resp.Kvs) == 0 {
+		return errors.Join(err, fmt.Errorf("%s is not registered", wk.name))
+	}
+	_, known, err := incarnationOf(wk.id(), change{Key: string(resp.Kvs[0].Key), Value: resp.Kvs[0].Value})
+	if err != nil {
+		return err
+	}
+	want := map[string]bool{}
+	for _, other := range some {
+		want[other.id()] = other != wk
+	}
+	for _, peer := range known {
+		id, _, _ := strings.Cut(string(peer), "/")
+		if !want[id] {
+			return fmt.Errorf("%s is recorded to know %s", wk.name, peer)
+		}
+	}
+	if len(known) != len(some)-1 {
+		return fmt.Errorf("%s is recorded to know %v only", wk.name, known)
+	}
+	return nil
+}
+
 // processes are all processes, the latest of each.
 func (w *world) processes() []*cluster.Process {
 	var all []*cluster.Process
@@ -432,6 +513,19 @@ func (w *world) logs() string {
 		fmt.Fprintf(&b, "--- %s (process %d)\n%s\n", p.Name, p.PID, out[max(0, len(out)-most):])
 	}
 	return b.String()
+}
+
+// named returns the name of the worker whose process has or had an id; empty if none.
+func (w *world) named(id string) string {
+	w.mu.Lock()
+	workers := slices.Clone(w.workers)
+	w.mu.Unlock()
+	for _, wk := range workers {
+		if wk.wasNamed(id) {
+			return wk.name
+		}
+	}
+	return ""
 }
 
 // dispatcher returns the worker that a process is or was, and its id then.

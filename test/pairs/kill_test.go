@@ -45,6 +45,7 @@ func TestSessionsGoOnWhenTheirOwnerIsKilled(t *testing.T) {
 	if len(all) != len(survivors) {
 		t.Fatalf("there are %d pairs, want %d", len(all), len(survivors))
 	}
+	c.Settle(t)
 	each(t, all, func(s *survivor, ctx context.Context) error { return s.begin(ctx, t, c, owner) })
 	for _, s := range all { // updates that came before do not count
 		for len(s.Updated()) > 0 {

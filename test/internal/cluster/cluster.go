@@ -73,6 +73,8 @@ type Cluster struct {
 	rootKey   string
 	certs     *certs // nil: plaintext
 
+	introducing sync.Mutex // is held while ledgers are told, so that the newest is told last
+
 	mu      sync.Mutex // guards all below
 	all     []*Process
 	owners  map[string]*Worker // by worker id, as far as known
@@ -233,8 +235,8 @@ func (c *Cluster) rootKeyFile() (string, error) {
 	return path, nil
 }
 
-// StartWorkers starts n more workers side by side and tells the ledgers about
-// them.
+// StartWorkers starts n more workers side by side. The ledgers know them before
+// they are ready.
 func (c *Cluster) StartWorkers(ctx context.Context, n int) error {
 	first := len(c.Workers)
 	started, err := parallel(n, func(i int) (*Worker, error) {
@@ -244,7 +246,7 @@ func (c *Cluster) StartWorkers(ctx context.Context, n int) error {
 		return err
 	}
 	c.Workers = append(c.Workers, started...)
-	return c.introduce(ctx)
+	return nil
 }
 
 // startWorker starts one worker.
@@ -274,10 +276,12 @@ func (c *Cluster) startWorker(ctx context.Context, name string) (*Worker, error)
 	if advertised != w.Peer {
 		args = append(args, "--peer-advertise", advertised)
 	}
+	var introduced error
 	w.Process, err = c.run(ctx, Command{
 		Name: name, Path: c.Binaries.Leasehold, Args: append(args, c.cfg.WorkerArgs...), Env: c.cfg.WorkerEnv,
+		Started: func(pid int) { introduced = c.introduceWith(ctx, pid) }, // it may be given sessions at once
 	})
-	return w, err
+	return w, errors.Join(err, introduced)
 }
 
 // run starts a process that Close kills.
@@ -364,6 +368,8 @@ func (c *Cluster) StartLedger(ctx context.Context) (ledger.Remote, *Process, err
 
 // introduce tells the ledgers that run which processes are workers.
 func (c *Cluster) introduce(ctx context.Context) error {
+	c.introducing.Lock()
+	defer c.introducing.Unlock()
 	pids := c.workerPIDs()
 	c.mu.Lock()
 	var running []ledger.Remote

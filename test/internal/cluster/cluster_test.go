@@ -55,7 +55,7 @@ func TestKillTakesTheWholeProcessGroup(t *testing.T) {
 		t.Error("the process still runs")
 	}
 	_, err = poll.Until(t.Context(), 5*time.Second, func(context.Context) error {
-		if running(child) {
+		if alive(child) {
 			return errors.New("the child still runs")
 		}
 		return nil
@@ -65,8 +65,8 @@ func TestKillTakesTheWholeProcessGroup(t *testing.T) {
 	}
 }
 
-// running reports whether a process runs; one that nobody has waited for does not.
-func running(pid int) bool {
+// alive reports whether a process runs; one that nobody has waited for does not.
+func alive(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }

@@ -42,6 +42,25 @@ func (c *Cluster) RestartWorker(ctx context.Context, w *Worker) error {
 	return nil
 }
 
+// LaunchWorker is RestartWorker for a worker that does not become ready now, for
+// which it does not wait.
+func (c *Cluster) LaunchWorker(ctx context.Context, w *Worker) error {
+	if w.Running() {
+		return fmt.Errorf("launch %s: it still runs", w.Name)
+	}
+	var introduced error
+	command := w.command
+	command.Started = func(pid int) { introduced = c.introduceWith(ctx, pid) }
+	p, err := launch(c.cfg.Dir, command)
+	if err != nil {
+		return fmt.Errorf("launch %s: %w", w.Name, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all, w.Process = append(c.all, p), p
+	return introduced
+}
+
 // RestartControl starts a control-plane replica that has ended once more.
 func (c *Cluster) RestartControl(ctx context.Context, cp *Control) error {
 	p, err := c.restart(ctx, cp.Process, nil)
@@ -57,6 +76,37 @@ func (c *Cluster) RestartEtcd(ctx context.Context, member int) error {
 	if err == nil {
 		c.Etcd[member] = p
 	}
+	return err
+}
+
+// Blackout kills all control planes, and then the etcd members.
+func (c *Cluster) Blackout() {
+	for _, cp := range c.Control {
+		cp.Kill()
+	}
+	for _, member := range c.Etcd {
+		member.Kill()
+	}
+}
+
+// EndBlackout starts again, on their data and at their addresses, the etcd members
+// and then the control planes that do not run. It returns when all are ready.
+func (c *Cluster) EndBlackout(ctx context.Context) error {
+	_, err := parallel(len(c.Etcd), func(i int) (struct{}, error) {
+		if c.Etcd[i].Running() {
+			return struct{}{}, nil
+		}
+		return struct{}{}, c.RestartEtcd(ctx, i)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = parallel(len(c.Control), func(i int) (struct{}, error) {
+		if c.Control[i].Running() {
+			return struct{}{}, nil
+		}
+		return struct{}{}, c.RestartControl(ctx, c.Control[i])
+	})
 	return err
 }
 
@@ -150,25 +200,49 @@ func (c *Cluster) EtcdLeader(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("no etcd member says that it leads: %w", errors.Join(errs...))
 }
 
+// CompactEtcd makes etcd forget all revisions before the present one.
+func (c *Cluster) CompactEtcd(ctx context.Context) error {
+	var read struct {
+		Header struct {
+			Revision string `json:"revision"`
+		} `json:"header"`
+	}
+	if err := c.askEtcd(ctx, c.endpoints[0]+"/v3/kv/range", `{"key":"eA=="}`, &read); err != nil {
+		return err
+	}
+	return c.askEtcd(ctx, c.endpoints[0]+"/v3/kv/compaction", fmt.Sprintf(`{"revision":%q,"physical":true}`, read.Header.Revision), &struct{}{})
+}
+
 // leads reports whether the etcd member at a URL is the leader.
 func (c *Cluster) leads(ctx context.Context, url string) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v3/maintenance/status", strings.NewReader("{}"))
-	if err != nil {
-		return false, err
-	}
-	resp, err := c.EtcdClient().Do(req)
-	if err != nil {
-		return false, fmt.Errorf("ask etcd: %w", err)
-	}
-	defer resp.Body.Close()
 	var status struct {
 		Header struct {
 			Member string `json:"member_id"`
 		} `json:"header"`
 		Leader string `json:"leader"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		return false, fmt.Errorf("ask etcd: %w", err)
+	if err := c.askEtcd(ctx, url+"/v3/maintenance/status", "{}", &status); err != nil {
+		return false, err
 	}
 	return status.Leader != "" && status.Leader == status.Header.Member, nil
+}
+
+// askEtcd asks an etcd member through its HTTP gateway.
+func (c *Cluster) askEtcd(ctx context.Context, url, request string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(request))
+	if err != nil {
+		return err
+	}
+	resp, err := c.EtcdClient().Do(req)
+	if err != nil {
+		return fmt.Errorf("ask etcd: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask etcd: %s: %s", url, resp.Status)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("ask etcd: %w", err)
+	}
+	return nil
 }

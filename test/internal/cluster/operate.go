@@ -193,3 +193,16 @@ func (c *Cluster) Registered(ctx context.Context) ([]*leaseholdv1.Worker, error)
 	}
 	return resp.GetWorkers(), nil
 }
+
+// Worker asks the control plane for a worker by its resource name.
+func (c *Cluster) Worker(ctx context.Context, name string) (*leaseholdv1.Worker, error) {
+	conn, err := c.conn()
+	if err != nil {
+		return nil, err
+	}
+	resp, err := leaseholdv1.NewWorkerServiceClient(conn).GetWorker(ctx, &leaseholdv1.GetWorkerRequest{Name: name})
+	if err != nil {
+		return nil, fmt.Errorf("get worker: %w", err)
+	}
+	return resp.GetWorker(), nil
+}

@@ -6,14 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/leasehold/leasehold/test/internal/sockets"
 )
 
 // readyLimit is how long a process may take to say that it is ready. Machines
@@ -63,6 +68,41 @@ type Process struct {
 	err    error         // why it ended; set before exited is closed
 }
 
+// running are the processes that run, by id.
+var running struct {
+	mu    sync.Mutex // guards names
+	names map[int]string
+}
+
+// NameOf is the name of the process, one of those that this package started, at the
+// other end of a connection which is open; empty if it is none of them.
+func NameOf(conn net.Conn) string {
+	running.mu.Lock()
+	names := maps.Clone(running.names)
+	running.mu.Unlock()
+	pid, err := sockets.Peer(conn, slices.Collect(maps.Keys(names)))
+	if err != nil {
+		return ""
+	}
+	return names[pid]
+}
+
+// note notes that a process runs, and forget that it has ended.
+func note(pid int, name string) {
+	running.mu.Lock()
+	defer running.mu.Unlock()
+	if running.names == nil {
+		running.names = map[int]string{}
+	}
+	running.names[pid] = name
+}
+
+func forget(pid int) {
+	running.mu.Lock()
+	defer running.mu.Unlock()
+	delete(running.names, pid)
+}
+
 // Run starts a process in dir's log file and waits until it is ready.
 func Run(ctx context.Context, dir string, c Command) (*Process, error) {
 	p, err := launch(dir, c)
@@ -106,6 +146,7 @@ func launch(dir string, c Command) (*Process, error) {
 		return nil, err
 	}
 	p.PID = p.cmd.Process.Pid
+	note(p.PID, p.Name)
 	if c.Started != nil {
 		c.Started(p.PID)
 	}
@@ -139,6 +180,7 @@ func (p *Process) watch(stdout io.Reader, log *os.File, ready *regexp.Regexp) {
 	}
 	close(p.ready)
 	p.err = p.cmd.Wait()
+	forget(p.PID)
 	close(p.exited)
 }
 

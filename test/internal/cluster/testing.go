@@ -46,6 +46,14 @@ func (c *Cluster) Serve(tb testing.TB, gateway, session string) ledger.Remote {
 	return remote
 }
 
+// Settle waits until the cluster has settled; see Settled.
+func (c *Cluster) Settle(tb testing.TB) {
+	tb.Helper()
+	if _, err := poll.Until(tb.Context(), 40*time.Second, c.Settled); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // Publish applies a gateway and waits until every worker that runs serves it.
 func (c *Cluster) Publish(tb testing.TB, gateway, upstream, session string) {
 	tb.Helper()

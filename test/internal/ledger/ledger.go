@@ -80,6 +80,7 @@ type session struct {
 	id       string
 	protocol string
 	done     chan struct{} // closed when the session ends
+	spoken   *spoken       // guarded by mu; nil if its stream is not numbered
 
 	mu      sync.Mutex // guards all below
 	counter int64

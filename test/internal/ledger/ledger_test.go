@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -122,6 +123,63 @@ func TestLedgerStreamsProgressAndNotifications(t *testing.T) {
 	}
 	if got := strings.Count(string(resp.Body), `"progressToken":"p"`); got != 3 || !strings.Contains(string(resp.Body), `"id":2`) {
 		t.Errorf("slow answered %q; want 3 progress events and the result", resp.Body)
+	}
+}
+
+func TestNumberedStreamGoesOnAfterItsLastEvent(t *testing.T) {
+	ctx, remote := t.Context(), serve(t)
+	s, err := client.Open(ctx, remote.URL()+Numbered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	notify := func(text string) {
+		t.Helper()
+		if got, err := s.Call(ctx, remote.URL(), "notify", fmt.Sprintf(`{"text":%q}`, text)); err != nil || got != "sent" {
+			t.Fatalf("notify: %q, %v", got, err)
+		}
+	}
+	// hear listens after an event until it has been told so many lines.
+	hear := func(after string, meanwhile func(), lines ...string) {
+		t.Helper()
+		header := s.Header()
+		if after != "" {
+			header.Set("Last-Event-ID", after)
+		}
+		var stream *http.Response
+		_, err := poll.Until(ctx, 5*time.Second, func(ctx context.Context) (err error) {
+			if stream, err = client.Stream(t.Context(), "GET", remote.URL(), header, nil); err == nil && stream.StatusCode != 200 {
+				stream.Body.Close() // the server has not noticed that the stream before is over
+				err = fmt.Errorf("status %d", stream.StatusCode)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Body.Close()
+		meanwhile()
+		reader := bufio.NewReader(stream.Body)
+		for _, line := range lines {
+			if got, err := reader.ReadString('\n'); err != nil || !strings.Contains(got, line) {
+				t.Fatalf("after %q: line %q, %v; want %q in it", after, got, err, line)
+			}
+		}
+	}
+	notify("before")
+	hear("", func() { notify("while") }, "id: 1", "data:", "", "id: 2", `"data":"while"`, "")
+	notify("between")
+	hear("2", func() { notify("again") }, "id: 2", "data:", "", "id: 3", `"data":"between"`, "", "id: 4", `"data":"again"`, "")
+	hear("1", func() {}, "id: 1", "data:", "", "id: 2", `"data":"while"`, "", "id: 3", `"data":"between"`, "")
+	for range kept {
+		notify("more")
+	}
+	for _, id := range []string{"3", "5000", "x"} {
+		header := s.Header()
+		header.Set("Last-Event-ID", id)
+		resp, err := client.Do(ctx, "GET", remote.URL(), header, nil)
+		if err != nil || resp.Status != 400 {
+			t.Errorf("after %q: %d, %v; want 400", id, resp.Status, err)
+		}
 	}
 }
 

@@ -164,6 +164,9 @@ func (x *exchange) initialize() {
 		version = versions[len(versions)-1]
 	}
 	s := &session{id: rand.Text(), protocol: version, done: make(chan struct{}), calls: map[string]chan struct{}{}}
+	if x.r.URL.Query().Has("numbered") {
+		s.spoken = &spoken{more: make(chan struct{})}
+	}
 	x.ledger.open(s)
 	x.entry.Session = s.id
 	x.w.Header().Set("Mcp-Session-Id", s.id)
@@ -187,6 +190,10 @@ func (x *exchange) get() {
 	defer s.detach()
 	x.ledger.count(&x.ledger.streams, 1)
 	defer x.ledger.count(&x.ledger.streams, -1)
+	if s.spoken != nil {
+		x.numbered(s)
+		return
+	}
 	x.beginEvents()
 	for {
 		select {

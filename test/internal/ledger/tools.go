@@ -208,8 +208,12 @@ func logMessage(text string) []byte {
 }
 
 // send puts an event on the session's stream; it reports false if there is none
-// or it is full.
+// or it is full, which a numbered stream never is.
 func (s *session) send(event []byte) bool {
+	if s.spoken != nil {
+		s.say(event)
+		return true
+	}
 	s.mu.Lock()
 	stream := s.stream
 	s.mu.Unlock()
