@@ -295,11 +295,9 @@ func TestWhatIsRecordedIsListedWhateverHappensToRequestsAndAnswers(t *testing.T)
 					b.peers.see(listOf(slices.Collect(maps.Keys(alive))...))
 					time.Sleep(wait)
 					mu.Lock()
-					again := late
+					again := late[:0:0]
 					if len(late) > 3 {
 						again, late = late[:1], late[1:]
-					} else {
-						again = nil
 					}
 					mu.Unlock()
 					for _, r := range again {
