@@ -515,7 +515,8 @@ func TestAWorkerThatWasDeadForLongIsCondemnedByOneThatMayTakeOver(t *testing.T) 
 		book = newBook()
 		synctest.Test(t, func(t *testing.T) {
 			var away atomic.Bool
-			var last time.Time // when the worker was seen alive last, or what it takes for that
+			var last atomic.Pointer[time.Time] // when the worker was seen alive last, or what it takes for that
+			now := func() *time.Time { now := time.Now(); return &now }
 			f := &fake{}
 			f.answer = func(context.Context, string) error {
 				if away.Load() {
@@ -526,7 +527,7 @@ func TestAWorkerThatWasDeadForLongIsCondemnedByOneThatMayTakeOver(t *testing.T) 
 			b := newBubble(t, f)
 			f.record = func(_ context.Context, r *leaseholdv1.RecordPeersRequest) (*leaseholdv1.RecordPeersResponse, error) {
 				if len(r.GetGone()) > 0 && after == 0 {
-					after = time.Since(last)
+					after = time.Since(*last.Load())
 				}
 				return book.carryOut(r)
 			}
@@ -534,11 +535,11 @@ func TestAWorkerThatWasDeadForLongIsCondemnedByOneThatMayTakeOver(t *testing.T) 
 				b.peers.see(listOf(peerB, peerC))
 				time.Sleep(time.Minute)
 				b.peers.see(listOf(peerC))
-				last = time.Now()
+				last.Store(now())
 				time.Sleep(2*hold - time.Second)
 				if run != nil {
 					run(b, &away)
-					last = time.Now()
+					last.Store(now())
 				}
 				time.Sleep(2*hold + 2*bubbleTTL)
 				synctest.Wait()
