@@ -249,7 +249,7 @@ func TestTheNewestStateIsWrittenOnceASecondAtMost(t *testing.T) {
 		d.Keep(stateAt(3))
 		time.Sleep(keepEvery - 1)
 		onDisk(1)
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		onDisk(3)
 		time.Sleep(time.Hour)
 		onDisk(3)

@@ -143,7 +143,7 @@ func TestTheControlPlaneIsAwayAThirdOfATTLAfterItsLastAnswer(t *testing.T) {
 				if b.Away() {
 					t.Errorf("%v after the last answer: away", bubbleTTL/3)
 				}
-				if time.Sleep(1); !b.Away() {
+				if time.Sleep(1 * time.Nanosecond); !b.Away() {
 					t.Errorf("later: not away")
 				}
 				if reclaim(t.Context(), b); b.Away() {
@@ -196,6 +196,7 @@ func TestAStateIsRecalledWhenNobodyRegistersTheWorkerInTime(t *testing.T) {
 			}
 			b.run(t, func() {
 				time.Sleep(time.Minute)
+				synctest.Wait()
 				if recalls != test.want || b.applied.Load() != int64(5*test.want) || !b.Authority().Holds(7) {
 					t.Errorf("%s: recalled %d times, applied revision %d, authority %v; want %d, %d and it", what, recalls, b.applied.Load(), b.Authority().Holds(7), test.want, 5*test.want)
 				}
@@ -276,6 +277,7 @@ func TestAStateOlderThanTheRecalledOneIsAppliedOnlyIfThatIsOfAnotherStore(t *tes
 					w.stream.sent <- &leaseholdv1.WatchResponse{Revision: revision, Complete: true, Members: &leaseholdv1.MemberList{Members: listOf(peerB)}}
 				}
 				time.Sleep(time.Minute)
+				synctest.Wait()
 				if got := fmt.Sprint(applied); got != test.want {
 					t.Errorf("recalled revision %d, told %v: applied %s, want %s", test.recalled, test.states, got, test.want)
 				}

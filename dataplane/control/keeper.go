@@ -168,9 +168,7 @@ func (k *keeper) gone() []*leaseholdv1.Peer {
 		return nil
 	}
 	t := k.authority.state.Load()
-	k.peers.mu.Lock()
-	seen := max(t.since, k.peers.sighted)
-	k.peers.mu.Unlock()
+	seen := max(t.since, k.peers.sightedSince())
 	var gone []*leaseholdv1.Peer
 	for one, since := range k.absent {
 		if k.authority.now()-max(since, seen) > 2*t.terms.hold() && len(gone) < maxPeers {

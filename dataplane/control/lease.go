@@ -39,6 +39,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer func() { <-succeeded }()
 	await(ctx, succeeded, headStart)
 	for first := true; ctx.Err() == nil; first = false {
+		c.peers.begin()
 		held, err := c.register(ctx)
 		if err != nil {
 			return nil // ctx ended
@@ -65,7 +66,6 @@ func (c *Client) follows(ctx context.Context, held lease) {
 		c.applied.Store(0)
 	}
 	c.cfg.Registered(held.incarnation, held.ttl)
-	c.peers.begin()
 	group.Go(func() { c.watch(registered, held.incarnation) })
 	group.Go(func() { c.keepPeers(registered, held.incarnation) })
 	c.keep(ctx, held)

@@ -38,7 +38,7 @@ func newPeers(a *Authority) *peers {
 	return &peers{authority: a, told: make(chan struct{}, 1), listed: make(map[peer]string)}
 }
 
-// begin empties the list: a new registration is recorded to know nobody.
+// begin empties the list, before a registration, which is recorded to know nobody.
 func (p *peers) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,6 +51,13 @@ func (p *peers) watching() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sighted = p.authority.now()
+}
+
+// sightedSince returns since when this worker is told without a break who is alive.
+func (p *peers) sightedSince() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sighted
 }
 
 // see notes who is alive.

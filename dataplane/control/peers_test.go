@@ -295,11 +295,9 @@ func TestWhatIsRecordedIsListedWhateverHappensToRequestsAndAnswers(t *testing.T)
 					b.peers.see(listOf(slices.Collect(maps.Keys(alive))...))
 					time.Sleep(wait)
 					mu.Lock()
-					again := late
+					again := late[:0:0]
 					if len(late) > 3 {
 						again, late = late[:1], late[1:]
-					} else {
-						again = nil
 					}
 					mu.Unlock()
 					for _, r := range again {
@@ -517,7 +515,8 @@ func TestAWorkerThatWasDeadForLongIsCondemnedByOneThatMayTakeOver(t *testing.T) 
 		book = newBook()
 		synctest.Test(t, func(t *testing.T) {
 			var away atomic.Bool
-			var last time.Time // when the worker was seen alive last, or what it takes for that
+			var last atomic.Pointer[time.Time] // when the worker was seen alive last, or what it takes for that
+			now := func() *time.Time { now := time.Now(); return &now }
 			f := &fake{}
 			f.answer = func(context.Context, string) error {
 				if away.Load() {
@@ -528,7 +527,7 @@ func TestAWorkerThatWasDeadForLongIsCondemnedByOneThatMayTakeOver(t *testing.T) 
 			b := newBubble(t, f)
 			f.record = func(_ context.Context, r *leaseholdv1.RecordPeersRequest) (*leaseholdv1.RecordPeersResponse, error) {
 				if len(r.GetGone()) > 0 && after == 0 {
-					after = time.Since(last)
+					after = time.Since(*last.Load())
 				}
 				return book.carryOut(r)
 			}
@@ -536,11 +535,11 @@ func TestAWorkerThatWasDeadForLongIsCondemnedByOneThatMayTakeOver(t *testing.T) 
 				b.peers.see(listOf(peerB, peerC))
 				time.Sleep(time.Minute)
 				b.peers.see(listOf(peerC))
-				last = time.Now()
+				last.Store(now())
 				time.Sleep(2*hold - time.Second)
 				if run != nil {
 					run(b, &away)
-					last = time.Now()
+					last.Store(now())
 				}
 				time.Sleep(2*hold + 2*bubbleTTL)
 				synctest.Wait()

@@ -73,15 +73,21 @@ type asker struct {
 // turn asks the others if it is time to, and returns when to look again.
 func (a *asker) turn(ctx context.Context, t *tenure) time.Duration {
 	now := a.authority.now()
-	if t.incarnation != 0 && now >= t.deadline+t.terms.outage {
+	may := t.incarnation != 0 && t.gone == 0 && t.terms.outage > 0
+	over := now >= t.deadline+t.terms.outage
+	switch {
+	case !may:
+		a.denied = nil
+	case now < t.askFrom():
+		a.denied, a.told = nil, 0
+	case over:
 		a.denied = fmt.Errorf("this worker may do so for %v at most", t.terms.outage)
 	}
 	a.tell(t, now)
 	switch {
-	case t.incarnation == 0 || t.gone != 0 || t.terms.outage == 0 || now >= t.deadline+t.terms.outage:
+	case !may || over:
 		return never
 	case now < t.askFrom():
-		a.denied, a.told = nil, 0
 		return t.askFrom() - now
 	}
 	listed, growth, recorded := a.peers.list()
@@ -134,7 +140,7 @@ func (a *asker) ask(ctx context.Context, t *tenure, listed map[peer]string) (unt
 		}
 		until = min(until, powerless)
 	}
-	if permitFromMajority && 2*denials < len(all) {
+	if permitFromMajority && denials <= len(all)/2 { // of all workers, this one among them
 		denied = nil
 	}
 	return until, denied
@@ -186,7 +192,7 @@ func (a *asker) tell(t *tenure, now time.Duration) {
 	case !on && a.began != 0:
 		a.cfg.Logger.Warn("serving on is over", "lasted", now-a.began, "error", a.denied)
 		a.began, a.told = 0, now
-	case !on && a.denied != nil && t.incarnation != 0 && !t.contact(now) && (a.told == 0 || now-a.told > time.Minute):
+	case !on && a.denied != nil && !t.contact(now) && (a.told == 0 || now-a.told > time.Minute):
 		a.told = now
 		a.cfg.Logger.Warn("not serving on without the control plane", "error", a.denied)
 	}

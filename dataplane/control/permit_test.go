@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,7 +60,14 @@ func (o *others) set(one peer, say func(ctx context.Context) (*leaseholdv1.Witne
 func (o *others) questions(one peer) []time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.asked[addressOf(one)]
+	return slices.Clone(o.asked[addressOf(one)])
+}
+
+// waits returns for how long the questions would have waited.
+func (o *others) waits() []time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.wait)
 }
 
 // powerless is the word of a worker that never had power.
@@ -192,7 +200,7 @@ func TestAWorkerServesOnWithoutAGapWhileNobodyCouldTakeOver(t *testing.T) {
 					}
 				}
 			}
-			for _, wait := range o.others.wait {
+			for _, wait := range o.others.waits() {
 				if wait != bubbleTTL/6 {
 					t.Fatalf("a question may take %v, want %v", wait, bubbleTTL/6)
 				}

@@ -103,7 +103,7 @@ func (b *bench) rollingSection(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	c, err := cluster.Start(ctx, cluster.Config{Workers: rollingWorkers, Dir: dir, Rebalance: true})
+	c, err := cluster.Start(ctx, cluster.Config{Workers: rollingWorkers, Dir: dir, Rebalance: true, Plaintext: true})
 	if err != nil {
 		return err
 	}
