@@ -91,6 +91,47 @@ func TestSessionsGoOnWithoutTheControlPlaneWhileAllWorkersLive(t *testing.T) {
 	}
 }
 
+// TestSessionsThatMovedAreFoundWhileTheOutageIsNotKnownYet asks at workers that do not
+// know where sessions are, at a moment when they still ask the control plane.
+func TestSessionsThatMovedAreFoundWhileTheOutageIsNotKnownYet(t *testing.T) {
+	const sessions = 8
+	p, u := startOutagePlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	first, second, third := startWorker(t, p), startWorker(t, p), startWorker(t, p)
+	var clients []*client
+	for range sessions {
+		c := newClient(t, "g")
+		c.initialize(first)
+		clients = append(clients, c)
+	}
+	first.stop()
+	for _, c := range clients {
+		if status, got := c.call(second); status != http.StatusOK {
+			t.Fatalf("at a worker that may take it over: got %d %s", status, got)
+		}
+	}
+	workers := []*worker{second, third, startWorker(t, p)}
+	eventually(t, "the workers are recorded to know each other", func() bool { return p.know(workers...) })
+	p.change(func() { p.dark = true })
+	began := time.Now()
+	var group sync.WaitGroup
+	for i, c := range clients {
+		for n, w := range workers {
+			one := *c
+			one.ids = 100 * (n + 1)
+			group.Go(func() {
+				if status, got := one.call(w); status != http.StatusOK {
+					t.Errorf("session %d at worker %d: got %d %s after %v, want 200", i, n, status, got, time.Since(began))
+				}
+			})
+		}
+	}
+	group.Wait()
+	if took := time.Since(began); took > 3*outageTTL/2 {
+		t.Errorf("the last was found after %v, want at most %v", took, 3*outageTTL/2)
+	}
+}
+
 func TestAWorkerThatIsStartedInAnOutageIsAFrontUntilItIsOver(t *testing.T) {
 	p, u := startOutagePlane(t), startUpstream(t)
 	p.setGateway("g", u.URL, nil)

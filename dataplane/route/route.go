@@ -183,7 +183,23 @@ func (rt *Router) resolve(ctx context.Context, r *session.Request, hint sessioni
 		return nil, err
 	}
 	defer rt.asking.Release(1)
-	return rt.cfg.Records.Resolve(ctx, r.Gateway, r.Digest.String(), &leaseholdv1.Peer{Worker: hint.Worker, Incarnation: hint.Incarnation}, measure)
+	opener := &leaseholdv1.Peer{Worker: hint.Worker, Incarnation: hint.Incarnation}
+	return untilAway(ctx, rt, func(ctx context.Context) (*leaseholdv1.ResolveResponse, error) {
+		return rt.cfg.Records.Resolve(ctx, r.Gateway, r.Digest.String(), opener, measure)
+	})
+}
+
+// untilAway asks the control plane until it answers, or is known to be away: that shows
+// within half a lease, and then other workers can be asked.
+func untilAway[T any](ctx context.Context, rt *Router, ask func(context.Context) (T, error)) (answer T, err error) {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, rt.cfg.TTL()/2)
+		answer, err = ask(attempt)
+		cancel()
+		if !errors.Is(err, session.ErrUnavailable) || ctx.Err() != nil || rt.cfg.Away() {
+			return answer, err
+		}
+	}
 }
 
 // believed returns the owner as far as it is known without asking.

@@ -152,6 +152,9 @@ type search struct {
 // attempt finds the owner once and serves the request there. It reports whether
 // the request was answered; if not, it may be sent again.
 func (s *search) attempt() (done bool, err error) {
+	if s.rt.cfg.Away() {
+		return s.located()
+	}
 	if s.missed.Worker != "" && !s.rt.alive(s.missed) {
 		// Whoever takes the session over asks who owned it; so this worker need not.
 		s.missed = Target{}
@@ -173,14 +176,13 @@ func (s *search) attempt() (done bool, err error) {
 			}
 		}
 	}
-	if s.rt.cfg.Away() {
-		return s.located()
-	}
 	resolved, err := s.rt.resolve(s.bounded, s.r, s.hint, s.missed.Worker != "" && s.rt.missed.long(s.missed.Worker, s.rt.cfg.TTL()))
 	switch {
 	case errors.Is(err, session.ErrNoRecord), err == nil && resolved.GetRecord().GetEnd() != nil:
 		mcp.WriteSessionNotFound(s.w, s.r.ID())
 		return true, nil
+	case err != nil && s.rt.cfg.Away():
+		return s.located()
 	case err != nil:
 		return false, err
 	case resolved.GetOwnerAlive():

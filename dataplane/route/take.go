@@ -51,8 +51,13 @@ func (rt *Router) takeOnce(ctx context.Context, gateway string, d sessionid.Dige
 	if s, ok := rt.cfg.Table.Find(d); ok {
 		return s, nil
 	}
+	if rt.cfg.Away() {
+		return nil, session.ErrUnavailable
+	}
 	resolved, err := inTurn(ctx, rt, rt.asking, func(ctx context.Context) (*leaseholdv1.ResolveResponse, error) {
-		return rt.cfg.Records.Resolve(ctx, gateway, d.String(), nil, false)
+		return untilAway(ctx, rt, func(ctx context.Context) (*leaseholdv1.ResolveResponse, error) {
+			return rt.cfg.Records.Resolve(ctx, gateway, d.String(), nil, false)
+		})
 	})
 	switch {
 	case err != nil:

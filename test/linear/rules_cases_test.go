@@ -131,6 +131,26 @@ func TestRulesKnowWhatMustNotHappenInTheStore(t *testing.T) {
 	}
 }
 
+func TestRulesKnowWhoseSessionsMayBeGivenUp(t *testing.T) {
+	op := operation{Method: resolve, Session: "g/s", Worker: first, Incarnation: 1, Outcome: "SESSION_NOT_FOUND"}
+	joined := script{}.joins(1, first)
+	for name, c := range map[string]struct {
+		history script
+		want    int
+	}{
+		"of a dead worker": {joined.dies(3, first, 1).ends(4, first, 1, 0), 0},
+		"of a living one":  {joined.ends(4, first, 1, 0), 1},
+	} {
+		tried, err := try(c.history, []operation{op})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(tried.violations); got != c.want || tried.burials != 1 {
+			t.Errorf("%s: %v, %+v; want %d violations", name, tried.violations, tried.progress, c.want)
+		}
+	}
+}
+
 func TestRulesMissWhatWasAcknowledged(t *testing.T) {
 	history := script{}.joins(1, first).owns(5, first, 1, 1).ends(6, first, 1, 1)
 	for name, c := range map[string]struct {

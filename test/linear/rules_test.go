@@ -160,7 +160,7 @@ func (t *trial) session(c change, name string, condemnedNow map[owner]bool, stor
 		if existed && (after.owner != before.owner || after.epoch != before.epoch) {
 			t.found(endsAreFinal, c, "ended by %s, epoch %d; it was %+v", after.owner, after.epoch, before)
 		}
-		if !existed && !t.wasAsked(name, end, after.owner, after.owner, 0) {
+		if !existed && (t.wasGivenUp(name) || !t.wasAsked(name, end, after.owner, after.owner, 0)) {
 			t.burial(c, name, after)
 			return nil
 		}
@@ -197,6 +197,13 @@ func (t *trial) session(c change, name string, condemnedNow map[owner]bool, stor
 		t.mustBeAsked(c, name, reclaim, after.owner, after.owner, before.revision)
 	}
 	return nil
+}
+
+// wasGivenUp reports whether anybody was told that a session is over without a record.
+func (t *trial) wasGivenUp(name string) bool {
+	return slices.ContainsFunc(t.asked[name], func(op operation) bool {
+		return op.Method == resolve && op.Worker != "" && op.Outcome == "SESSION_NOT_FOUND"
+	})
 }
 
 // burial judges a tombstone of a session that had no record, which somebody asked for:

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 	"github.com/leasehold/leasehold/test/internal/client"
 	"github.com/leasehold/leasehold/test/internal/cluster"
 	"github.com/leasehold/leasehold/test/internal/poll"
@@ -244,18 +245,21 @@ func (st *stage) hold(wk *worker, method string) *held {
 	return h
 }
 
-// holdFirst holds the first of a worker's calls of a method. The others pass.
-func (st *stage) holdFirst(wk *worker, method string) *held {
+// holdHandOver holds a worker's hand-over to another one. What it sends to the same
+// effect meanwhile is lost; that it keeps the session passes.
+func (st *stage) holdHandOver(wk *worker) *held {
 	h := &held{arrived: make(chan struct{}), release: make(chan struct{}), carried: make(chan struct{})}
 	var once sync.Once
 	wk.use(func(c call) plan {
-		p := plan{}
-		if c.method == method {
-			once.Do(func() {
-				close(h.arrived)
-				p = plan{before: h.release, insist: true, done: func() { close(h.carried) }}
-			})
+		r, ok := c.request.(*leaseholdv1.HandOverRequest)
+		if !ok || r.GetTo().GetWorker() == r.GetWorker() {
+			return plan{}
 		}
+		p := plan{lost: true}
+		once.Do(func() {
+			close(h.arrived)
+			p = plan{before: h.release, insist: true, done: func() { close(h.carried) }}
+		})
 		return p
 	})
 	return h
@@ -436,7 +440,7 @@ func (st *stage) sent(id string, from *worker) bool {
 // session.
 func handOverOfThePast(st *stage) {
 	s := st.session()
-	given := st.holdFirst(st.loser, handOver)
+	given := st.holdHandOver(st.loser)
 	st.asked.Go(func() { st.moveAt(st.Context(), st.controls[0], cluster.SessionName(gateway, s.id), st.winner) })
 	st.wait("the loser hands over", given.arrived)
 	st.answered(s, st.loser)
