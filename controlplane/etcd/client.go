@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/leasehold/leasehold/controlplane/session"
 	"github.com/leasehold/leasehold/controlplane/store"
 )
 
@@ -69,6 +70,7 @@ type Store struct {
 	log      hclog.Logger
 	ttl      time.Duration
 	outage   time.Duration // for how long workers may serve on
+	muted    time.Duration // how long after it was superseded nothing counts any more that a worker said
 	reread   time.Duration // how often Follow reads everything again
 	patience time.Duration // how long that may fail before Follow says so
 	bookmark time.Duration // how often a watch is told how far it has come
@@ -136,6 +138,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 		client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, outage: cfg.MaxOutage,
 		reread: rereadEvery, patience: patience, bookmark: bookmarkEvery,
 		counts: count, contact: hear, endpoints: len(cfg.Endpoints), now: time.Now,
+		muted: session.PermitLasts(cfg.LeaseTTL),
 	}
 	s.writes, s.lookups, s.deaths = newBatcher(s), newLookups(s), newDeaths(s)
 	return s, nil

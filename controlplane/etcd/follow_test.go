@@ -310,7 +310,7 @@ func TestEveryRequestIsCounted(t *testing.T) {
 	if _, err := s.client.Put(testContext(t), "anything", ""); err != nil {
 		t.Fatal(err)
 	}
-	for op, want := range map[string]int{"register": 4, "renew": 2, "Put": 1} {
+	for op, want := range map[string]int{"register": 5, "renew": 2, "Put": 1} {
 		if got := requests(t, reg, op); got != want {
 			t.Errorf("%s counted %d times, want %d", op, got, want)
 		}

@@ -146,8 +146,8 @@ func TestAReturnedOwnerKeepsWhatIsReclaimedTogether(t *testing.T) {
 	}
 	s.condemned.add(condemnedKey(owner.id, owner.incarnation)) // as this replica wrongly believes
 	for i, key := range keys {
-		if _, _, err := s.Reclaim(testContext(t), key, asks[i]); !errors.Is(err, session.ErrOwnerAlive) {
-			t.Errorf("reclaim from a living owner: got %v, want ErrOwnerAlive", err)
+		if _, _, err := s.Reclaim(testContext(t), key, asks[i]); !errors.Is(err, session.ErrStale) {
+			t.Errorf("reclaim from an owner that is back: got %v, want ErrStale", err)
 		}
 		if got := resolve(t, s, key).Record.Epoch; got != 1 {
 			t.Errorf("epoch: got %d, want 1", got)

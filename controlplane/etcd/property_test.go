@@ -117,7 +117,7 @@ func openAtClock(t testing.TB, server *Server, c *clock) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.contact.now = c.now
+	s.contact.now, s.muted = c.now, 0
 	runStore(t, s)
 	return s
 }

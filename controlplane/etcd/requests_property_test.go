@@ -161,6 +161,9 @@ func readoptRequest(k store.MemberKey) request {
 				return o.is(session.ErrCondemned)
 			}
 			w.comes(k, o.lease)
+			now := w.incarnations[k.Worker]
+			now.revision = unknown // it is put again as it was
+			w.incarnations[k.Worker] = now
 			return o.is(nil)
 		}},
 	}

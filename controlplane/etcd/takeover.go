@@ -94,7 +94,7 @@ func (k *takeovers) notePeers(worker string, revision int64, superseded bool, no
 // silent notes peers that are superseded, and reports whether one has been for so long
 // that no permit is left which its word is a part of: until it left or registered anew,
 // it may have said that it takes nothing over.
-func (k *takeovers) silent(superseded []session.Peer, now time.Time, ttl time.Duration) bool {
+func (k *takeovers) silent(superseded []session.Peer, now time.Time, silence time.Duration) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.over == nil || len(k.over) > maxSilent {
@@ -104,10 +104,9 @@ func (k *takeovers) silent(superseded []session.Peer, now time.Time, ttl time.Du
 	for _, p := range superseded {
 		since, ok := k.over[p]
 		if !ok {
-			k.over[p] = now
-			continue
+			since, k.over[p] = now, now
 		}
-		long = long || now.Sub(since) > session.PermitLasts(ttl)
+		long = long || now.Sub(since) >= silence
 	}
 	return long
 }
@@ -228,7 +227,7 @@ func (s *Store) readOwner(ctx context.Context, owner session.Peer) error {
 	now := s.contact.now()
 	superseded, err := s.superseded(ctx, o.value.Peers)
 	if err == nil {
-		s.takeovers.notePeers(owner.Worker, o.revision, s.takeovers.silent(superseded, now, s.ttl), now)
+		s.takeovers.notePeers(owner.Worker, o.revision, s.takeovers.silent(superseded, now, s.muted), now)
 	}
 	return err
 }

@@ -30,7 +30,7 @@ func openReplica(t testing.TB, server *Server, cfg ClientConfig) *replica {
 		t.Fatal(err)
 	}
 	c := &clock{}
-	s.contact.now = c.now
+	s.contact.now, s.muted = c.now, 0
 	runStore(t, s)
 	return &replica{s, c}
 }
@@ -141,7 +141,7 @@ func TestWhoMayReclaimFromADeadOwner(t *testing.T) {
 			if _, err := sc.r.client.Delete(testContext(t), incarnationKey(sc.known.id)); err != nil {
 				t.Fatal(err)
 			}
-		}, nil},
+		}, session.ErrOwnerUncertain}, // it was condemned, and may answer without knowing it
 		{"it left", func(t *testing.T, sc *scene) {
 			sc.owner.leave(t, sc.r.Store)
 			sc.resolve(t)
@@ -190,6 +190,7 @@ func TestWhoMayReclaimFromADeadOwner(t *testing.T) {
 			if _, err := sc.r.markDead(testContext(t), sc.owner.key(), time.Now()); err != nil {
 				t.Fatal(err)
 			}
+			sc.resolve(t)
 			sc.r.pass(session.ServesOn(testOutage, testTTL) + 1)
 		}, session.ErrOwnerUncertain},
 		{"etcd was lost meanwhile", func(t *testing.T, sc *scene) {
@@ -230,6 +231,30 @@ func TestWhoMayReclaimFromADeadOwner(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestAWordCountsForAsLongAsAPermitLasts has a worker leave that the owner knows: a moment
+// before, it may have said that it takes nothing over.
+func TestAWordCountsForAsLongAsAPermitLasts(t *testing.T) {
+	r := newReplica(t)
+	r.muted = session.PermitLasts(testTTL)
+	owner, known, taker, key := register(t, r.Store), register(t, r.Store), register(t, r.Store), newSession()
+	owner.knows(t, r.Store, known)
+	owner.claim(t, r.Store, key)
+	owner.kill(t, r.Store)
+	known.leave(t, r.Store)
+	ask := taker.taker(resolve(t, r.Store, key))
+	reclaim := func(when string, want error) {
+		t.Helper()
+		if _, _, err := r.Reclaim(testContext(t), key, ask); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", when, err, want)
+		}
+	}
+	reclaim("when it was seen to have left", session.ErrOwnerUncertain)
+	r.pass(session.PermitLasts(testTTL) - 1)
+	reclaim("just before its word counts no more", session.ErrOwnerUncertain)
+	r.pass(askPeersEvery)
+	reclaim("then", nil)
 }
 
 // A worker that knows nobody does not serve on; where nobody does, nobody has to be

@@ -277,7 +277,14 @@ func (w *world) known() map[store.MemberKey]bool {
 func (w *world) mayTake(taker, owner store.MemberKey) bool {
 	list := w.incarnations[owner.Worker].peers
 	return w.superseded(owner) || len(list) == 0 || w.expired[owner] ||
-		slices.Contains(list, taker) || slices.ContainsFunc(list, w.superseded)
+		slices.Contains(list, taker) || slices.ContainsFunc(list, w.silent)
+}
+
+// silent reports whether nobody answers as the incarnation any more. One that was
+// collected may run, and answer.
+func (w *world) silent(k store.MemberKey) bool {
+	now, ok := w.incarnations[k.Worker]
+	return ok && (now.left || now.number != k.Incarnation)
 }
 
 // witness sees the store between any two changes, and knows nothing of requests
