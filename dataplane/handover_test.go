@@ -158,7 +158,7 @@ func TestALostHandOverIsDecidedByAWrite(t *testing.T) {
 			var late atomic.Pointer[leaseholdv1.HandOverRequest]
 			fail := func(when bool) func(*leaseholdv1.HandOverRequest) error {
 				return func(request *leaseholdv1.HandOverRequest) error {
-					if !when || request.GetTo().GetWorker() == request.GetWorker() {
+					if !when {
 						return nil
 					}
 					late.CompareAndSwap(nil, request)
@@ -189,6 +189,32 @@ func TestALostHandOverIsDecidedByAWrite(t *testing.T) {
 				t.Errorf("got %d %s, want 200", status, got)
 			}
 		})
+	}
+}
+
+// TestASessionStaysWithItsOwnerThoughItsRecordIsNewer is of an owner that saved the
+// record and did not hear that it was saved.
+func TestASessionStaysWithItsOwnerThoughItsRecordIsNewer(t *testing.T) {
+	r := startPair(t, drainSoon)
+	s := r.u.speak()
+	call := r.c.listen(r.owner, "", `{"jsonrpc":"2.0","id":"kept","method":"tools/call","params":{"name":"n"}}`)
+	<-s.opened
+	s.say <- "data: " + note(1) + "\n\n"
+	call.data()
+	call.cancel()
+	const end = `{"jsonrpc":"2.0","id":"kept","result":{}}`
+	s.say <- "data: " + end + "\n\n"
+	s.say <- ""
+	r.p.change(func() {
+		for _, s := range r.p.records {
+			s.revision = r.p.revision
+		}
+	})
+	r.p.drain(r.owner.id, true)
+	r.drained(t)
+	again := r.c.listen(r.other, call.last, "")
+	if got := again.data(); got != end {
+		t.Errorf("what the owner kept: got %s, want %s", got, end)
 	}
 }
 
