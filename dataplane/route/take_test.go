@@ -48,7 +48,7 @@ func (b *book) Reclaim(context.Context, string, string, int64, *leaseholdv1.Reso
 	if b.reclaiming != nil {
 		b.reclaiming()
 	}
-	return &leaseholdv1.ReclaimResponse{Record: recordOf("here", 1)}, nil
+	return &leaseholdv1.ReclaimResponse{Record: recordOf("here", 1), Revision: 7}, nil
 }
 
 // recordOf returns the record of a session that can go on.
@@ -59,13 +59,33 @@ func recordOf(worker string, incarnation int64) *leaseholdv1.SessionRecord {
 	}
 }
 
+// generous is a control plane and receivers that let every session be handed over.
+type generous struct{ session.Records }
+
+func (generous) HandOver(_ context.Context, r *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error) {
+	record := recordOf(r.GetTo().GetWorker(), r.GetTo().GetIncarnation())
+	record.Epoch++
+	return &leaseholdv1.HandOverResponse{Record: record, Revision: r.GetRevision() + 1}, nil
+}
+
+func (generous) Offer(context.Context, session.Receiver, string, sessionid.Digest, uint64) (session.Offered, error) {
+	return generous{}, nil
+}
+
+func (generous) Send(context.Context, []*leaseholdv1.HandOverReplay, *leaseholdv1.HandOverState) error {
+	return nil
+}
+func (generous) Grant(context.Context, *leaseholdv1.SessionRecord, int64) error { return nil }
+func (generous) Withdraw()                                                      {}
+
 // newTaker returns a router that can own one session.
 func newTaker(t *testing.T, b *book, w *weak, f Forwarder) *Router {
 	t.Helper()
 	world := &config.Holder{}
 	world.Set(&config.Snapshot{Gateways: map[string]*config.Gateway{"g": {ID: "g", IdleTimeout: time.Hour,
 		Upstream: &config.Upstream{Name: "u", Reconnects: rate.NewLimiter(rate.Inf, 1)}}}})
-	table, err := session.NewTable(session.Config{Worker: "here", Max: 1, World: world.Load, Authority: w, Logger: hclog.NewNullLogger()})
+	table, err := session.NewTable(session.Config{Worker: "here", Max: 1, World: world.Load, Authority: w, Logger: hclog.NewNullLogger(),
+		Records: generous{}, Receivers: generous{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,4 +231,16 @@ func TestASessionWithoutARecordIsAskedForAtTheLivingWorkerThatOpenedIt(t *testin
 			t.Errorf("got %d, forwarded to %v; want 200 of %v", w.Code, f.targets, want)
 		}
 	})
+}
+
+// TestAWinnerThatFindsNoRecordDoesNotSayThatTheSessionIsOver is of a session that its
+// owner, whose lease is gone for the moment, has not recorded yet.
+func TestAWinnerThatFindsNoRecordDoesNotSayThatTheSessionIsOver(t *testing.T) {
+	rt := newTaker(t, &book{resolveErr: session.ErrNoRecord}, &weak{}, &unreachable{})
+	for epoch, want := range map[uint64]Refusal{0: NotOwner, 1: Over, 2: NotOwner} { // 1: it was opened here
+		_, err := rt.Admit(t.Context(), Target{Worker: "here", Incarnation: 1, Epoch: epoch}, &session.Request{Gateway: "g", Digest: digest(1), Method: http.MethodPost})
+		if !refusedAs(err, want) {
+			t.Errorf("epoch %d: got %v, want %v", epoch, err, want)
+		}
+	}
 }
