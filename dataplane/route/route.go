@@ -188,12 +188,12 @@ func (rt *Router) resolve(ctx context.Context, r *session.Request, hint sessioni
 
 // believed returns the owner as far as it is known without asking.
 func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, bool) {
-	if moved, ok := rt.cfg.Table.Moved(d); ok {
-		return rt.reach(Target{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch})
-	}
 	target, ok := rt.owners.Get(d)
 	if !ok {
 		target = Target{Worker: hint.Worker, Incarnation: hint.Incarnation, Epoch: 1}
+	}
+	if moved, ok := rt.cfg.Table.Moved(d); ok && moved.Epoch > target.Epoch { // it may have gone on from there
+		target = Target{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch}
 	}
 	return rt.reach(target)
 }
@@ -315,7 +315,7 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		return rt.admitOpen()
 	}
 	s, ok := rt.cfg.Table.Find(r.Digest)
-	if moved, gone := rt.cfg.Table.Moved(r.Digest); !ok && gone {
+	if moved, gone := rt.cfg.Table.Moved(r.Digest); !ok && gone && moved.Epoch >= target.Epoch {
 		if _, alive := rt.next(moved); alive {
 			return nil, fmt.Errorf("%w: %w", NotOwner, moved)
 		}

@@ -244,3 +244,42 @@ func TestAWinnerThatFindsNoRecordDoesNotSayThatTheSessionIsOver(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsKnownOfALaterOwnerCounts has a session go from here to b, as epoch 3, and
+// on as epoch 4.
+func TestWhatIsKnownOfALaterOwnerCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &weak{}
+		w.power.Store(true)
+		b := &book{resolved: &leaseholdv1.ResolveResponse{Record: recordOf("dead", 5)}}
+		rt := newTaker(t, b, w, &unreachable{})
+		world := *rt.cfg.World.Load()
+		world.Members = map[string]config.Member{"b": {Worker: "b", Incarnation: 8}, "c": {Worker: "c", Incarnation: 9}}
+		rt.cfg.World.Set(&world)
+		s, err := rt.take(t.Context(), "g", digest(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := rt.cfg.Table.HandOver(t.Context(), s, session.Receiver{Worker: "b", Incarnation: 8}, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		if target, ok := rt.believed(digest(1), sessionid.Hint{}); !ok || target.Worker != "b" {
+			t.Errorf("the owner is believed to be %v, want b", target)
+		}
+		rt.owners.Add(digest(1), Target{Worker: "c", Incarnation: 9, Epoch: 4})
+		if target, ok := rt.believed(digest(1), sessionid.Hint{}); !ok || target.Worker != "c" {
+			t.Errorf("the owner is believed to be %v, want c, which b named", target)
+		}
+		// It was handed back, and the grant was lost.
+		back := recordOf("here", 1)
+		back.Epoch, back.Events = 4, []*leaseholdv1.SessionEvent{{Type: leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER, Epoch: 4}}
+		b.resolved = &leaseholdv1.ResolveResponse{Record: back, OwnerAlive: true}
+		request := &session.Request{Gateway: "g", Digest: digest(1), Method: http.MethodPost}
+		if _, err := rt.Admit(t.Context(), Target{Worker: "here", Incarnation: 1, Epoch: 3}, request); !refusedAs(err, NotOwner) {
+			t.Errorf("a request for epoch 3: got %v, want that b has it", err)
+		}
+		if _, err := rt.Admit(t.Context(), Target{Worker: "here", Incarnation: 1, Epoch: 4}, request); err != nil {
+			t.Errorf("a request for epoch 4: got %v, want the session", err)
+		}
+	})
+}
