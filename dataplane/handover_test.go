@@ -192,6 +192,37 @@ func TestALostHandOverIsDecidedByAWrite(t *testing.T) {
 	}
 }
 
+// TestAWorkerStopsThoughAHandOverIsNotDecided has a control plane that answers nothing
+// about sessions, from within a hand-over on.
+func TestAWorkerStopsThoughAHandOverIsNotDecided(t *testing.T) {
+	for name, operator := range map[string]bool{"it drains since it stops": false, "an operator had it drain before": true} {
+		t.Run(name, func(t *testing.T) {
+			r := startPair(t, func(cfg *dataplane.Config) { cfg.DrainTimeout = time.Second })
+			sent := make(chan struct{})
+			var once sync.Once
+			r.p.beforeHandOver = func(*leaseholdv1.HandOverRequest) error {
+				once.Do(func() { close(sent) })
+				return refusal(codes.Unavailable, "AWAY")
+			}
+			r.p.change(func() { r.p.resolveErr = true })
+			if operator {
+				r.p.drain(r.owner.id, true)
+				await(t, sent)
+			}
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				r.owner.stop()
+			}()
+			await(t, stopped)
+			await(t, sent)
+			if epoch, worker := r.epoch(); epoch != 1 || worker != r.owner.id {
+				t.Errorf("the session has epoch %d at %s, want 1 at the worker that has left: it can be taken over", epoch, worker)
+			}
+		})
+	}
+}
+
 // TestASessionStaysWithItsOwnerThoughItsRecordIsNewer is of an owner that saved the
 // record and did not hear that it was saved.
 func TestASessionStaysWithItsOwnerThoughItsRecordIsNewer(t *testing.T) {

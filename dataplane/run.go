@@ -28,6 +28,9 @@ import (
 
 // Times of a worker's end after it has drained; together they stay below 5 s.
 const (
+	// undecided is how long after its time a drain still waits for the outcome of
+	// hand-overs. A session whose owner is not known by then is nobody's here.
+	undecided  = 500 * time.Millisecond
 	drainCalls = 3 * time.Second
 	leaveTime  = time.Second
 )
@@ -200,7 +203,9 @@ func (w *worker) run(ctx context.Context) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, running := errgroup.WithContext(running)
-	w.mover.running = running
+	deciding, giveUp := context.WithCancel(running)
+	defer giveUp()
+	w.mover.running = deciding
 	draining, stopDraining := context.WithCancel(running)
 	defer stopDraining()
 	drained := make(chan struct{})
@@ -233,6 +238,7 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	w.health.close(errors.New("shutting down"))
 	stopDraining()
+	defer time.AfterFunc(w.cfg.DrainTimeout+undecided, giveUp).Stop()
 	<-drained
 	left := w.drain(running)
 	w.watchdog.retire()
