@@ -216,6 +216,7 @@ func TestAWorkerStopsThoughAHandOverIsNotDecided(t *testing.T) {
 			}()
 			await(t, stopped)
 			await(t, sent)
+			r.p.change(func() { r.p.resolveErr = false }) // the receiver looks whether it got the session
 			if epoch, worker := r.epoch(); epoch != 1 || worker != r.owner.id {
 				t.Errorf("the session has epoch %d at %s, want 1 at the worker that has left: it can be taken over", epoch, worker)
 			}

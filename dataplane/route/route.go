@@ -104,6 +104,7 @@ type Router struct {
 	waiting waiting
 	missed  missed
 	strays  strays
+	astray  chan struct{} // capacity 1: there is a stray session more
 	mourned mourned
 	asking  *semaphore.Weighted
 	// reclaiming is apart, so that a reclaim does not wait behind the questions for
@@ -119,7 +120,7 @@ func New(cfg Config) (*Router, error) {
 	}
 	return &Router{cfg: cfg, owners: owners, waiting: waiting{of: make(map[sessionid.Digest]int)}, missed: missed{of: make(map[string]miss)},
 		asking: semaphore.NewWeighted(askTogether), reclaiming: semaphore.NewWeighted(askTogether),
-		strays: strays{of: make(map[sessionid.Digest]string)}}, nil
+		strays: strays{of: make(map[sessionid.Digest]string)}, astray: make(chan struct{}, 1)}, nil
 }
 
 // Serve answers a request for a session whose id names hint as its first owner.
