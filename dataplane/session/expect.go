@@ -172,12 +172,10 @@ func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) *lea
 
 // listenAgain opens the upstream's GET stream anew, if clients listened and what comes
 // before they are back would be lost; they are told that lists may have changed
-// meanwhile. Otherwise their streams begin where they ended.
+// meanwhile. Otherwise their streams begin where they ended. What the upstream asked is
+// refused if nobody comes back for it.
 func (s *Session) listenAgain(state *leaseholdv1.HandOverState) {
-	if !state.GetListening() {
-		return
-	}
-	if state.GetUnnumbered() {
+	if state.GetListening() && state.GetUnnumbered() {
 		s.mu.Lock()
 		s.announce = Lists(s.lists.Load()).changed()
 		s.mu.Unlock()
@@ -189,6 +187,11 @@ func (s *Session) listenAgain(state *leaseholdv1.HandOverState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuseLaterLocked(nil)
+	for x := s.exchanges.next; x != nil && x != &s.exchanges; x = x.next {
+		if x.kind == aCall && s.wayLostLocked(x) {
+			s.refuseLaterLocked(x)
+		}
+	}
 }
 
 // await keeps the stream open for a while for a client that is to come.
