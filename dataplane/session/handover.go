@@ -62,7 +62,7 @@ type Offered interface {
 // HandOver makes another worker the owner of a session of this one. It waits up to
 // patience for calls in flight, while requests that come wait too; with straggle,
 // calls in flight go on here though the session has another owner then. nil: the
-// other worker has the session. ErrLost: this worker has it no more. Any other error: it
+// other worker has the session. ErrLost: this worker has it no more, or ends it. Any other error: it
 // is this worker's still, and serves; ErrBusy and ErrPinned say why.
 //
 // The order is that of the rules: nothing is dispatched from before the hand-over is

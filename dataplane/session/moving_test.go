@@ -97,3 +97,11 @@ func TestWhatTheUpstreamAskedIsNotForgottenInAHandOver(t *testing.T) {
 		}
 	})
 }
+
+func TestASessionThatEndsIsNoReasonToDoubtItsReceiver(t *testing.T) {
+	s, _ := adopted(t, &leaseholdv1.HandOverState{})
+	s.close(leaseholdv1.EndReason_END_REASON_CLIENT)
+	if err := s.table.HandOver(t.Context(), s, Receiver{}, 0, false); !errors.Is(err, ErrLost) {
+		t.Errorf("got %v, want ErrLost", err)
+	}
+}
