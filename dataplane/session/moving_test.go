@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -96,6 +97,19 @@ func TestWhatTheUpstreamAskedIsNotForgottenInAHandOver(t *testing.T) {
 			t.Errorf("it stayed: the upstream was told %d times, want 1", n)
 		}
 	})
+}
+
+// TestAnUpstreamThatLostAMovingSessionIsFoundOutByTheNextOwner has an answer of the
+// upstream come while the session has no certain owner.
+func TestAnUpstreamThatLostAMovingSessionIsFoundOutByTheNextOwner(t *testing.T) {
+	s, _ := adopted(t, &leaseholdv1.HandOverState{})
+	if err := s.hold(t.Context(), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	if err := s.lostUpstream(t.Context(), w, &Request{Method: http.MethodPost}, s.up.Load()); err != errHanding || w.Body.Len() > 0 {
+		t.Errorf("got %v and %q, want that the request waits for the outcome", err, w.Body)
+	}
 }
 
 func TestASessionThatEndsIsNoReasonToDoubtItsReceiver(t *testing.T) {
