@@ -119,3 +119,11 @@ func TestASessionThatEndsIsNoReasonToDoubtItsReceiver(t *testing.T) {
 		t.Errorf("got %v, want ErrLost", err)
 	}
 }
+
+func TestANewUpstreamSessionIsNotAskedForWhatFollowsAnEventOfTheLostOne(t *testing.T) {
+	s, _ := adopted(t, &leaseholdv1.HandOverState{})
+	s.cursor = "e1"
+	if !s.adoptRenewed(&upstreamSession{}, nil) || s.cursor != "" {
+		t.Errorf("its stream goes on after %q, want from the beginning", s.cursor)
+	}
+}

@@ -117,7 +117,7 @@ func (s *Session) adoptRenewed(up *upstreamSession, announce [][]byte) bool {
 	}
 	s.up.Store(up)
 	s.stood.Store(false)
-	s.asked = nil
+	s.asked, s.cursor = nil, "" // of the lost one
 	s.announceLocked(announce)
 	return true
 }
