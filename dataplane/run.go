@@ -292,7 +292,7 @@ func (w *worker) drain(running context.Context) time.Duration {
 	}
 	began := time.Now()
 	go w.announceDraining(running)
-	w.drainer.Finish(running)
+	w.drainer.Finish(w.mover.running)
 	wait(running, w.cfg.DrainNotice-time.Since(began))
 	w.handler.EndStreams()
 	return max(drainCalls, w.cfg.DrainTimeout-time.Since(began))
