@@ -3,8 +3,10 @@ package route
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -282,4 +284,31 @@ func TestWhatIsKnownOfALaterOwnerCounts(t *testing.T) {
 			t.Errorf("a request for epoch 4: got %v, want the session", err)
 		}
 	})
+}
+
+// passing is a worker b that has handed a session over to c, which serves it.
+type passing struct{ targets []string }
+
+func (p *passing) Forward(_ context.Context, w http.ResponseWriter, target Target, _ *session.Request) error {
+	p.targets = append(p.targets, target.Worker)
+	if target.Worker == "b" {
+		return fmt.Errorf("%w: %w: %w", ErrRefused, NotOwner, &session.Moved{Worker: "c", Incarnation: 9, Epoch: 3})
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func TestTheOwnerThatAFormerOneNamedIsRemembered(t *testing.T) {
+	f := &passing{}
+	owner := &leaseholdv1.Member{Worker: "b", Incarnation: 8}
+	rt := newTaker(t, &book{resolved: &leaseholdv1.ResolveResponse{Record: recordOf("b", 8), OwnerAlive: true, Owner: owner}}, &weak{}, f)
+	world := *rt.cfg.World.Load()
+	world.Members = map[string]config.Member{"b": {Worker: "b", Incarnation: 8}, "c": {Worker: "c", Incarnation: 9}}
+	rt.cfg.World.Set(&world)
+	for range 2 {
+		rt.Serve(t.Context(), httptest.NewRecorder(), &session.Request{Gateway: "g", Digest: digest(1), Method: http.MethodPost, Body: []byte(`{}`)}, sessionid.Hint{})
+	}
+	if want := []string{"b", "c", "c"}; !slices.Equal(f.targets, want) {
+		t.Errorf("two requests went to %v, want %v", f.targets, want)
+	}
 }
