@@ -391,11 +391,12 @@ func (p *plane) handOver(r *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverR
 	defer p.mu.Unlock()
 	p.calls["HandOver"]++
 	s, to := p.records[r.GetSession()], r.GetTo()
-	kept := to.GetWorker() == r.GetWorker()
 	switch {
+	case to.GetWorker() == r.GetWorker():
+		return nil, status.Error(codes.InvalidArgument, "to.worker: must be another worker than the caller")
 	case s == nil || s.record.GetEnd() != nil:
 		return nil, refusal(codes.FailedPrecondition, "ENDED")
-	case s.record.GetWorker() == to.GetWorker() && s.record.GetIncarnation() == to.GetIncarnation() && (!kept || s.revision != r.GetRevision()):
+	case s.record.GetWorker() == to.GetWorker() && s.record.GetIncarnation() == to.GetIncarnation():
 		return &leaseholdv1.HandOverResponse{Record: s.record, Revision: s.revision}, nil
 	case s.revision != r.GetRevision():
 		return nil, refusal(codes.Aborted, "STALE")
@@ -405,13 +406,11 @@ func (p *plane) handOver(r *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverR
 		return nil, refusal(codes.FailedPrecondition, "TARGET_NOT_ALIVE")
 	}
 	next := proto.CloneOf(s.record)
-	if !kept {
-		next.Worker, next.Incarnation = to.GetWorker(), to.GetIncarnation()
-		next.Epoch++
-		next.Events = append(next.Events, &leaseholdv1.SessionEvent{Type: leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER})
-		for _, u := range next.GetUpstreams() {
-			u.EventCursor = r.GetEventCursors()[u.GetUpstream()]
-		}
+	next.Worker, next.Incarnation = to.GetWorker(), to.GetIncarnation()
+	next.Epoch++
+	next.Events = append(next.Events, &leaseholdv1.SessionEvent{Type: leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER})
+	for _, u := range next.GetUpstreams() {
+		u.EventCursor = r.GetEventCursors()[u.GetUpstream()]
 	}
 	p.revision++
 	*s = stored{next, p.revision}

@@ -158,7 +158,7 @@ func TestALostHandOverIsDecidedByAWrite(t *testing.T) {
 			var late atomic.Pointer[leaseholdv1.HandOverRequest]
 			fail := func(when bool) func(*leaseholdv1.HandOverRequest) error {
 				return func(request *leaseholdv1.HandOverRequest) error {
-					if !when || request.GetTo().GetWorker() == request.GetWorker() {
+					if !when {
 						return nil
 					}
 					late.CompareAndSwap(nil, request)
@@ -189,6 +189,64 @@ func TestALostHandOverIsDecidedByAWrite(t *testing.T) {
 				t.Errorf("got %d %s, want 200", status, got)
 			}
 		})
+	}
+}
+
+// TestAWorkerStopsThoughAHandOverIsNotDecided has a control plane that answers nothing
+// about sessions, from within a hand-over on.
+func TestAWorkerStopsThoughAHandOverIsNotDecided(t *testing.T) {
+	for name, operator := range map[string]bool{"it drains since it stops": false, "an operator had it drain before": true} {
+		t.Run(name, func(t *testing.T) {
+			r := startPair(t, func(cfg *dataplane.Config) { cfg.DrainTimeout = time.Second })
+			sent := make(chan struct{})
+			var once sync.Once
+			r.p.beforeHandOver = func(*leaseholdv1.HandOverRequest) error {
+				once.Do(func() { close(sent) })
+				return refusal(codes.Unavailable, "AWAY")
+			}
+			r.p.change(func() { r.p.resolveErr = true })
+			if operator {
+				r.p.drain(r.owner.id, true)
+				await(t, sent)
+			}
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				r.owner.stop()
+			}()
+			await(t, stopped)
+			await(t, sent)
+			r.p.change(func() { r.p.resolveErr = false }) // the receiver looks whether it got the session
+			if epoch, worker := r.epoch(); epoch != 1 || worker != r.owner.id {
+				t.Errorf("the session has epoch %d at %s, want 1 at the worker that has left: it can be taken over", epoch, worker)
+			}
+		})
+	}
+}
+
+// TestASessionStaysWithItsOwnerThoughItsRecordIsNewer is of an owner that saved the
+// record and did not hear that it was saved.
+func TestASessionStaysWithItsOwnerThoughItsRecordIsNewer(t *testing.T) {
+	r := startPair(t, drainSoon)
+	s := r.u.speak()
+	call := r.c.listen(r.owner, "", `{"jsonrpc":"2.0","id":"kept","method":"tools/call","params":{"name":"n"}}`)
+	<-s.opened
+	s.say <- "data: " + note(1) + "\n\n"
+	call.data()
+	call.cancel()
+	const end = `{"jsonrpc":"2.0","id":"kept","result":{}}`
+	s.say <- "data: " + end + "\n\n"
+	s.say <- ""
+	r.p.change(func() {
+		for _, s := range r.p.records {
+			s.revision = r.p.revision
+		}
+	})
+	r.p.drain(r.owner.id, true)
+	r.drained(t)
+	again := r.c.listen(r.other, call.last, "")
+	if got := again.data(); got != end {
+		t.Errorf("what the owner kept: got %s, want %s", got, end)
 	}
 }
 

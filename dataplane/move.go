@@ -60,7 +60,7 @@ type mover struct {
 	// timeout is how long after its beginning a drain leaves sessions that are in use
 	// alone.
 	timeout time.Duration
-	running context.Context // ends when the worker stops
+	running context.Context // ends when the worker stops, and hand-overs are not waited for any more
 
 	pace *rate.Limiter // of rebalancing
 }
@@ -154,8 +154,8 @@ func (m *mover) Drain(ctx context.Context) {
 // was handed over.
 func (m *mover) drainOnce(ctx context.Context, straggle bool) (left int, progress bool) {
 	sessions := m.table.Movable()
-	if len(sessions) == 0 {
-		return 0, false
+	if len(sessions) == 0 || m.away() { // what begins while it is away is not decided, and serves nobody
+		return len(sessions), false
 	}
 	others := m.others(ctx)
 	if len(others) == 0 {

@@ -29,6 +29,9 @@ import (
 
 // Times of a worker's end after it has drained; together they stay below 5 s.
 const (
+	// undecided is how long after its time a drain still waits for the outcome of
+	// hand-overs. A session whose owner is not known by then is nobody's here.
+	undecided  = 500 * time.Millisecond
 	drainCalls = 3 * time.Second
 	leaveTime  = time.Second
 )
@@ -205,7 +208,9 @@ func (w *worker) run(ctx context.Context) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, running := errgroup.WithContext(running)
-	w.mover.running = running
+	deciding, giveUp := context.WithCancel(running)
+	defer giveUp()
+	w.mover.running = deciding
 	draining, stopDraining := context.WithCancel(running)
 	defer stopDraining()
 	drained := make(chan struct{})
@@ -239,6 +244,7 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	w.health.close(errors.New("shutting down"))
 	stopDraining()
+	defer time.AfterFunc(w.cfg.DrainTimeout+undecided, giveUp).Stop()
 	<-drained
 	left := w.drain(running)
 	w.watchdog.retire()
@@ -293,7 +299,7 @@ func (w *worker) drain(running context.Context) time.Duration {
 	}
 	began := time.Now()
 	go w.announceDraining(running)
-	w.drainer.Finish(running)
+	w.drainer.Finish(w.mover.running)
 	wait(running, w.cfg.DrainNotice-time.Since(began))
 	w.handler.EndStreams()
 	return max(drainCalls, w.cfg.DrainTimeout-time.Since(began))

@@ -160,15 +160,17 @@ func (f HandOverFacts) Refusal() error {
 	return ErrStale
 }
 
-// Save judges whether next may replace stored, which has the revision that the
-// worker last saw. It returns true if next is what is stored already.
+// Save judges whether next may replace stored; seen says that stored has the revision
+// that the worker last saw. It returns true if next was saved before. What has the
+// revision that was seen is replaced even by the same: so a worker can make sure that
+// nothing that compares with that revision has any effect any more.
 func Save(stored *Record, seen bool, next *Record) (saved bool, err error) {
 	switch {
 	case stored == nil:
 		return false, ErrStale
 	case Ended(stored):
 		return false, ErrEnded
-	case sameButEvents(stored, next):
+	case !seen && sameButEvents(stored, next):
 		return true, nil
 	case !seen || !OwnedBy(stored, next.Worker, next.Incarnation) || stored.Epoch != next.Epoch:
 		return false, ErrStale

@@ -140,6 +140,7 @@ func TestSave(t *testing.T) {
 	}{
 		{"granted", owned(mine, 1, 2), true, false, nil},
 		{"saved before", proto.CloneOf(next), false, true, nil},
+		{"the same as it is", proto.CloneOf(next), true, false, nil},
 		{"changed", owned(mine, 1, 2), false, false, session.ErrStale},
 		{"another owner", owned(theirs, 1, 2), true, false, session.ErrStale},
 		{"another epoch", owned(mine, 1, 1), true, false, session.ErrStale},

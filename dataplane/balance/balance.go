@@ -8,8 +8,10 @@ const (
 	Skew = 1.15
 	// Slack is how many sessions more than its share it may own in any case.
 	Slack = 8
-	// abroad is how much fuller a worker of another zone counts as it is.
-	abroad = 1.25
+	// abroad is how much fuller a worker of another zone counts as it is. It is less
+	// than Skew: otherwise workers of one zone would own more than their share for that
+	// reason alone, and give it to each other for ever.
+	abroad = 1.1
 )
 
 // Worker is a worker that takes sessions.

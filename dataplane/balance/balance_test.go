@@ -28,7 +28,7 @@ func TestSpreadPrefersTheOwnZoneButNotWithoutBound(t *testing.T) {
 		got[w.ID]++
 	}
 	if got["near"] <= got["far"] || got["far"] < 350 {
-		t.Errorf("got %v, want the near one fuller by a quarter", got)
+		t.Errorf("got %v, want the near one fuller by a tenth", got)
 	}
 }
 
@@ -88,5 +88,34 @@ func TestGivingAwayTheExcessEvensOut(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWorkersOfAZoneDoNotGiveToEachOtherForEver has most workers in another zone.
+func TestWorkersOfAZoneDoNotGiveToEachOtherForEver(t *testing.T) {
+	all := []Worker{{ID: "a", Zone: "here", Sessions: 1200, Capacity: 10_000}, {ID: "c", Zone: "here", Capacity: 10_000}}
+	for i := range 10 {
+		all = append(all, Worker{ID: fmt.Sprint(i), Zone: "there", Capacity: 10_000})
+	}
+	moved := 0
+	for range 4 {
+		moved = 0
+		for i := range all {
+			others := append(append([]Worker(nil), all[:i]...), all[i+1:]...)
+			spread := NewSpread(all[i].Zone, others)
+			for range Excess(all[i], others) {
+				to, _ := spread.Next()
+				for j := range all {
+					if all[j].ID == to.ID {
+						all[j].Sessions++
+					}
+				}
+				all[i].Sessions--
+				moved++
+			}
+		}
+	}
+	if moved > 0 {
+		t.Errorf("in the fourth round %d sessions move still: %v", moved, all)
 	}
 }

@@ -104,6 +104,7 @@ type Router struct {
 	waiting waiting
 	missed  missed
 	strays  strays
+	astray  chan struct{} // capacity 1: there is a stray session more
 	mourned mourned
 	asking  *semaphore.Weighted
 	// reclaiming is apart, so that a reclaim does not wait behind the questions for
@@ -119,7 +120,7 @@ func New(cfg Config) (*Router, error) {
 	}
 	return &Router{cfg: cfg, owners: owners, waiting: waiting{of: make(map[sessionid.Digest]int)}, missed: missed{of: make(map[string]miss)},
 		asking: semaphore.NewWeighted(askTogether), reclaiming: semaphore.NewWeighted(askTogether),
-		strays: strays{of: make(map[sessionid.Digest]string)}}, nil
+		strays: strays{of: make(map[sessionid.Digest]string)}, astray: make(chan struct{}, 1)}, nil
 }
 
 // Serve answers a request for a session whose id names hint as its first owner.
@@ -208,7 +209,7 @@ func (rt *Router) believed(d sessionid.Digest, hint sessionid.Hint) (Target, boo
 	if !ok {
 		target = Target{Worker: hint.Worker, Incarnation: hint.Incarnation, Epoch: 1}
 	}
-	if moved, ok := rt.cfg.Table.Moved(d); ok && moved.Epoch > target.Epoch {
+	if moved, ok := rt.cfg.Table.Moved(d); ok && moved.Epoch > target.Epoch { // it may have gone on from there
 		target = Target{Worker: moved.Worker, Incarnation: moved.Incarnation, Epoch: moved.Epoch}
 	}
 	return rt.reach(target)
@@ -350,8 +351,10 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		switch {
 		case errors.As(err, &moved) && moved.Worker != rt.cfg.Worker:
 			return nil, fmt.Errorf("%w: %w", NotOwner, moved)
-		case errors.Is(err, session.ErrNoRecord), errors.Is(err, session.ErrOver):
+		case errors.Is(err, session.ErrOver):
 			return nil, Over
+		case errors.Is(err, session.ErrNoRecord) && target.Epoch == 1:
+			return nil, Over // it was opened here; one from elsewhere may not be recorded yet
 		case err != nil:
 			rt.cfg.Logger.Debug("session not taken over", "session", r.Digest, "error", err)
 			return nil, NotOwner

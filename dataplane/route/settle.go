@@ -238,7 +238,7 @@ func (s *search) atOwner(resolved *leaseholdv1.ResolveResponse) (bool, error) {
 func (s *search) at(target Target) (bool, error) {
 	s.place.release()
 	done, err := s.rt.forward(s.ctx, s.w, s.r, target)
-	if done {
+	if later, ok := s.rt.owners.Peek(s.r.Digest); done && (!ok || later.Epoch <= target.Epoch) { // target may have named the next
 		s.rt.owners.Add(s.r.Digest, target)
 	}
 	if s.missed = (Target{}); errors.Is(err, ErrNotSent) {

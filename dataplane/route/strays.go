@@ -49,14 +49,13 @@ func (s *strays) all() map[sessionid.Digest]string {
 	return maps.Clone(s.of)
 }
 
-// TakeUp takes a session up if it is recorded as this worker's, now or, if nobody can
-// say now, later.
+// TakeUp has Run take a session up if it is recorded as this worker's, now or, if nobody
+// can say now, later.
 func (rt *Router) TakeUp(gateway string, d sessionid.Digest) {
 	rt.strays.note(d, gateway, errStray)
-	ctx, cancel := context.WithTimeout(context.Background(), rt.limit())
-	defer cancel()
-	if _, err := rt.take(ctx, gateway, d); err != nil {
-		rt.cfg.Logger.Debug("session that was offered is not this worker's", "session", d, "error", err)
+	select {
+	case rt.astray <- struct{}{}:
+	default: // it is about to look
 	}
 }
 
@@ -69,6 +68,7 @@ func (rt *Router) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-rt.astray:
 		case <-ticker.C:
 		}
 		for d, gateway := range rt.strays.all() {

@@ -3,8 +3,10 @@ package route
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -48,7 +50,7 @@ func (b *book) Reclaim(context.Context, string, string, int64, *leaseholdv1.Reso
 	if b.reclaiming != nil {
 		b.reclaiming()
 	}
-	return &leaseholdv1.ReclaimResponse{Record: recordOf("here", 1)}, nil
+	return &leaseholdv1.ReclaimResponse{Record: recordOf("here", 1), Revision: 7}, nil
 }
 
 // recordOf returns the record of a session that can go on.
@@ -59,13 +61,33 @@ func recordOf(worker string, incarnation int64) *leaseholdv1.SessionRecord {
 	}
 }
 
+// generous is a control plane and receivers that let every session be handed over.
+type generous struct{ session.Records }
+
+func (generous) HandOver(_ context.Context, r *leaseholdv1.HandOverRequest) (*leaseholdv1.HandOverResponse, error) {
+	record := recordOf(r.GetTo().GetWorker(), r.GetTo().GetIncarnation())
+	record.Epoch++
+	return &leaseholdv1.HandOverResponse{Record: record, Revision: r.GetRevision() + 1}, nil
+}
+
+func (generous) Offer(context.Context, session.Receiver, string, sessionid.Digest, uint64) (session.Offered, error) {
+	return generous{}, nil
+}
+
+func (generous) Send(context.Context, []*leaseholdv1.HandOverReplay, *leaseholdv1.HandOverState) error {
+	return nil
+}
+func (generous) Grant(context.Context, *leaseholdv1.SessionRecord, int64) error { return nil }
+func (generous) Withdraw()                                                      {}
+
 // newTaker returns a router that can own one session.
 func newTaker(t *testing.T, b *book, w *weak, f Forwarder) *Router {
 	t.Helper()
 	world := &config.Holder{}
 	world.Set(&config.Snapshot{Gateways: map[string]*config.Gateway{"g": {ID: "g", IdleTimeout: time.Hour,
 		Upstream: &config.Upstream{Name: "u", Reconnects: rate.NewLimiter(rate.Inf, 1)}}}})
-	table, err := session.NewTable(session.Config{Worker: "here", Max: 1, World: world.Load, Authority: w, Logger: hclog.NewNullLogger()})
+	table, err := session.NewTable(session.Config{Worker: "here", Max: 1, World: world.Load, Authority: w, Logger: hclog.NewNullLogger(),
+		Records: generous{}, Receivers: generous{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,4 +233,82 @@ func TestASessionWithoutARecordIsAskedForAtTheLivingWorkerThatOpenedIt(t *testin
 			t.Errorf("got %d, forwarded to %v; want 200 of %v", w.Code, f.targets, want)
 		}
 	})
+}
+
+// TestAWinnerThatFindsNoRecordDoesNotSayThatTheSessionIsOver is of a session that its
+// owner, whose lease is gone for the moment, has not recorded yet.
+func TestAWinnerThatFindsNoRecordDoesNotSayThatTheSessionIsOver(t *testing.T) {
+	rt := newTaker(t, &book{resolveErr: session.ErrNoRecord}, &weak{}, &unreachable{})
+	for epoch, want := range map[uint64]Refusal{0: NotOwner, 1: Over, 2: NotOwner} { // 1: it was opened here
+		_, err := rt.Admit(t.Context(), Target{Worker: "here", Incarnation: 1, Epoch: epoch}, &session.Request{Gateway: "g", Digest: digest(1), Method: http.MethodPost})
+		if !refusedAs(err, want) {
+			t.Errorf("epoch %d: got %v, want %v", epoch, err, want)
+		}
+	}
+}
+
+// TestWhatIsKnownOfALaterOwnerCounts has a session go from here to b, as epoch 3, and
+// on as epoch 4.
+func TestWhatIsKnownOfALaterOwnerCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &weak{}
+		w.power.Store(true)
+		b := &book{resolved: &leaseholdv1.ResolveResponse{Record: recordOf("dead", 5)}}
+		rt := newTaker(t, b, w, &unreachable{})
+		world := *rt.cfg.World.Load()
+		world.Members = map[string]config.Member{"b": {Worker: "b", Incarnation: 8}, "c": {Worker: "c", Incarnation: 9}}
+		rt.cfg.World.Set(&world)
+		s, err := rt.take(t.Context(), "g", digest(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := rt.cfg.Table.HandOver(t.Context(), s, session.Receiver{Worker: "b", Incarnation: 8}, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		if target, ok := rt.believed(digest(1), sessionid.Hint{}); !ok || target.Worker != "b" {
+			t.Errorf("the owner is believed to be %v, want b", target)
+		}
+		rt.owners.Add(digest(1), Target{Worker: "c", Incarnation: 9, Epoch: 4})
+		if target, ok := rt.believed(digest(1), sessionid.Hint{}); !ok || target.Worker != "c" {
+			t.Errorf("the owner is believed to be %v, want c, which b named", target)
+		}
+		// It was handed back, and the grant was lost.
+		back := recordOf("here", 1)
+		back.Epoch, back.Events = 4, []*leaseholdv1.SessionEvent{{Type: leaseholdv1.SessionEventType_SESSION_EVENT_TYPE_HANDED_OVER, Epoch: 4}}
+		b.resolved = &leaseholdv1.ResolveResponse{Record: back, OwnerAlive: true}
+		request := &session.Request{Gateway: "g", Digest: digest(1), Method: http.MethodPost}
+		if _, err := rt.Admit(t.Context(), Target{Worker: "here", Incarnation: 1, Epoch: 3}, request); !refusedAs(err, NotOwner) {
+			t.Errorf("a request for epoch 3: got %v, want that b has it", err)
+		}
+		if _, err := rt.Admit(t.Context(), Target{Worker: "here", Incarnation: 1, Epoch: 4}, request); err != nil {
+			t.Errorf("a request for epoch 4: got %v, want the session", err)
+		}
+	})
+}
+
+// passing is a worker b that has handed a session over to c, which serves it.
+type passing struct{ targets []string }
+
+func (p *passing) Forward(_ context.Context, w http.ResponseWriter, target Target, _ *session.Request) error {
+	p.targets = append(p.targets, target.Worker)
+	if target.Worker == "b" {
+		return fmt.Errorf("%w: %w: %w", ErrRefused, NotOwner, &session.Moved{Worker: "c", Incarnation: 9, Epoch: 3})
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func TestTheOwnerThatAFormerOneNamedIsRemembered(t *testing.T) {
+	f := &passing{}
+	owner := &leaseholdv1.Member{Worker: "b", Incarnation: 8}
+	rt := newTaker(t, &book{resolved: &leaseholdv1.ResolveResponse{Record: recordOf("b", 8), OwnerAlive: true, Owner: owner}}, &weak{}, f)
+	world := *rt.cfg.World.Load()
+	world.Members = map[string]config.Member{"b": {Worker: "b", Incarnation: 8}, "c": {Worker: "c", Incarnation: 9}}
+	rt.cfg.World.Set(&world)
+	for range 2 {
+		rt.Serve(t.Context(), httptest.NewRecorder(), &session.Request{Gateway: "g", Digest: digest(1), Method: http.MethodPost, Body: []byte(`{}`)}, sessionid.Hint{})
+	}
+	if want := []string{"b", "c", "c"}; !slices.Equal(f.targets, want) {
+		t.Errorf("two requests went to %v, want %v", f.targets, want)
+	}
 }

@@ -14,6 +14,8 @@ var (
 	ErrFull = errors.New("session bound reached")
 	// ErrOver says that the session cannot go on, and has been ended.
 	ErrOver = errors.New("session is over")
+
+	errOtherWay = errors.New("the session came to be here by another way, or this worker's lease is over")
 )
 
 // Reserve takes a place for a session to adopt. ErrFull: there is none. Adopt or
@@ -51,12 +53,18 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 	}
 	var state *leaseholdv1.HandOverState
 	if handed {
+		from, ok := t.takeExpected(s)
+		if !ok {
+			t.unreserve()
+			return nil, errOtherWay
+		}
+		defer t.tookUp(from)
 		s.table = t
-		state = s.takeUp(t.takeExpected(s), record)
+		state = s.takeUp(from, record)
 	}
 	if !t.insert(s, s.idle) {
 		s.dropLogs()
-		return nil, errors.New("the session came to be here by another way, or this worker's lease is over")
+		return nil, errOtherWay
 	}
 	how := "reclaim"
 	if handed {

@@ -116,7 +116,7 @@ func (s *Session) refuseLaterLocked(on *exchange) {
 func (s *Session) refuseAsked(on *exchange) {
 	s.mu.Lock()
 	var ids []string
-	if s.wayLostLocked(on) && !s.closing && !s.dropped {
+	if s.wayLostLocked(on) && !s.closing && !s.dropped && !s.movingLocked() { // while it moves, its next owner does it
 		for id, other := range s.asked {
 			if other == on {
 				ids = append(ids, id)

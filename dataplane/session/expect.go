@@ -27,7 +27,8 @@ type Expected struct {
 	digest  sessionid.Digest
 	epoch   uint64
 	size    int
-	place   bool // in the table; guarded by table.mu
+	place   bool // in the table; guarded by table.mu, like what follows
+	taken   bool // the session is being taken up with what came for it
 
 	replays []*leaseholdv1.HandOverReplay
 	state   *leaseholdv1.HandOverState // nil until all is there
@@ -126,19 +127,34 @@ func (e *Expected) Granted(record *leaseholdv1.SessionRecord, revision int64) er
 }
 
 // takeExpected returns what came for a session beside its record, and gives the place
-// back that was kept for it; nil if nothing did.
-func (t *Table) takeExpected(s *Session) *Expected {
+// back that was kept for it; nil if nothing did. It reports false while the session is
+// being taken up with that already: one without it must not be quicker. Call tookUp
+// after it.
+func (t *Table) takeExpected(s *Session) (e *Expected, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.expected[s.digest]
-	if e == nil || e.epoch != s.epoch {
-		return nil
+	e = t.expected[s.digest]
+	switch {
+	case e == nil || e.epoch != s.epoch:
+		return nil, true
+	case e.taken:
+		return nil, false
 	}
-	e.withdrawLocked()
-	if e.state == nil {
-		return nil
+	e.taken = true
+	if e.place {
+		e.place = false
+		t.opening--
 	}
-	return e
+	return e, true
+}
+
+// tookUp forgets what takeExpected returned.
+func (t *Table) tookUp(e *Expected) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e != nil && t.expected[e.digest] == e {
+		delete(t.expected, e.digest)
+	}
 }
 
 // wasHandedOver reports whether the record's owner has the session by a hand-over.
@@ -152,7 +168,7 @@ func wasHandedOver(record *leaseholdv1.SessionRecord) bool {
 // the record is lost then.
 func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) *leaseholdv1.HandOverState {
 	s.cursor = record.GetUpstreams()[0].GetEventCursor()
-	if from == nil {
+	if from == nil || from.state == nil {
 		return nil
 	}
 	s.lastUse = s.table.now().Add(-from.state.GetIdle().AsDuration())
@@ -172,12 +188,10 @@ func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) *lea
 
 // listenAgain opens the upstream's GET stream anew, if clients listened and what comes
 // before they are back would be lost; they are told that lists may have changed
-// meanwhile. Otherwise their streams begin where they ended.
+// meanwhile. Otherwise their streams begin where they ended. What the upstream asked is
+// refused if nobody comes back for it.
 func (s *Session) listenAgain(state *leaseholdv1.HandOverState) {
-	if !state.GetListening() {
-		return
-	}
-	if state.GetUnnumbered() {
+	if state.GetListening() && state.GetUnnumbered() {
 		s.mu.Lock()
 		s.announce = Lists(s.lists.Load()).changed()
 		s.mu.Unlock()
@@ -189,6 +203,11 @@ func (s *Session) listenAgain(state *leaseholdv1.HandOverState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuseLaterLocked(nil)
+	for x := s.exchanges.next; x != nil && x != &s.exchanges; x = x.next {
+		if x.kind == aCall && s.wayLostLocked(x) {
+			s.refuseLaterLocked(x)
+		}
+	}
 }
 
 // await keeps the stream open for a while for a client that is to come.

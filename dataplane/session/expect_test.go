@@ -138,3 +138,35 @@ func TestWhatASessionBringsAlongIsBounded(t *testing.T) {
 		t.Errorf("%d MiB were taken: %v; want an error beyond %d", parts, err, maxEntries)
 	}
 }
+
+// TestARequestThatIsQuickerThanAGrantLosesNothing has a request look the session up while
+// the grant takes it up.
+func TestARequestThatIsQuickerThanAGrantLosesNothing(t *testing.T) {
+	table, _ := receiver(t)
+	e, err := table.Expect(1, "g", moved, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Complete(&leaseholdv1.HandOverState{Asked: [][]byte{[]byte("7")}})
+	adopt := func() (*Session, error) {
+		if err := table.Reserve(moved); err != nil {
+			t.Fatal(err)
+		}
+		return table.Adopt("g", moved, granted(2), 10)
+	}
+	grant, _, err := table.fromRecord("g", moved, granted(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	took, ok := table.takeExpected(grant)
+	if !ok || took == nil {
+		t.Fatal("nothing came for the session")
+	}
+	if s, err := adopt(); err == nil {
+		t.Fatalf("the session is here with %d requests of its upstream, want 1", len(s.asked))
+	}
+	table.tookUp(took)
+	if _, err := adopt(); err != nil || table.opening != 0 {
+		t.Errorf("afterwards: got %v, and %d places are taken; want the session, and none", err, table.opening)
+	}
+}

@@ -62,7 +62,7 @@ type gate struct {
 
 // hold keeps new requests back, waits for those in flight and then keeps the session
 // from dispatching anything, until release or give. ErrBusy: something was still in
-// flight after patience. With straggle, calls that were dispatched long ago may go
+// flight after patience. ErrLost: it ends, or is another worker's. With straggle, calls that were dispatched long ago may go
 // on: only their answers are still to come.
 func (s *Session) hold(ctx context.Context, patience time.Duration, straggle bool) error {
 	s.mu.Lock()
@@ -71,7 +71,7 @@ func (s *Session) hold(ctx context.Context, patience time.Duration, straggle boo
 	case s.dropped || s.given != nil:
 		return ErrLost
 	case s.closing:
-		return errEnded
+		return fmt.Errorf("%w: %w", ErrLost, errEnded)
 	case s.gate != nil:
 		return ErrBusy
 	case s.revision.Load() == 0:
@@ -99,7 +99,7 @@ func (s *Session) hold(ctx context.Context, patience time.Duration, straggle boo
 		return ErrLost
 	case s.closing:
 		s.openLocked()
-		return errEnded
+		return fmt.Errorf("%w: %w", ErrLost, errEnded)
 	case g.calm || straggle && s.longDispatchedLocked():
 		g.moving = true
 		s.calmLocked()
@@ -163,6 +163,12 @@ func (s *Session) openLocked() {
 // another worker's, or is.
 func (s *Session) movingLocked() bool {
 	return s.given != nil || s.gate != nil && s.gate.moving
+}
+
+func (s *Session) isMoving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.movingLocked()
 }
 
 // admit is begin for a client's request, which waits while the session is handed

@@ -62,13 +62,13 @@ type Offered interface {
 // HandOver makes another worker the owner of a session of this one. It waits up to
 // patience for calls in flight, while requests that come wait too; with straggle,
 // calls in flight go on here though the session has another owner then. nil: the
-// other worker has the session. ErrLost: this worker has it no more. Any other error: it
+// other worker has the session. ErrLost: this worker has it no more, or ends it. Any other error: it
 // is this worker's still, and serves; ErrBusy and ErrPinned say why.
 //
 // The order is that of the rules: nothing is dispatched from before the hand-over is
 // sent until its outcome is known, and an outcome that is not known is decided by a
-// write: the hand-over once more, or a save of the same record, whichever is
-// answered. So a message that comes late changes nothing.
+// write: the hand-over once more, or a save of the same record, whichever comes
+// first. So a message that comes late changes nothing.
 func (t *Table) HandOver(ctx context.Context, s *Session, to Receiver, patience time.Duration, straggle bool) error {
 	if s.pinned() {
 		return ErrPinned
@@ -140,64 +140,60 @@ func (t *Table) prepareReceiver(ctx context.Context, s *Session, to Receiver) (O
 // receiver's nor this worker's. Any other error: it is this worker's. It returns only
 // once one of them is certain, or the session was dropped.
 func (t *Table) decide(ctx context.Context, s *Session, to Receiver) (*leaseholdv1.SessionRecord, int64, error) {
-	resp, err := t.recordOwner(ctx, s, to.Worker, to.Incarnation, s.cursors())
-	switch {
-	case err == nil:
+	resp, refused := t.recordOwner(ctx, s, to)
+	if refused == nil {
 		return resp.GetRecord(), resp.GetRevision(), nil
-	case isOver(err):
-		return t.whose(ctx, s, to)
 	}
 	// Even a refusal is not final: an attempt before it may still be on its way, and
 	// find the receiver alive.
-	t.cfg.Logger.Warn("hand-over not recorded", "session", s.digest, "to", to.Worker, "error", err)
+	t.cfg.Logger.Warn("hand-over not recorded", "session", s.digest, "to", to.Worker, "error", refused)
 	for !s.isDropped() && ctx.Err() == nil {
-		resp, kept := t.recordOwner(ctx, s, t.cfg.Worker, s.incarnation, nil)
+		resolved, err := t.keep(ctx, s)
+		record := resolved.GetRecord()
 		switch {
-		case kept == nil:
-			s.revision.Store(resp.GetRevision())
-			return nil, 0, fmt.Errorf("hand over to worker %s: %w", to.Worker, err)
-		case isOver(kept):
-			return t.whose(ctx, s, to)
+		case err == nil && isOwner(record, t.cfg.Worker, s.incarnation, s.epoch):
+			return nil, 0, fmt.Errorf("hand over to worker %s: %w", to.Worker, refused)
+		case err == nil && isOwner(record, to.Worker, to.Incarnation, s.epoch+1):
+			return record, resolved.GetRevision(), nil
+		case err == nil, errors.Is(err, ErrNoRecord):
+			return nil, 0, fmt.Errorf("%w: its record has changed", ErrLost)
 		}
 		pause(ctx, askAgain) // the control plane is away, or this worker's lease gone
 	}
 	return nil, 0, ErrLost
 }
 
-// recordOwner asks for a worker to be recorded as the session's owner in the place of
-// this one. With this worker itself nothing changes but the record's revision, so that
-// an earlier such request can have no effect any more.
-func (t *Table) recordOwner(ctx context.Context, s *Session, worker string, incarnation int64, cursors map[string]string) (*leaseholdv1.HandOverResponse, error) {
+// recordOwner asks for the receiver to be recorded as the session's owner in the place
+// of this worker.
+func (t *Table) recordOwner(ctx context.Context, s *Session, to Receiver) (*leaseholdv1.HandOverResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, outcomeTime)
 	defer cancel()
 	return t.cfg.Records.HandOver(ctx, &leaseholdv1.HandOverRequest{
 		Gateway: s.gateway, Session: s.digest.String(), Revision: s.revision.Load(), Worker: t.cfg.Worker, Incarnation: s.incarnation,
-		To: &leaseholdv1.Peer{Worker: worker, Incarnation: incarnation}, EventCursors: cursors,
+		To: &leaseholdv1.Peer{Worker: to.Worker, Incarnation: to.Incarnation}, EventCursors: s.cursors(),
 	})
 }
 
-// isOver reports whether a refusal says that the record is not the one that this
-// worker saw any more: then nothing that compares with that can be granted.
-func isOver(err error) bool {
-	return errors.Is(err, ErrStale) || errors.Is(err, ErrRefused) && !errors.Is(err, ErrNotAlive) && !errors.Is(err, ErrTargetNotAlive)
+// keep reads the session's record and, if it still names this worker, saves it as it is:
+// nothing changes but its revision, so that an earlier hand-over can have no effect any
+// more. An error says that nothing is certain yet.
+func (t *Table) keep(ctx context.Context, s *Session) (*leaseholdv1.ResolveResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, outcomeTime)
+	defer cancel()
+	resolved, err := t.cfg.Records.Resolve(ctx, s.gateway, s.digest.String(), nil, false)
+	if err != nil || !isOwner(resolved.GetRecord(), t.cfg.Worker, s.incarnation, s.epoch) {
+		return resolved, err
+	}
+	revision, err := t.cfg.Records.Save(ctx, s.gateway, s.digest.String(), resolved.GetRevision(), resolved.GetRecord())
+	if err == nil {
+		s.revision.Store(revision)
+	}
+	return resolved, err
 }
 
-// whose reads who owns a session whose record has changed.
-func (t *Table) whose(ctx context.Context, s *Session, to Receiver) (*leaseholdv1.SessionRecord, int64, error) {
-	for !s.isDropped() && ctx.Err() == nil {
-		askCtx, cancel := context.WithTimeout(ctx, outcomeTime)
-		resolved, err := t.cfg.Records.Resolve(askCtx, s.gateway, s.digest.String(), nil, false)
-		cancel()
-		if errors.Is(err, ErrUnavailable) {
-			continue
-		}
-		record := resolved.GetRecord()
-		if err == nil && record.GetEnd() == nil && record.GetWorker() == to.Worker && record.GetIncarnation() == to.Incarnation && record.GetEpoch() == s.epoch+1 {
-			return record, resolved.GetRevision(), nil
-		}
-		break
-	}
-	return nil, 0, fmt.Errorf("%w: its record has changed", ErrLost)
+// isOwner reports whether a record names a worker as the owner under an epoch.
+func isOwner(record *leaseholdv1.SessionRecord, worker string, incarnation int64, epoch uint64) bool {
+	return record.GetEnd() == nil && record.GetWorker() == worker && record.GetIncarnation() == incarnation && record.GetEpoch() == epoch
 }
 
 // give forgets a session that another worker owns now. What is in flight still has

@@ -31,6 +31,9 @@ type renewal struct {
 // gateway's policy has it: the client's session ends, and the client starts again;
 // or it goes on with a new upstream session, which errRenewed says.
 func (s *Session) lostUpstream(ctx context.Context, w http.ResponseWriter, r *Request, lost *upstreamSession) error {
+	if s.isMoving() {
+		return errHanding // the request was not carried out, and whoever has the session next finds out too
+	}
 	if definition := s.definition(); definition != nil && definition.Reinitialize {
 		err := s.renew(ctx, lost)
 		switch moves := moving(ctx, err); {
@@ -114,7 +117,7 @@ func (s *Session) adoptRenewed(up *upstreamSession, announce [][]byte) bool {
 	}
 	s.up.Store(up)
 	s.stood.Store(false)
-	s.asked = nil
+	s.asked, s.cursor = nil, "" // of the lost one
 	s.announceLocked(announce)
 	return true
 }
