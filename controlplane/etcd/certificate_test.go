@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/leasehold/leasehold/controlplane/session"
+	"github.com/leasehold/leasehold/controlplane/store"
 )
 
 func TestAWorkerKeepsTheNameItRegisteredWith(t *testing.T) {
@@ -18,13 +19,13 @@ func TestAWorkerKeepsTheNameItRegisteredWith(t *testing.T) {
 	if _, err := s.Certificate(testContext(t), id); !errors.Is(err, session.ErrCondemned) {
 		t.Errorf("before it registered: got %v, want ErrCondemned", err)
 	}
-	first, lease, err := s.RegisterAs(testContext(t), id, "w-1", someInfo)
+	first, lease, err := s.RegisterAs(testContext(t), id, "w-1", store.Attempt{}, someInfo)
 	if err != nil {
 		t.Fatal(err)
 	}
 	expect("registered", "w-1")
 	for _, thief := range []string{"w-2", ""} {
-		if _, _, err := s.RegisterAs(testContext(t), id, thief, someInfo); !errors.Is(err, session.ErrForeign) {
+		if _, _, err := s.RegisterAs(testContext(t), id, thief, store.Attempt{}, someInfo); !errors.Is(err, session.ErrForeign) {
 			t.Errorf("registered by %q: got %v, want ErrForeign", thief, err)
 		}
 	}
@@ -38,7 +39,7 @@ func TestAWorkerKeepsTheNameItRegisteredWith(t *testing.T) {
 		t.Errorf("re-adopt: %v", err)
 	}
 	expect("re-adopted", "w-1")
-	second, lease, err := s.RegisterAs(testContext(t), id, "w-1", someInfo)
+	second, lease, err := s.RegisterAs(testContext(t), id, "w-1", store.Attempt{}, someInfo)
 	if err != nil || second <= first {
 		t.Errorf("registered anew: got incarnation %d after %d, %v", second, first, err)
 	}
@@ -47,7 +48,7 @@ func TestAWorkerKeepsTheNameItRegisteredWith(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("left", "w-1")
-	if _, _, err := s.RegisterAs(testContext(t), id, "w-2", someInfo); !errors.Is(err, session.ErrForeign) {
+	if _, _, err := s.RegisterAs(testContext(t), id, "w-2", store.Attempt{}, someInfo); !errors.Is(err, session.ErrForeign) {
 		t.Errorf("registered by another after it left: got %v, want ErrForeign", err)
 	}
 }

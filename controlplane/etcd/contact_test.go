@@ -108,7 +108,7 @@ func TestAReplicaThatHoldsTakesFromTheSupersededOnly(t *testing.T) {
 	}
 	condemned := func() bool {
 		t.Helper()
-		if _, err := r.RecordPeers(testContext(t), taker.key(), nil, []session.Peer{gone.key()}); err != nil {
+		if _, err := r.RecordPeers(testContext(t), taker.key(), 0, nil, []session.Peer{gone.key()}); err != nil {
 			t.Fatal(err)
 		}
 		return exists(t, r.Store, condemnedKey(gone.id, gone.incarnation))

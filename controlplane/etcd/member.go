@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,29 +25,34 @@ import (
 // Calling it again after an unknown outcome makes another incarnation; the
 // earlier one owns nothing and dies with its lease.
 func (s *Store) Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error) {
-	return s.RegisterAs(ctx, worker, "", info)
+	return s.RegisterAs(ctx, worker, "", store.Attempt{}, info)
 }
 
 // RegisterAs is Register for a caller with a certificate of that name, which is
 // kept with the registration. ErrForeign: the worker registered before, with another
 // certificate or without one.
-func (s *Store) RegisterAs(ctx context.Context, worker, certificate string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error) {
+//
+// Calling it again for the same attempt makes no other incarnation. A call that comes
+// late, after the worker registered by another attempt, is refused with ErrStale: it
+// would end an incarnation without its worker's knowing, which could go on to act for
+// sessions that everybody may take then.
+func (s *Store) RegisterAs(ctx context.Context, worker, certificate string, attempt store.Attempt, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error) {
 	now := time.Now().UTC()
 	lease, err = s.grant(ctx, "register")
 	if err != nil {
 		return 0, store.Lease{}, err
 	}
-	incarnation, err = s.begin(ctx, worker, incarnationValue{Registered: now, Certificate: certificate})
+	incarnation, err = s.begin(ctx, worker, attempt.Previous, incarnationValue{Registered: now, Certificate: certificate, Attempt: attempt.Number})
 	if err != nil {
 		return 0, store.Lease{}, err
 	}
 	return incarnation, lease, s.join(ctx, worker, incarnation, lease, newMemberValue(info, now))
 }
 
-// begin puts incarnations/{worker} in the place of what is read there, so that a
-// put that comes late does not end an incarnation that began after it. It returns
-// the put's revision.
-func (s *Store) begin(ctx context.Context, worker string, v incarnationValue) (incarnation int64, err error) {
+// begin puts incarnations/{worker} in the place of what is read there, if that is the
+// incarnation that the worker had before, so that a put that comes late does not end an
+// incarnation that began after it. It returns the put's revision.
+func (s *Store) begin(ctx context.Context, worker string, previous int64, v incarnationValue) (incarnation int64, err error) {
 	key, value := incarnationKey(worker), encode(v)
 	read, err := s.get(ctx, "register", key)
 	if err != nil {
@@ -54,6 +60,9 @@ func (s *Store) begin(ctx context.Context, worker string, v incarnationValue) (i
 	}
 	if err := ownOf(v.Certificate, worker, first(read.Kvs)); err != nil {
 		return 0, err
+	}
+	if incarnation, err = s.began(ctx, worker, first(read.Kvs), previous, v.Attempt); incarnation != 0 || err != nil {
+		return incarnation, err
 	}
 	resp, err := s.txn(ctx, "register",
 		[]clientv3.Cmp{unchanged(key, modRevision(first(read.Kvs)))},
@@ -71,10 +80,43 @@ func (s *Store) begin(ctx context.Context, worker string, v incarnationValue) (i
 	return 0, fmt.Errorf("register %s: %w", worker, store.ErrUnavailable) // it registered again meanwhile
 }
 
+// began returns the incarnation that an attempt to register has made already, and 0 if
+// it is to make one. ErrStale: another attempt has made one since.
+func (s *Store) began(ctx context.Context, worker string, kv *mvccpb.KeyValue, previous, attempt int64) (incarnation int64, err error) {
+	if kv == nil || attempt == 0 {
+		return 0, nil
+	}
+	there, err := decodeIncarnation(kv)
+	switch {
+	case err != nil:
+		return 0, err
+	case there.Attempt != attempt && there.Incarnation != previous:
+		return 0, fmt.Errorf("register %s: %w", worker, session.ErrStale)
+	case there.Attempt != attempt || there.Left:
+		return 0, nil
+	}
+	read, err := s.readMembership(ctx, "register", worker, there.Incarnation)
+	if err != nil || read.condemned {
+		return 0, err // it is over already, and its worker never knew it
+	}
+	return there.Incarnation, nil
+}
+
 // join puts the member key of an incarnation, if it is still the worker's newest.
 func (s *Store) join(ctx context.Context, worker string, incarnation int64, lease store.Lease, value memberValue) error {
+	read, err := s.get(ctx, "register", incarnationKey(worker))
+	if err != nil {
+		return err
+	}
+	kv := first(read.Kvs)
+	if kv == nil {
+		return fmt.Errorf("register %s: %w", worker, store.ErrUnavailable)
+	}
+	if there, err := decodeIncarnation(kv); err != nil || there.Left || there.Incarnation != incarnation {
+		return cmp.Or(err, fmt.Errorf("register %s: %w", worker, store.ErrUnavailable)) // it registered again meanwhile
+	}
 	resp, err := s.txn(ctx, "register",
-		[]clientv3.Cmp{unchanged(incarnationKey(worker), incarnation)},
+		[]clientv3.Cmp{unchanged(incarnationKey(worker), kv.ModRevision), absent(condemnedKey(worker, incarnation))},
 		[]clientv3.Op{
 			clientv3.OpPut(memberKey(worker, incarnation), encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID))),
 			clientv3.OpDelete(deadKey(worker, incarnation)), // it may have looked dead in between
@@ -187,6 +229,10 @@ func (s *Store) readopt(ctx context.Context, worker string, incarnation int64, i
 	}
 	resp, err := s.txn(ctx, "readopt", guards,
 		[]clientv3.Op{
+			// As it is: whoever read it while the worker was dead has to read it again,
+			// so that a reclaim which is still on its way from then is refused, also when
+			// the worker is dead once more.
+			clientv3.OpPut(incarnationKey(worker), encode(read.incarnation)),
 			clientv3.OpPut(key, encode(value), clientv3.WithLease(clientv3.LeaseID(lease.ID))),
 			clientv3.OpDelete(deadKey(worker, incarnation)),
 		},

@@ -24,11 +24,13 @@ import (
 //
 // It returns ErrStale when the worker's incarnation is over or condemned: one that gets
 // a list only then could serve on although somebody took over from it while it had none.
-func (s *Store) RecordPeers(ctx context.Context, worker session.Peer, peers, gone []session.Peer) ([]session.Peer, error) {
+// And when a list with a higher number is recorded already: one that comes late would
+// have somebody on it whom the worker does not ask any more, or nobody.
+func (s *Store) RecordPeers(ctx context.Context, worker session.Peer, number int64, peers, gone []session.Peer) ([]session.Peer, error) {
 	err := s.condemnGone(ctx, worker, gone)
 	var recorded []session.Peer
 	for done := false; err == nil && !done; {
-		recorded, done, err = s.recordPeers(ctx, worker, peers)
+		recorded, done, err = s.recordPeers(ctx, worker, number, peers)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("record peers of %s: %w", worker.Worker, err)
@@ -37,12 +39,12 @@ func (s *Store) RecordPeers(ctx context.Context, worker session.Peer, peers, gon
 }
 
 // recordPeers tries once; done is false when the list changed meanwhile.
-func (s *Store) recordPeers(ctx context.Context, worker session.Peer, peers []session.Peer) (recorded []session.Peer, done bool, err error) {
+func (s *Store) recordPeers(ctx context.Context, worker session.Peer, number int64, peers []session.Peer) (recorded []session.Peer, done bool, err error) {
 	read, err := s.readMembership(ctx, "peers", worker.Worker, worker.Incarnation)
 	if err != nil {
 		return nil, false, err
 	}
-	if read.condemned || read.over(worker.Incarnation) {
+	if read.condemned || read.over(worker.Incarnation) || number < read.incarnation.Number {
 		return nil, false, session.ErrStale
 	}
 	kept, err := s.mayComeBack(ctx, read.incarnation.Peers, peers)
@@ -53,11 +55,11 @@ func (s *Store) recordPeers(ctx context.Context, worker session.Peer, peers []se
 	switch {
 	case len(recorded) > store.MaxPeers:
 		return nil, false, store.ErrTooManyPeers
-	case slices.Equal(recorded, read.incarnation.Peers):
+	case slices.Equal(recorded, read.incarnation.Peers) && number == read.incarnation.Number:
 		return recorded, true, nil
 	}
 	next := read.incarnation
-	next.Peers = recorded
+	next.Peers, next.Number = recorded, number
 	resp, err := s.txn(ctx, "peers", []clientv3.Cmp{
 		unchanged(incarnationKey(worker.Worker), read.revision),
 		absent(condemnedKey(worker.Worker, worker.Incarnation)),

@@ -38,7 +38,7 @@ func TestAListShrinksByThoseWhoCannotComeBackOnly(t *testing.T) {
 	w := register(t, r.Store)
 	living, absent, left, anew, forgotten, condemned := register(t, r.Store), register(t, r.Store), register(t, r.Store), register(t, r.Store), register(t, r.Store), register(t, r.Store)
 	all := peersOf(living, absent, left, anew, forgotten, condemned)
-	if got, err := r.RecordPeers(testContext(t), w.key(), all, nil); err != nil || !slices.Equal(got, all) || !slices.Equal(listOf(t, r.Store, w), all) {
+	if got, err := r.RecordPeers(testContext(t), w.key(), 0, all, nil); err != nil || !slices.Equal(got, all) || !slices.Equal(listOf(t, r.Store, w), all) {
 		t.Fatalf("recorded %v, %v; want all", got, err)
 	}
 	key := newSession()
@@ -56,13 +56,13 @@ func TestAListShrinksByThoseWhoCannotComeBackOnly(t *testing.T) {
 	}
 	want := peersOf(living, absent, newer)
 	for range 2 { // it can be repeated
-		got, err := r.RecordPeers(testContext(t), w.key(), peersOf(living, newer), nil)
+		got, err := r.RecordPeers(testContext(t), w.key(), 0, peersOf(living, newer), nil)
 		if err != nil || !slices.Equal(got, want) || !slices.Equal(listOf(t, r.Store, w), want) {
 			t.Errorf("recorded %v, %v; want %v", got, err, want)
 		}
 	}
 	before := revisionNow(t, r.Store)
-	if _, err := r.RecordPeers(testContext(t), w.key(), want, nil); err != nil || revisionNow(t, r.Store) != before {
+	if _, err := r.RecordPeers(testContext(t), w.key(), 0, want, nil); err != nil || revisionNow(t, r.Store) != before {
 		t.Errorf("what is recorded already was written again, %v", err)
 	}
 }
@@ -89,7 +89,7 @@ func TestWhoMayNotHaveAListIsToldThatItIsStale(t *testing.T) {
 	} {
 		w := register(t, s)
 		over(w)
-		if got, err := s.RecordPeers(testContext(t), w.key(), peersOf(peer), nil); !errors.Is(err, session.ErrStale) {
+		if got, err := s.RecordPeers(testContext(t), w.key(), 0, peersOf(peer), nil); !errors.Is(err, session.ErrStale) {
 			t.Errorf("%s: %v, %v; want ErrStale", name, got, err)
 		}
 	}
@@ -102,10 +102,10 @@ func TestAListIsBounded(t *testing.T) {
 	for i := range peers {
 		peers[i] = session.Peer{Worker: workerID(), Incarnation: 1}
 	}
-	if _, err := s.RecordPeers(testContext(t), w.key(), peers[1:], nil); err != nil {
+	if _, err := s.RecordPeers(testContext(t), w.key(), 0, peers[1:], nil); err != nil {
 		t.Errorf("%d peers: %v", store.MaxPeers, err)
 	}
-	if _, err := s.RecordPeers(testContext(t), w.key(), peers, nil); !errors.Is(err, store.ErrTooManyPeers) {
+	if _, err := s.RecordPeers(testContext(t), w.key(), 0, peers, nil); !errors.Is(err, store.ErrTooManyPeers) {
 		t.Errorf("%d peers: %v, want ErrTooManyPeers", len(peers), err)
 	}
 }
@@ -166,7 +166,7 @@ func TestTheGoneAreCondemnedByThoseWhoMayTakeOver(t *testing.T) {
 			caller, gone := register(t, r.Store), register(t, r.Store)
 			caller.knows(t, r.Store, gone)
 			tt.before(t, r, caller, gone)
-			got, err := r.RecordPeers(testContext(t), caller.key(), nil, peersOf(gone))
+			got, err := r.RecordPeers(testContext(t), caller.key(), 0, nil, peersOf(gone))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +193,7 @@ func TestTheGoneAreNotCondemnedWhenTheyCameBackOrKnowOthersMeanwhile(t *testing.
 		caller, gone, other := register(t, r.Store), register(t, r.Store), register(t, r.Store)
 		gone.kill(t, r.Store)
 		slow.client.KV = &interrupted{KV: slow.client.KV, before: 2, run: func() { meanwhile(t, r.Store, gone, other) }}
-		if _, err := slow.RecordPeers(testContext(t), caller.key(), nil, peersOf(gone)); err != nil {
+		if _, err := slow.RecordPeers(testContext(t), caller.key(), 0, nil, peersOf(gone)); err != nil {
 			t.Fatal(err)
 		}
 		if exists(t, r.Store, condemnedKey(gone.id, gone.incarnation)) {
@@ -208,7 +208,7 @@ func TestARecordingThatIsOvertakenIsMadeAgain(t *testing.T) {
 	s, slow := newStore(t), newStore(t)
 	w, a, b := register(t, s), register(t, s), register(t, s)
 	slow.client.KV = &interrupted{KV: slow.client.KV, before: 2, run: func() { w.knows(t, s, a) }}
-	got, err := slow.RecordPeers(testContext(t), w.key(), peersOf(b), nil)
+	got, err := slow.RecordPeers(testContext(t), w.key(), 0, peersOf(b), nil)
 	if want := peersOf(a, b); err != nil || !slices.Equal(got, want) || !slices.Equal(listOf(t, s, w), want) {
 		t.Errorf("recorded %v, %v; want %v", got, err, want)
 	}
@@ -248,7 +248,7 @@ func TestAnIncarnationIsNotCollectedWhileItIsKnown(t *testing.T) {
 			if _, err := r.Readopt(testContext(t), gone.id, gone.incarnation, someInfo); !errors.Is(err, session.ErrCondemned) {
 				t.Errorf("re-adoption: %v, want ErrCondemned", err)
 			}
-			if _, err := r.RecordPeers(testContext(t), w.key(), nil, nil); err != nil {
+			if _, err := r.RecordPeers(testContext(t), w.key(), 0, nil, nil); err != nil {
 				t.Fatal(err)
 			}
 			collect()
@@ -293,7 +293,7 @@ func TestAListThatIsPutMeanwhileKeepsWhomItNames(t *testing.T) {
 	r, slow := openReplica(t, server, ClientConfig{Hold: unheld}), openReplica(t, server, ClientConfig{Hold: unheld})
 	w, gone := register(t, r.Store), register(t, r.Store)
 	gone.kill(t, r.Store)
-	if _, err := r.RecordPeers(testContext(t), w.key(), nil, peersOf(gone)); err != nil {
+	if _, err := r.RecordPeers(testContext(t), w.key(), 0, nil, peersOf(gone)); err != nil {
 		t.Fatal(err)
 	}
 	condemned := map[store.MemberKey]bool{gone.key(): true}
@@ -311,7 +311,7 @@ func TestAListThatIsPutMeanwhileKeepsWhomItNames(t *testing.T) {
 	if l, err = slow.readLists(testContext(t), condemned); err != nil || !l.known[gone.key()] {
 		t.Errorf("lists: %v, %v; want that it is known", l, err)
 	}
-	if _, err := r.RecordPeers(testContext(t), w.key(), nil, nil); err != nil {
+	if _, err := r.RecordPeers(testContext(t), w.key(), 0, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if l, err = slow.readLists(testContext(t), condemned); err != nil {

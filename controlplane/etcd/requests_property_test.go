@@ -215,7 +215,7 @@ func peersRequest(k store.MemberKey, peers, gone []session.Peer) request {
 	x := request{
 		kind: "peers", text: fmt.Sprintf("of %v: %v, gone %v", k, peers, gone),
 		send: func(ctx context.Context, s *Store) (o outcome) {
-			o.peers, o.err = s.RecordPeers(ctx, k, peers, gone)
+			o.peers, o.err = s.RecordPeers(ctx, k, 0, peers, gone)
 			return o
 		},
 	}

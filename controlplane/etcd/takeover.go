@@ -23,6 +23,9 @@ const (
 	// maxDeadOwners bounds the dead owners that a replica remembers. Forgetting one
 	// costs a read.
 	maxDeadOwners = 1024
+	// maxSilent bounds the superseded peers that it remembers. Forgetting them costs a
+	// few seconds.
+	maxSilent = 16_384
 )
 
 // takeovers is what this replica knows of dead owners: their incarnations/{worker}, each
@@ -30,8 +33,9 @@ const (
 // is a reclaim for each of its sessions, and they all need the same. It is safe for
 // concurrent use.
 type takeovers struct {
-	mu     sync.Mutex            // guards what follows
-	owners map[string]*deadOwner // by worker id
+	mu     sync.Mutex                 // guards what follows
+	owners map[string]*deadOwner      // by worker id
+	over   map[session.Peer]time.Time // since when peers are known to be superseded
 
 	reading singleflight.Group // by worker id
 }
@@ -40,7 +44,8 @@ type deadOwner struct {
 	revision int64 // of the key; 0 when there is none
 	value    incarnationValue
 	// asked is when it was last read whether one of its peers is superseded, zero for
-	// never; peerSuperseded, that one is, never becomes false.
+	// never; peerSuperseded, that one is for so long that no word of it counts any more,
+	// never becomes false.
 	asked          time.Time
 	peerSuperseded bool
 }
@@ -84,6 +89,27 @@ func (k *takeovers) notePeers(worker string, revision int64, superseded bool, no
 	if o := k.owners[worker]; o != nil && o.revision == revision {
 		o.asked, o.peerSuperseded = now, superseded
 	}
+}
+
+// silent notes peers that are superseded, and reports whether one has been for so long
+// that no permit is left which its word is a part of: until it left or registered anew,
+// it may have said that it takes nothing over.
+func (k *takeovers) silent(superseded []session.Peer, now time.Time, ttl time.Duration) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over == nil || len(k.over) > maxSilent {
+		k.over = make(map[session.Peer]time.Time)
+	}
+	long := false
+	for _, p := range superseded {
+		since, ok := k.over[p]
+		if !ok {
+			k.over[p] = now
+			continue
+		}
+		long = long || now.Sub(since) > session.PermitLasts(ttl)
+	}
+	return long
 }
 
 // unjudgedError says that something has to be read before a takeover is judged.
@@ -200,17 +226,24 @@ func (s *Store) readOwner(ctx context.Context, owner session.Peer) error {
 		return nil
 	}
 	now := s.contact.now()
-	superseded, err := s.anySuperseded(ctx, o.value.Peers)
+	superseded, err := s.superseded(ctx, o.value.Peers)
 	if err == nil {
-		s.takeovers.notePeers(owner.Worker, o.revision, superseded, now)
+		s.takeovers.notePeers(owner.Worker, o.revision, s.takeovers.silent(superseded, now, s.ttl), now)
 	}
 	return err
 }
 
-// anySuperseded reports whether one of the peers is.
-func (s *Store) anySuperseded(ctx context.Context, peers []session.Peer) (bool, error) {
+// superseded returns those of the peers that left or registered anew, and so answer
+// nobody any more under that incarnation. One of which nothing is known any more was
+// condemned once, and may run without knowing it: it answers still.
+func (s *Store) superseded(ctx context.Context, peers []session.Peer) (over []session.Peer, err error) {
 	states, err := s.readPeers(ctx, "takeover", peers)
-	return slices.ContainsFunc(states, func(p peerState) bool { return p.superseded }), err
+	for i, p := range states {
+		if p.superseded && p.revision != 0 {
+			over = append(over, peers[i])
+		}
+	}
+	return over, err
 }
 
 // peerState is what the store has of an incarnation that somebody knows.

@@ -63,7 +63,7 @@ func (w alive) knows(t testing.TB, s *Store, others ...alive) {
 	for i, o := range others {
 		peers[i] = o.key()
 	}
-	if _, err := s.RecordPeers(testContext(t), w.key(), peers, nil); err != nil {
+	if _, err := s.RecordPeers(testContext(t), w.key(), 0, peers, nil); err != nil {
 		t.Fatalf("record peers: %v", err)
 	}
 }
@@ -282,7 +282,7 @@ func TestATakenWorkerGetsNoList(t *testing.T) {
 			t.Error(err)
 		}
 	}}
-	if list, err := slow.RecordPeers(testContext(t), owner.key(), []session.Peer{known.key()}, nil); !errors.Is(err, session.ErrStale) {
+	if list, err := slow.RecordPeers(testContext(t), owner.key(), 0, []session.Peer{known.key()}, nil); !errors.Is(err, session.ErrStale) {
 		t.Errorf("record peers: %v, %v; want ErrStale", list, err)
 	}
 }

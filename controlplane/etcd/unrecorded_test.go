@@ -30,7 +30,7 @@ func TestASessionWithoutARecordIsOverOnceItsOpenerCannotRecordIt(t *testing.T) {
 		}, session.ErrNotFound},
 		{"its opener was condemned", func(t *testing.T, r *replica, opener, other alive) {
 			opener.kill(t, r.Store)
-			if _, err := r.RecordPeers(testContext(t), other.key(), nil, peersOf(opener)); err != nil {
+			if _, err := r.RecordPeers(testContext(t), other.key(), 0, nil, peersOf(opener)); err != nil {
 				t.Fatal(err)
 			}
 		}, session.ErrNotFound},

@@ -19,6 +19,9 @@ type incarnationValue struct {
 	// Incarnation is E. It is 0 in the put that makes the incarnation, which
 	// cannot know its own revision, and said by every later one.
 	Incarnation int64 `json:"incarnation,omitempty"`
+	// Attempt is the worker's attempt to register that made the incarnation; 0 if it
+	// did not say.
+	Attempt int64 `json:"attempt,omitempty"`
 	// Left says that the worker left: nobody may continue the incarnation.
 	Left bool `json:"left,omitempty"`
 	// Registered is when the incarnation was made.
@@ -29,6 +32,8 @@ type incarnationValue struct {
 	// Peers are those whom the worker is recorded to know, in order. Whoever puts the
 	// same incarnation again keeps them: without them anybody could take over from it.
 	Peers peerList `json:"peers,omitempty"`
+	// Number is that of the request that recorded them.
+	Number int64 `json:"number,omitempty"`
 }
 
 // superseded reports whether an incarnation can never act again, by the value that

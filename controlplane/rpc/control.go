@@ -44,10 +44,7 @@ func (s *control) Register(ctx context.Context, req *leaseholdv1.RegisterRequest
 }
 
 func (s *control) register(ctx context.Context, req *leaseholdv1.RegisterRequest) (int64, store.Lease, error) {
-	if certificate := callerName(ctx); certificate != "" {
-		return s.store.RegisterAs(ctx, req.GetWorker(), certificate, req.GetInfo())
-	}
-	return s.store.Register(ctx, req.GetWorker(), req.GetInfo())
+	return s.store.RegisterAs(ctx, req.GetWorker(), callerName(ctx), store.Attempt{Number: req.GetAttempt(), Previous: req.GetPrevious()}, req.GetInfo())
 }
 
 // Renew implements ControlService.
@@ -105,7 +102,7 @@ func (s *control) RecordPeers(ctx context.Context, req *leaseholdv1.RecordPeersR
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	recorded, err := s.store.RecordPeers(ctx, session.Peer{Worker: req.GetWorker(), Incarnation: req.GetIncarnation()}, peers, gone)
+	recorded, err := s.store.RecordPeers(ctx, session.Peer{Worker: req.GetWorker(), Incarnation: req.GetIncarnation()}, req.GetNumber(), peers, gone)
 	if err != nil {
 		return nil, err
 	}

@@ -53,13 +53,12 @@ type Store interface {
 	WatchSessions(ctx context.Context, revision int64, f session.Filter, send func(store.Change[*leaseholdv1.Session]) error) error
 	WatchWorkers(ctx context.Context, revision int64, send func(store.Change[store.Member]) error) error
 
-	Register(ctx context.Context, worker string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
-	RegisterAs(ctx context.Context, worker, certificate string, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
+	RegisterAs(ctx context.Context, worker, certificate string, attempt store.Attempt, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
 	Certificate(ctx context.Context, worker string) (string, error)
 	Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error)
 	Readopt(ctx context.Context, worker string, incarnation int64, info *leaseholdv1.WorkerInfo) (store.Lease, error)
 	Leave(ctx context.Context, worker string, incarnation, lease int64) error
-	RecordPeers(ctx context.Context, worker session.Peer, peers, gone []session.Peer) (recorded []session.Peer, err error)
+	RecordPeers(ctx context.Context, worker session.Peer, number int64, peers, gone []session.Peer) (recorded []session.Peer, err error)
 	Claim(ctx context.Context, key session.Key, rec *session.Record) (int64, error)
 	Resolve(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error)
 	ResolveAndMeasure(ctx context.Context, key session.Key) (*leaseholdv1.ResolveResponse, error)

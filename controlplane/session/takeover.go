@@ -26,7 +26,8 @@ type Takeover struct {
 	// Knows are those whom it is recorded to know, in the revision that the taker's
 	// transaction compares.
 	Knows []Peer
-	// PeerSuperseded says that one of those is superseded, and so cannot answer it.
+	// PeerSuperseded says that one of those left or registered anew, longer ago than
+	// PermitLasts, and so cannot answer it, nor counts what it answered before.
 	PeerSuperseded bool
 	// DeadFor is for how long it was seen to be dead without a break.
 	DeadFor time.Duration
@@ -69,6 +70,13 @@ func (t Takeover) By(taker Peer) leaseholdv1.TakeoverRule {
 
 // driftPart is the part of a time by which two clocks may differ after it.
 const driftPart = 64
+
+// PermitLasts returns for how long a worker serves on at most after another one was
+// asked: its permits last a third of a lease.
+func PermitLasts(ttl time.Duration) time.Duration {
+	permit := ttl / 3
+	return permit + permit/driftPart
+}
 
 // ServesOn returns the longest time after its death was seen that a worker can act by
 // itself: until its lease has ended by its own clock, and maxOutage after that.

@@ -9,3 +9,12 @@ type Lease struct {
 	// TTL is how long it lives without renewal.
 	TTL time.Duration
 }
+
+// Attempt tells the registrations of a worker apart.
+type Attempt struct {
+	// Number is random for each registration, and the same when it is repeated; 0 if
+	// that is not known.
+	Number int64
+	// Previous is the incarnation that the worker had before; 0 for none.
+	Previous int64
+}

@@ -92,6 +92,7 @@ type Client struct {
 	doubts     chan struct{} // capacity 1: the lease may be gone
 	applied    atomic.Int64  // the newest revision that was applied
 	draining   atomic.Bool   // as the control plane was told
+	previous   int64         // the last incarnation; only for Run
 }
 
 type replica struct {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -111,18 +113,21 @@ func termsOf(g granter) terms {
 	return terms{g.GetTtl().AsDuration(), max(0, g.GetMaxOutage().AsDuration())}
 }
 
-// register repeats until the worker is a member or ctx ends.
+// register repeats until the worker is a member or ctx ends. The attempt keeps a request
+// that comes late from ending an incarnation that this worker got by another one.
 func (c *Client) register(ctx context.Context) (lease, error) {
 	var resp *leaseholdv1.RegisterResponse
+	attempt, previous := 1+rand.Int64N(math.MaxInt64), c.previous
 	sent, err := c.insist(ctx, firstAttempt, func(ctx context.Context, api leaseholdv1.ControlServiceClient) (err error) {
 		c.calls.WithLabelValues("Register").Inc()
-		resp, err = api.Register(ctx, &leaseholdv1.RegisterRequest{Worker: c.cfg.Worker, Info: c.info()})
+		resp, err = api.Register(ctx, &leaseholdv1.RegisterRequest{Worker: c.cfg.Worker, Info: c.info(), Attempt: attempt, Previous: previous})
 		return err
 	})
 	if err != nil {
 		return lease{}, err
 	}
 	held := lease{resp.GetIncarnation(), resp.GetLease(), termsOf(resp)}
+	c.previous = held.incarnation
 	c.record(held) // before it can own a session
 	c.hold(held, sent)
 	c.cfg.Logger.Info("registered", "incarnation", held.incarnation, "ttl", held.ttl)

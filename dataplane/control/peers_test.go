@@ -202,9 +202,12 @@ func TestARegistrationBeginsWithAnEmptyList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		book := newBook()
 		var over atomic.Bool
+		var b *bubble
 		f := &fake{record: book.record, outage: testOutage}
 		f.answer = func(_ context.Context, method string) error {
 			switch {
+			case method == "Register" && len(b.listed()) > 0:
+				t.Errorf("before it is registered: listed %v, want nobody", b.listed())
 			case method == "Renew" && over.Load():
 				return refused(codes.NotFound, "LEASE_LOST")
 			case method == "Readopt" && over.Swap(false):
@@ -215,7 +218,7 @@ func TestARegistrationBeginsWithAnEmptyList(t *testing.T) {
 			}
 			return nil
 		}
-		b := newBubble(t, f)
+		b = newBubble(t, f)
 		b.run(t, func() {
 			b.peers.see(listOf(peerB))
 			synctest.Wait()

@@ -62,6 +62,7 @@ type Session struct {
 	up          atomic.Pointer[upstreamSession]
 	proven      atomic.Bool // the upstream has answered a request of the session
 	connected   bool        // it is a client's Connection, by which nobody can come back
+	doubtful    atomic.Bool // it was not recorded when this worker was fenced: it waits for that
 
 	stood atomic.Bool // the upstream has served a GET stream of the session
 
@@ -142,9 +143,13 @@ func (s *Session) drop() {
 }
 
 // Pass implements Gate: it lets requests out while this worker certainly owns the
-// session, and waits for a moment if that has only just become uncertain.
+// session, and waits for a moment if that has only just become uncertain. A session that
+// is not recorded may have been taken for over while its worker was fenced: it waits until
+// it is recorded after all.
 func (s *Session) Pass() error {
 	switch {
+	case s.doubtful.Load() && s.revision.Load() == 0:
+		return ErrFenced
 	case s.table.cfg.Authority.Await(s.incarnation):
 		return nil
 	case s.incarnation != s.table.cfg.Authority.Incarnation():

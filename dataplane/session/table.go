@@ -254,6 +254,9 @@ func (t *Table) Fence() {
 	for s := range t.straggling {
 		s.cut(ErrFenced)
 	}
+	for s := range t.undurable {
+		s.doubtful.Store(true)
+	}
 }
 
 // Reconcile brings the sessions in line with a new snapshot: those whose gateway

@@ -118,6 +118,7 @@ func (c *curl) call(method, data string, wants ...string) string {
 // refuse calls an RPC that must fail with a code and details.
 func (c *curl) refuse(method, data string, wants ...string) {
 	c.t.Helper()
+	c.called = append(c.called, "leasehold.v1."+strings.ReplaceAll(method, "/", "."))
 	out, err := c.run(data, "leasehold.v1."+method)
 	if err == nil {
 		c.t.Errorf("%s %s succeeded:\n%s", method, data, out)
@@ -184,10 +185,14 @@ func TestGrpcurlCallsEveryOperatorRPCByReflection(t *testing.T) {
 	worker := between(t, c.call("WorkerService/ListWorkers", `{}`), `"name": "`, `"`)
 	c.call("WorkerService/GetWorker", `{"name":"`+worker+`"}`, `"incarnation"`)
 	c.watch("WorkerService/WatchWorkers", `{}`, worker)
+	c.call("WorkerService/DrainWorker", `{"name":"`+worker+`"}`, "WORKER_STATE_DRAINING")
+	c.call("WorkerService/UndrainWorker", `{"name":"`+worker+`"}`, "WORKER_STATE_SERVING")
+	c.refuse("WorkerService/ForgetWorker", `{"name":"`+worker+`"}`, "FailedPrecondition", "ALIVE")
 
 	c.call("SessionService/ListSessions", `{"parent":"gateways/counter","filter":"class = CLASS_RESUMABLE AND owner = `+worker+`","show_activity":true}`, session, `"callsInFlight"`)
 	c.call("SessionService/GetSession", `{"name":"`+session+`"}`, `"activity"`, "SESSION_EVENT_TYPE_OPENED")
 	c.watch("SessionService/WatchSessions", `{}`, session)
+	c.call("SessionService/MoveSession", `{"name":"`+session+`","worker":"`+worker+`"}`, session)
 	c.call("SessionService/TerminateSession", `{"name":"`+session+`"}`, "END_REASON_TERMINATED")
 
 	var missing []string

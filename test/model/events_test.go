@@ -141,5 +141,5 @@ func (e event) String() string {
 
 // is reports whether e is what is meant by want, which may leave out who.
 func (e event) is(want event) bool {
-	return e.kind == want.kind && e.w == want.w && (want.who == none || e.who == want.who)
+	return e.kind == want.kind && e.w == want.w && e.n == want.n && (want.who == none || e.who == want.who)
 }

@@ -28,6 +28,11 @@ func (m *machine) handOver(s *state, w int, x *worker) {
 // or was refused since somebody else is the owner; or it saves the session, which
 // refuses the hand-over if it is still under way. The store saves for the living.
 func (m *machine) decide(s *state, w int, x *worker) {
+	if m.weak.saveBlindly && x.moving == 1 && s.phase == owned {
+		n := m.fork(s, handoverSaved, w, none)
+		n.workers[w].moving = 0
+		m.put(n, idOf(w, x.e), x.epoch)
+	}
 	switch {
 	case !s.believedRightly(w):
 		if x.moving == 1 || m.weak.serveWhileMoving {
@@ -67,6 +72,7 @@ func (m *machine) learnGranted(s *state, w int, x *worker) {
 			n := m.fork(s, granted, w, none)
 			m.steps[len(m.steps)-1].n = epoch
 			n.workers[w].own(epoch)
+			n.kept = max(n.kept, epoch)
 		}
 	}
 }

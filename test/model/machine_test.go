@@ -6,6 +6,7 @@ type machine struct {
 	can    abilities
 	limits limits
 	weak   weakness
+	first  []event // what happened before the search
 
 	steps []step // scratch
 }

@@ -46,6 +46,12 @@ func (w world) from(begin func(*machine) state) world {
 	return w
 }
 
+// after returns the world in which something has happened first.
+func (w world) after(first []event) world {
+	w.first = first
+	return w
+}
+
 // noMargin and shortHold are times that do not allow for a clock that goes wrong.
 var (
 	noMargin  = times{ttl: 3, margin: 0, h: 5, v: 3, smax: 4, drift: 1}
@@ -56,24 +62,21 @@ var (
 var again = times{ttl: 3, margin: 1, h: 4, v: 2, smax: 8, drift: 1, calm: 6}
 
 // lateReclaim is a reclaim from A that is under way while A comes back.
-var lateReclaim = after(strangerToA, join(short.rests(workerB), by(workerB, takeResolved, takeSent), by(workerA, renewed))...)
+var lateReclaim = join(short.rests(workerB), by(workerB, takeResolved, takeSent), by(workerA, renewed))
 
 // absentee is C, which A has dropped from its list while it was dead, and which is
 // back.
-var absentee = after(three, join(short.rests(workerA, workerB), by(workerA, livingSent), by(workerC, renewed))...)
+var absentee = join(short.rests(workerA, workerB), by(workerA, livingSent), by(workerC, renewed))
 
 // returned is A that was dead for long.
-var returned = after(stranger, join(gone, by(workerA, renewed))...)
-
-// gone is a time in which nobody renews.
-var gone = join(short.rests(), short.rests(), short.rests(), short.rests())
+var returned = join(short.rests(), short.rests(), short.rests(), short.rests(), by(workerA, renewed))
 
 // lateAlone is a list without anybody, which A sent while B was dead and forgot
 // about when B was recorded after all.
-var lateAlone = after(stranger, join(short.rests(workerA), by(workerA, livingSent, peersSent, peersArrived, peersAnswered))...)
+var lateAlone = join(short.rests(workerA), by(workerA, livingSent, peersSent, peersArrived, peersAnswered))
 
 // lateOther is a list with C, sent before C was condemned and registered anew.
-var lateOther = after(three, join(by(workerA, peersSent), short.rests(workerA), []event{{kind: condemned, w: workerA, who: idOf(workerC, 1)}}, by(workerC, refused, registered))...)
+var lateOther = join(by(workerA, peersSent), short.rests(workerA), []event{{kind: condemned, w: workerA, who: idOf(workerC, 1)}}, by(workerC, refused, registered))
 
 // copied is A with a copy of its registration under way.
 func copied(m *machine) state {
@@ -99,7 +102,7 @@ var mutants = []mutant{
 	// Leases and incarnations.
 	{"re-adoption ignores condemned", weakness{readoptCondemned: true}, atOnce(abilities{}), s3},
 	{"H18: re-adoption only while the key is gone", weakness{readoptNeedsAbsence: true}, outages(1, abilities{apartRenew: true, outage: true, reboot: true}), p5},
-	{"re-adoption leaves incarnations/w as it is", weakness{readoptLeavesRevision: true}, threes(lateReclaim, abilities{apartTake: true}), s1},
+	{"re-adoption leaves incarnations/w as it is", weakness{readoptLeavesRevision: true}, threes(strangerToA, abilities{apartTake: true}).after(lateReclaim), s1},
 	{"re-adoption leaves incarnations/w as it is, and an answer needs no power", weakness{readoptLeavesRevision: true, answerNeedsNoPower: true}, atOnce(abilities{permit: true, apartTake: true}), s1},
 	{"re-adoption leaves incarnations/w as it is, and a reader needs no power", weakness{readoptLeavesRevision: true, readNeedsNoPower: true}, atOnce(abilities{permit: true, apartTake: true}), s1},
 	{"H4: only what was taken is dropped", weakness{keepTheOthers: true}, atOnce(abilities{condemn: true}), s3},
@@ -125,7 +128,7 @@ var mutants = []mutant{
 	{"who is collected proves that nobody answers", weakness{collectedIsOver: true}, threes(stranger, abilities{collect: true}), s1},
 	{"an owner is given up too soon", weakness{impatient: true}, threes(stranger, abilities{}), s1},
 
-	{"how long an owner is dead is counted over its return", weakness{countOverReturns: true}, threes(returned, abilities{}), s1},
+	{"how long an owner is dead is counted over its return", weakness{countOverReturns: true}, threes(stranger, abilities{}).after(returned), s1},
 
 	// Permits.
 	{"H2: only contact is asked for", weakness{contactNow: true}, atOnce(abilities{permit: true}), s2},
@@ -144,13 +147,14 @@ var mutants = []mutant{
 	{"a newcomer does not end a permit", weakness{growthKeepsPermit: true}, threes(stranger, abilities{peers: true}), s1},
 	{"an empty list does not end a permit", weakness{aloneKeepsPermit: true}, threes(stranger, abilities{peers: true, condemn: true}), s1},
 	{"recorded before it is asked", weakness{recordedFirst: true}, threes(stranger, abilities{peers: true, apartPeers: true}), s1},
-	{"H11: dropped before the record is", weakness{shrinkFirst: true}, threes(absentee, abilities{peers: true, apartPeers: true}), s1},
-	{"a late list is recorded: nobody is on it", weakness{lateLists: true}, threes(lateAlone, abilities{peers: true, condemn: true, apartPeers: true}), s1},
-	{"a late list is recorded: somebody is who is not asked", weakness{lateLists: true}, threes(lateOther, abilities{peers: true, condemn: true, apartPeers: true}), s1},
+	{"H11: dropped before the record is", weakness{shrinkFirst: true}, threes(three, abilities{peers: true, apartPeers: true}).after(absentee), s1},
+	{"a late list is recorded: nobody is on it", weakness{lateLists: true}, threes(stranger, abilities{peers: true, condemn: true, apartPeers: true}).after(lateAlone), s1},
+	{"a late list is recorded: somebody is who is not asked", weakness{lateLists: true}, threes(three, abilities{peers: true, condemn: true, apartPeers: true}).after(lateOther), s1},
 	{"the condemned record lists", weakness{condemnedRecords: true}, threes(three, abilities{peers: true, leave: true, renounce: true}), s2},
 
 	// Hand-over.
 	{"H5: serving until the hand-over is answered", weakness{serveWhileMoving: true}, atOnce(abilities{handover: true}), s1},
+	{"a save overwrites a hand-over", weakness{saveBlindly: true}, atOnce(abilities{handover: true}), s4},
 	{"H6: a hand-over is decided by a read", weakness{resumeByReading: true}, atOnce(abilities{handover: true}), s1},
 	{"H7: a grant is believed", weakness{believeGrants: true}, atOnce(abilities{handover: true}), s1},
 

@@ -76,7 +76,7 @@ var partly = map[string]world{
 		can: abilities{take: true, permit: true, renounce: true, peers: true, condemn: true, leave: true, apartPeers: true, apartTake: true},
 	},
 	"a stranger, after a late reclaim": {
-		times: short, begin: lateReclaim, limits: limits{workers: 3, incarnations: 1, epochs: 3, punctual: 1 << workerC, lemmas: true},
+		times: short, begin: strangerToA, first: lateReclaim, limits: limits{workers: 3, incarnations: 1, epochs: 3, punctual: 1 << workerC, lemmas: true},
 		can: abilities{take: true, permit: true, apartTake: true},
 	},
 	"clocks go wrong again and again": {
@@ -145,8 +145,8 @@ func TestTheRulesAreKeptOnRandomWalks(t *testing.T) {
 		}
 		if violated != fine {
 			trace = m.shrink(start, trace, violated)
-			last, _ := m.follow(start, trace)
-			t.Fatalf("seed %d: %v%s", *seed, violated, story(trace, &last))
+			_, last := m.follow(start, trace)
+			t.Fatalf("seed %d: %v%s", *seed, violated, story(nil, trace, &last))
 		}
 	}
 }

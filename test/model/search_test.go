@@ -54,6 +54,7 @@ type result struct {
 	depth    int
 	complete bool // there are no other states
 	violated property
+	first    []event // what happened before the search
 	trace    []event // to the nearest state that violates it
 	last     state
 }
@@ -86,7 +87,7 @@ func (m *machine) explore(start state, bound int, each func(*state) property) re
 			var violated property
 			if next, violated = s.expand(&level[i], first+i, next); violated != fine {
 				trace, last := s.replay()
-				return result{len(s.origins), depth + 1, false, violated, trace, last}
+				return result{states: len(s.origins), depth: depth + 1, violated: violated, first: m.first, trace: trace, last: last}
 			}
 			if len(s.origins) > bound {
 				return result{states: len(s.origins), depth: depth}
@@ -137,16 +138,19 @@ func (s *search) replay() ([]event, state) {
 func (r result) String() string {
 	switch {
 	case r.violated != fine:
-		return fmt.Sprintf("%v, after %d states%s", r.violated, r.states, story(r.trace, &r.last))
+		return fmt.Sprintf("%v, after %d states%s", r.violated, r.states, story(r.first, r.trace, &r.last))
 	case r.complete:
 		return fmt.Sprintf("all %d states are well, the farthest of them %d steps away", r.states, r.depth)
 	}
 	return fmt.Sprintf("%d states are well, all within %d steps among them", r.states, r.depth)
 }
 
-// story tells a trace.
-func story(trace []event, last *state) string {
+// story tells what happened.
+func story(first, trace []event, last *state) string {
 	var b strings.Builder
+	for _, e := range first {
+		fmt.Fprintf(&b, "\n      %v", e)
+	}
 	for i, e := range trace {
 		fmt.Fprintf(&b, "\n%4d  %v", i+1, e)
 	}

@@ -118,7 +118,7 @@ func (m *machine) shrink(start state, trace []event, violated property) []event 
 	for n := len(trace) / 2; n >= 1; n /= 2 {
 		for at := 0; at+n <= len(trace); {
 			shorter := append(append([]event(nil), trace[:at]...), trace[at+n:]...)
-			if last, possible := m.follow(start, shorter); possible && last.violated == violated {
+			if happened, last := m.follow(start, shorter); len(happened) == len(shorter) && last.violated == violated {
 				trace = shorter
 			} else {
 				at++
@@ -128,20 +128,22 @@ func (m *machine) shrink(start state, trace []event, violated property) []event 
 	return trace
 }
 
-// follow lets what is given happen, if it is possible, and returns what it leads to.
-func (m *machine) follow(s state, trace []event) (last state, possible bool) {
+// follow lets what is wanted happen, as far as it is possible, and returns what
+// happened and what it leads to.
+func (m *machine) follow(s state, wanted []event) (happened []event, last state) {
 	m.settle(&s)
-	for _, want := range trace {
-		possible = false
+	for _, want := range wanted {
+		found := false
 		for _, st := range m.next(&s) {
-			if st.is(want) && st.n == want.n {
-				s, possible = st.to, true
+			if found = st.is(want); found {
+				happened = append(happened, st.event)
+				s = st.to
 				break
 			}
 		}
-		if !possible {
-			return s, false
+		if !found {
+			break
 		}
 	}
-	return s, true
+	return happened, s
 }

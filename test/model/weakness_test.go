@@ -54,6 +54,7 @@ type weakness struct {
 
 	// Hand-over.
 	serveWhileMoving bool // the giver dispatches until it is answered
+	saveBlindly      bool // a save does not compare what it replaces
 	resumeByReading  bool // an unknown outcome is decided by a read
 	believeGrants    bool // the receiver believes a grant of any epoch
 

@@ -9,6 +9,7 @@ type world struct {
 	limits limits
 	drift  uint8 // how often a clock may go wrong
 	begin  func(*machine) state
+	first  []event // what happens before the search begins
 }
 
 // short are the times of worlds whose clocks are right. A permit is as long as
@@ -22,8 +23,14 @@ var wrong = times{ttl: 3, margin: 1, h: 5, v: 3, smax: 4, drift: 1}
 // machine returns what makes the steps of the world, and its first state.
 func (w world) machine(weak weakness) (*machine, state) {
 	m := &machine{times: w.times, can: w.can, limits: w.limits, weak: weak}
-	s := w.begin(m)
+	patient := *m
+	patient.limits.punctual = 0
+	happened, s := patient.follow(w.begin(m), w.first)
+	if len(happened) < len(w.first) {
+		panic(fmt.Sprintf("not possible: %v", w.first[len(happened)]))
+	}
 	s.drift = w.drift
+	m.first = happened
 	return m, s
 }
 
@@ -92,19 +99,6 @@ func opened(m *machine) state {
 	s.phase, s.owner, s.epoch, s.kept = absent, none, 0, 0
 	s.workers[0].unrecorded = 1
 	return s
-}
-
-// after lets happen what is given before the search begins.
-func after(begin func(*machine) state, first ...event) func(*machine) state {
-	return func(m *machine) state {
-		patient := *m
-		patient.limits.punctual = 0
-		s, possible := patient.follow(begin(m), first)
-		if !possible {
-			panic(fmt.Sprintf("not all is possible of %v", first))
-		}
-		return s
-	}
 }
 
 // The numbers of workers.

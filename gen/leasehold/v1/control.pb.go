@@ -129,7 +129,13 @@ type RegisterRequest struct {
 	// The worker's id: 16 hexadecimal digits, random at each start.
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
 	// What the others shall know of it.
-	Info          *WorkerInfo `protobuf:"bytes,2,opt,name=info,proto3" json:"info,omitempty"`
+	Info *WorkerInfo `protobuf:"bytes,2,opt,name=info,proto3" json:"info,omitempty"`
+	// Random for each registration, and the same when the call is repeated: then no
+	// other incarnation is made. 0 if the worker cannot tell.
+	Attempt int64 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The incarnation that the worker had before; 0 for none. With an attempt, a call that
+	// comes after the worker has another incarnation is refused with ABORTED and STALE.
+	Previous      int64 `protobuf:"varint,4,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,6 +182,20 @@ func (x *RegisterRequest) GetInfo() *WorkerInfo {
 		return x.Info
 	}
 	return nil
+}
+
+func (x *RegisterRequest) GetAttempt() int64 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetPrevious() int64 {
+	if x != nil {
+		return x.Previous
+	}
+	return 0
 }
 
 // RegisterResponse is the response of Register.
@@ -2520,10 +2540,12 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1a\n" +
 	"\bcapacity\x18\x06 \x01(\x05R\bcapacity\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"W\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"\x8d\x01\n" +
 	"\x0fRegisterRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12,\n" +
-	"\x04info\x18\x02 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\"\xb1\x01\n" +
+	"\x04info\x18\x02 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\x03R\aattempt\x12\x1a\n" +
+	"\bprevious\x18\x04 \x01(\x03R\bprevious\"\xb1\x01\n" +
 	"\x10RegisterResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x03R\vincarnation\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x03R\x05lease\x12+\n" +
