@@ -47,7 +47,7 @@ func TestOwnerRefusesAForwardThatIsNotMeantForItAsItIs(t *testing.T) {
 		"other incarnation":    {change: func(s *leaseholdv1.ForwardStart) { s.Incarnation++ }, refusal: leaseholdv1.Refusal_REFUSAL_STALE_INCARNATION},
 		"other worker":         {change: func(s *leaseholdv1.ForwardStart) { s.Worker = "ffffffffffffffff" }, refusal: leaseholdv1.Refusal_REFUSAL_NOT_OWNER},
 		"unknown session":      {change: func(s *leaseholdv1.ForwardStart) { s.Session = make([]byte, 16) }, refusal: leaseholdv1.Refusal_REFUSAL_OVER},
-		"unknown, to be taken": {change: func(s *leaseholdv1.ForwardStart) { s.Session, s.Epoch = make([]byte, 16), 0 }, refusal: leaseholdv1.Refusal_REFUSAL_OVER},
+		"unknown, to be taken": {change: func(s *leaseholdv1.ForwardStart) { s.Session, s.Epoch = make([]byte, 16), 0 }, refusal: leaseholdv1.Refusal_REFUSAL_NOT_OWNER},
 		"second hop":           {change: func(s *leaseholdv1.ForwardStart) { s.Hops = 2 }, code: codes.InvalidArgument},
 		"no hop":               {change: func(s *leaseholdv1.ForwardStart) { s.Hops = 0 }, code: codes.InvalidArgument},
 		"digest":               {change: func(s *leaseholdv1.ForwardStart) { s.Session = s.Session[:8] }, code: codes.InvalidArgument},

@@ -350,8 +350,8 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		switch {
 		case errors.As(err, &moved) && moved.Worker != rt.cfg.Worker:
 			return nil, fmt.Errorf("%w: %w", NotOwner, moved)
-		case errors.Is(err, session.ErrNoRecord), errors.Is(err, session.ErrOver):
-			return nil, Over
+		case errors.Is(err, session.ErrNoRecord) && target.Epoch == 1, errors.Is(err, session.ErrOver):
+			return nil, Over // as the one that opened it, this worker would have it
 		case err != nil:
 			rt.cfg.Logger.Debug("session not taken over", "session", r.Digest, "error", err)
 			return nil, NotOwner
