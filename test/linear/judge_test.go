@@ -30,6 +30,7 @@ type verdict struct {
 	// strangers are requests at the upstream whose process could not be told.
 	strangers int
 	illegal   []porcupine.LinearizationInfo
+	saved     bool
 }
 
 // judge ends what is under way and judges all that was written down.
@@ -52,7 +53,7 @@ func (w *world) judge(t *testing.T) verdict {
 	v.dispatched(w, entries)
 	v.once(entries)
 	v.linearize()
-	v.save(t, w)
+	v.saveIfWrong(t, w)
 	return v
 }
 
@@ -193,11 +194,19 @@ func (v *verdict) found() []string {
 	return slices.Compact(all)
 }
 
-// save keeps the histories if something is wrong, or if asked to.
+// saveIfWrong keeps the histories if the judges found something, or if asked to.
+func (v *verdict) saveIfWrong(t *testing.T, w *world) {
+	if *keep != "" || len(v.violations) > 0 && w.mutant == *without {
+		v.save(t, w)
+	}
+}
+
+// save keeps the histories, once.
 func (v *verdict) save(t *testing.T, w *world) {
-	if *keep == "" && (len(v.violations) == 0 || w.mutant != *without) {
+	if v.saved {
 		return
 	}
+	v.saved = true
 	dir, err := os.MkdirTemp(*keep, strings.ReplaceAll(t.Name(), "/", "-")+"-")
 	if err != nil {
 		t.Error(err)

@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	runFor  = flag.Duration("run-for", 45*time.Second, "how long the random run goes on")
+	runFor  = flag.Duration("run-for", time.Minute, "how long the random run goes on")
 	seed    = flag.Uint64("seed", 0, "seed of the random run; 0 chooses one")
 	without = flag.String("without", "", "guard that the product of the random run is built without; it should be found out")
 	keep    = flag.String("keep", "", "keep histories in this directory, even if nothing is wrong with them")

@@ -19,6 +19,9 @@ import (
 // clients is how many clients use sessions during the random run.
 const clients = 24
 
+// movers is how many sessions an operator moves at the same time meanwhile.
+const movers = 3
+
 // tally counts faults, and the calls in flight when they struck.
 type tally struct {
 	mu       sync.Mutex // guards all below
@@ -71,6 +74,9 @@ func TestOwnershipIsLinearizableUnderRandomFaults(t *testing.T) {
 			t.Errorf("a client was told that %s is over, which nobody had ended", s.key)
 		}
 	}
+	if t.Failed() {
+		v.save(t, w)
+	}
 	v.madeProgress(t, struck)
 }
 
@@ -88,9 +94,12 @@ func torment(t *testing.T, w *world, l *load, struck *tally, seed uint64) {
 	}
 	var group sync.WaitGroup
 	group.Go(func() { l.run(ctx, clients, seed) })
-	saver, mover := random(), random()
+	saver := random()
 	group.Go(func() { w.saver(ctx, l.owners, saver) })
-	group.Go(func() { w.mover(ctx, l.owners, mover) })
+	for range movers {
+		mover := random()
+		group.Go(func() { w.mover(ctx, l.owners, mover) })
+	}
 	strike := func(calm time.Duration, faults func(*nemesis) func() []fault) {
 		n := &nemesis{world: w, load: l, reclaims: reclaims, random: random(), count: struck.add}
 		group.Go(func() {
@@ -102,7 +111,7 @@ func torment(t *testing.T, w *world, l *load, struck *tally, seed uint64) {
 	half := len(w.workers) / 2
 	strike(time.Second, func(n *nemesis) func() []fault { return n.ofWorkers(w.workers[:half]) })
 	strike(time.Second, func(n *nemesis) func() []fault { return n.ofWorkers(w.workers[half:]) })
-	strike(4*time.Second, func(n *nemesis) func() []fault { return n.ofStore })
+	strike(6*time.Second, func(n *nemesis) func() []fault { return n.ofStore })
 	group.Wait()
 	for _, wk := range w.workers {
 		wk.use(nil)
@@ -150,7 +159,7 @@ func outcomes(operations []operation) map[string]int {
 // longer run must have more of everything.
 func (v *verdict) madeProgress(t *testing.T, struck *tally) {
 	t.Helper()
-	share := min(10, float64(*runFor)/float64(45*time.Second))
+	share := min(10, float64(*runFor)/float64(time.Minute))
 	for _, c := range []struct {
 		what      string
 		got, want int
@@ -158,7 +167,7 @@ func (v *verdict) madeProgress(t *testing.T, struck *tally) {
 		{"reclaims", v.reclaims, 12},
 		{"re-adoptions", v.readoptions, 2},
 		{"reclaims from an owner that was back", outcomes(v.operations)[reclaim+" OWNER_ALIVE"], 1},
-		{"hand-overs", v.handOvers, 40},
+		{"hand-overs", v.handOvers, 20},
 		{"saves", v.saves, 50},
 		{"saves of a record that had changed", outcomes(v.operations)[save+" STALE"], 3},
 		{"ends", v.ends, 10},
