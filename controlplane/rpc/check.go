@@ -60,17 +60,11 @@ func (c *check) sessionName(name string) session.Key {
 
 // peer returns a registration of a worker other than the caller.
 func (c *check) peer(field string, p *leaseholdv1.Peer, caller string) session.Peer {
-	peer := c.registration(field, p)
+	c.worker(field+".worker", p.GetWorker())
+	c.positive(field+".incarnation", p.GetIncarnation())
 	if p.GetWorker() != "" && p.GetWorker() == caller {
 		c.add(field+".worker", "must be another worker than the caller")
 	}
-	return peer
-}
-
-// registration returns a registration of a worker.
-func (c *check) registration(field string, p *leaseholdv1.Peer) session.Peer {
-	c.worker(field+".worker", p.GetWorker())
-	c.positive(field+".incarnation", p.GetIncarnation())
 	return session.Peer{Worker: p.GetWorker(), Incarnation: p.GetIncarnation()}
 }
 

@@ -202,7 +202,7 @@ func (s *control) HandOver(ctx context.Context, req *leaseholdv1.HandOverRequest
 	c.worker("worker", req.GetWorker())
 	c.positive("incarnation", req.GetIncarnation())
 	c.positive("revision", req.GetRevision())
-	to := c.registration("to", req.GetTo())
+	to := c.peer("to", req.GetTo(), req.GetWorker())
 	c.cursors("event_cursors", req.GetEventCursors())
 	if err := c.err(); err != nil {
 		return nil, err

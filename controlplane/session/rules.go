@@ -105,9 +105,7 @@ func (f ReclaimFacts) Refusal() error {
 	return ErrStale
 }
 
-// HandOver is an owner's wish that another worker own a session of its; or, with the
-// owner itself as the next one, that a hand-over whose outcome is unknown have no effect
-// any more: then the record stays as it is, but for its revision.
+// HandOver is an owner's wish that another worker own a session of its.
 type HandOver struct {
 	// From is the owner, and To the next one.
 	From, To Peer
@@ -125,8 +123,7 @@ func (h HandOver) Next(stored *Record, seen bool, now time.Time) (next *Record, 
 	case Ended(stored):
 		return nil, false, ErrEnded
 	case OwnedBy(stored, h.To.Worker, h.To.Incarnation):
-		// A session that is kept is written once more.
-		return stored, h.To != h.From || !seen, nil
+		return stored, true, nil
 	case !seen || !OwnedBy(stored, h.From.Worker, h.From.Incarnation):
 		return nil, false, ErrStale
 	}

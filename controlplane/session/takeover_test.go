@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/leasehold/leasehold/controlplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -51,25 +49,6 @@ func TestWhoMayTakeOverFromADeadOwner(t *testing.T) {
 		if open := tt.t.Open() != leaseholdv1.TakeoverRule_TAKEOVER_RULE_UNSPECIFIED; open != tt.open {
 			t.Errorf("%s: everybody may: %v, want %v", tt.name, open, tt.open)
 		}
-	}
-}
-
-// TestASessionIsKeptByAWrite has an owner make sure that a hand-over whose outcome it does
-// not know has no effect any more.
-func TestASessionIsKeptByAWrite(t *testing.T) {
-	from, to := session.Peer{Worker: mine, Incarnation: 1}, session.Peer{Worker: theirs, Incarnation: 7}
-	keep := session.HandOver{From: from, To: from}
-	stored := owned(mine, 1, 4)
-	next, granted, err := keep.Next(stored, true, time.Unix(77, 0))
-	if err != nil || granted || !proto.Equal(next, stored) {
-		t.Errorf("got %v, %v, %v; want the same record, to be written", next, granted, err)
-	}
-	if _, granted, err := keep.Next(stored, false, time.Unix(77, 0)); err != nil || !granted {
-		t.Errorf("again: %v, %v; want it granted before", granted, err)
-	}
-	given, _, _ := session.HandOver{From: from, To: to}.Next(stored, true, time.Unix(77, 0))
-	if _, _, err := keep.Next(given, false, time.Unix(77, 0)); !errors.Is(err, session.ErrStale) {
-		t.Errorf("after the hand-over took effect: %v, want stale", err)
 	}
 }
 

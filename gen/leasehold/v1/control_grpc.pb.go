@@ -91,9 +91,7 @@ type ControlServiceClient interface {
 	// with the next epoch. The caller has stopped dispatching for the session before it
 	// calls. ABORTED with STALE when the record changed since it was read,
 	// FAILED_PRECONDITION: NOT_ALIVE, TARGET_NOT_ALIVE or ENDED. An outcome that stays
-	// unknown is decided by a write, never by a Resolve: by the same call again, or by one
-	// with the caller itself as the next owner, which changes nothing but the record's
-	// revision, so that the first one can have no effect any more.
+	// unknown is decided by a Save at the same revision, never by a Resolve.
 	HandOver(ctx context.Context, in *HandOverRequest, opts ...grpc.CallOption) (*HandOverResponse, error)
 	// Resolve says who owns a session. NOT_FOUND when there is no record, and none
 	// can come any more. FAILED_PRECONDITION with OWNER_UNCERTAIN when there is none,
@@ -312,9 +310,7 @@ type ControlServiceServer interface {
 	// with the next epoch. The caller has stopped dispatching for the session before it
 	// calls. ABORTED with STALE when the record changed since it was read,
 	// FAILED_PRECONDITION: NOT_ALIVE, TARGET_NOT_ALIVE or ENDED. An outcome that stays
-	// unknown is decided by a write, never by a Resolve: by the same call again, or by one
-	// with the caller itself as the next owner, which changes nothing but the record's
-	// revision, so that the first one can have no effect any more.
+	// unknown is decided by a Save at the same revision, never by a Resolve.
 	HandOver(context.Context, *HandOverRequest) (*HandOverResponse, error)
 	// Resolve says who owns a session. NOT_FOUND when there is no record, and none
 	// can come any more. FAILED_PRECONDITION with OWNER_UNCERTAIN when there is none,
