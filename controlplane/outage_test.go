@@ -226,7 +226,7 @@ func TestBadRequestsOfWorkersNameEveryField(t *testing.T) {
 				Gateway: "-", Session: digest, Worker: workerA, Incarnation: 1, To: self, EventCursors: map[string]string{"u": string(make([]byte, 1025))},
 			})
 			return err
-		}, []string{"gateway", "revision", `event_cursors["u"]`}},
+		}, []string{"gateway", "revision", "to.worker", `event_cursors["u"]`}},
 		{func() error {
 			_, err := r.control.HandOver(ctx, &leaseholdv1.HandOverRequest{
 				Gateway: "g", Session: digest, Worker: workerA, Incarnation: 1, Revision: 1, EventCursors: map[string]string{"u": "1", "v": "2"},

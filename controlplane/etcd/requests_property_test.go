@@ -422,12 +422,6 @@ func handOverRequest(key session.Key, revision int64, h session.HandOver) reques
 				return o.is(session.ErrStale)
 			case session.Ended(stored.record):
 				return o.is(session.ErrEnded)
-			case owner(stored.record) == h.To && h.To == h.From && stored.revision == revision: // it is kept, by a write
-				if !w.alive(h.From) {
-					return o.is(session.ErrNotAlive)
-				}
-				stored.revision = o.revision
-				w.sessions[key] = stored
 			case owner(stored.record) == h.To:
 			case stored.revision != revision, owner(stored.record) != h.From:
 				return o.is(session.ErrStale)
