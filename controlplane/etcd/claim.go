@@ -50,9 +50,9 @@ func (s *Store) Claim(ctx context.Context, key session.Key, rec *session.Record)
 }
 
 // Save replaces the record that had revision by rec, and returns the new
-// revision. Owner and epoch stay, and the owner is alive. When rec is what is
-// stored already, Save succeeds. Otherwise it returns ErrStale, ErrEnded or
-// ErrNotAlive.
+// revision. Owner and epoch stay, and the owner is alive. When another revision has rec
+// already, it was saved before, and Save returns that revision. Otherwise it returns
+// ErrStale, ErrEnded or ErrNotAlive.
 func (s *Store) Save(ctx context.Context, key session.Key, revision int64, rec *session.Record) (int64, error) {
 	name := sessionKey(key)
 	saved, err := s.writes.do(ctx, &write{

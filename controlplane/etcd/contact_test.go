@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/leasehold/leasehold/controlplane/session"
+	"github.com/leasehold/leasehold/controlplane/store"
 )
 
 // newContact is a contact with a clock, and its log.
@@ -268,6 +269,50 @@ func TestAFollowingReplicaSeesDeaths(t *testing.T) {
 		t.Error("seen dead all the time though etcd was lost")
 	}
 	waitFor(t, seen(after))
-	r.deaths.doubt()
+	r.deaths.miss(after.key())
 	waitFor(t, seen(after))
+}
+
+// A worker may come and go while a replica follows nothing. Its time counts from when
+// somebody asks for its sessions, and that of the others goes on.
+func TestADeathThatWasMissedIsSeenWhenItMatters(t *testing.T) {
+	r := newReplica(t)
+	known, taker, other, key := register(t, r.Store), register(t, r.Store), register(t, r.Store), newSession()
+	other.kill(t, r.Store)
+	r.seeDeaths(t)
+	owner := register(t, r.Store)
+	owner.knows(t, r.Store, known)
+	owner.claim(t, r.Store, key)
+	owner.kill(t, r.Store)
+	look := func() {
+		t.Helper()
+		members := &store.Table[store.MemberKey, store.Member]{}
+		if err := r.deaths.look(testContext(t), members, members); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.pass(time.Minute)
+	look()
+	if _, mark := r.deaths.age(owner.key()); mark != 0 {
+		t.Fatal("the death was not missed")
+	}
+	if _, _, err := r.Reclaim(testContext(t), key, taker.taker(resolve(t, r.Store, key))); !errors.Is(err, session.ErrOwnerUncertain) {
+		t.Errorf("reclaim: %v, want ErrOwnerUncertain", err)
+	}
+	look()
+	r.pass(time.Minute)
+	for w, want := range map[alive]time.Duration{owner: time.Minute, other: 2 * time.Minute} {
+		if got, _ := r.deaths.age(w.key()); got != want {
+			t.Errorf("it is dead for %s, want %s", got, want)
+		}
+	}
+	r.deaths.miss(owner.key())
+	if _, missed := r.deaths.state(); !missed {
+		t.Error("a minute later a miss is not looked for again")
+	}
+	look()
+	r.deaths.miss(owner.key())
+	if _, missed := r.deaths.state(); missed {
+		t.Error("all incarnations are read for each miss")
+	}
 }

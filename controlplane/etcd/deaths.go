@@ -8,8 +8,13 @@ import (
 	"github.com/leasehold/leasehold/controlplane/store"
 )
 
-// deathsPause is how long the next try is put off when a death could not be noted.
-const deathsPause = time.Second
+const (
+	// deathsPause is how long the next try is put off when deaths could not be noted.
+	deathsPause = time.Second
+	// missAgain is how often all incarnations are read at most because of one whose death
+	// was missed.
+	missAgain = 10 * time.Second
+)
 
 // deaths is for how long this replica has seen incarnations dead without a break, on its
 // own clock. That there was none is proven by dead/{worker}/{E}: whatever brings an
@@ -23,6 +28,8 @@ type deaths struct {
 	mu     sync.Mutex                   // guards what follows
 	losses int                          // of etcd, when seen was made
 	seen   map[store.MemberKey]sighting // as many as there are keys in dead/
+	missed bool                         // a death, or that somebody was back
+	asked  time.Time                    // when that was found last
 }
 
 // sighting is a mark and since when it has been seen.
@@ -44,7 +51,7 @@ func (d *deaths) wake() {
 // run notes deaths as the followed state tells of them, until ctx ends.
 func (d *deaths) run(ctx context.Context) {
 	var known *store.Table[store.MemberKey, store.Member]
-	for {
+	for failing := false; ; {
 		select {
 		case <-d.woken:
 		case <-ctx.Done():
@@ -54,25 +61,27 @@ func (d *deaths) run(ctx context.Context) {
 		if snap == nil {
 			continue
 		}
-		members := snap.Members
-		if err := d.look(ctx, known, members); err != nil {
-			if ctx.Err() == nil {
-				d.store.log.Warn("deaths of workers were not noted", "error", err, "again_in", deathsPause)
-			}
-			wait(ctx, deathsPause)
-			d.wake()
+		err := d.look(ctx, known, snap.Members)
+		if err == nil {
+			known, failing = snap.Members, false
 			continue
 		}
-		known = members
+		if !failing && ctx.Err() == nil {
+			d.store.log.Warn("deaths of workers are not noted", "error", err)
+		}
+		failing = true
+		wait(ctx, deathsPause)
+		d.wake()
 	}
 }
 
 // look marks the members that are gone since before, and notes what is marked. When
-// nothing is known of before, all of the dead are marked.
+// nothing is known of before, or something was missed, all of the dead are marked.
 func (d *deaths) look(ctx context.Context, before, now *store.Table[store.MemberKey, store.Member]) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if before == nil {
+	current, missed := d.state()
+	if before == nil || missed {
 		r, err := d.store.callRoll(ctx)
 		if err == nil {
 			err = d.store.markAll(ctx, r, d.store.now())
@@ -92,7 +101,7 @@ func (d *deaths) look(ctx context.Context, before, now *store.Table[store.Member
 			return err
 		}
 	}
-	if !gone && d.current() {
+	if !gone && current {
 		return nil
 	}
 	return d.noteMarks(ctx)
@@ -106,12 +115,13 @@ func (d *deaths) noteMarks(ctx context.Context) error {
 	return err
 }
 
-// current reports whether etcd was not lost since marks were noted.
-func (d *deaths) current() bool {
+// state reports whether etcd was not lost since marks were noted, and whether something
+// was missed.
+func (d *deaths) state() (current, missed bool) {
 	losses := d.store.contact.lost()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.losses == losses
+	return d.losses == losses, d.missed
 }
 
 // note takes marks as they were just read.
@@ -126,15 +136,20 @@ func (d *deaths) note(marks map[store.MemberKey]mark) {
 			seen[key] = before
 		}
 	}
-	d.seen, d.losses = seen, losses
+	d.seen, d.losses, d.missed = seen, losses, false
 }
 
-// doubt has the marks read again: one is not what was seen.
-func (d *deaths) doubt() {
+// miss says that an incarnation is dead and was not seen, or not as it was seen. Its time
+// begins anew once all incarnations were read again.
+func (d *deaths) miss(key store.MemberKey) {
+	now := d.store.contact.now()
 	d.mu.Lock()
-	d.losses = 0
-	d.mu.Unlock()
-	d.wake()
+	defer d.mu.Unlock()
+	delete(d.seen, key)
+	if d.asked.IsZero() || now.Sub(d.asked) >= missAgain {
+		d.asked, d.missed = now, true
+		d.wake()
+	}
 }
 
 // age returns for how long an incarnation has been seen dead, as long as its mark has

@@ -134,6 +134,6 @@ func (s *Store) condemn(ctx context.Context, worker, gone session.Peer, revision
 		if err != nil || resp.Succeeded || len(may.guard) == 0 {
 			return err
 		}
-		s.deaths.doubt() // and judge without that
+		s.deaths.miss(gone) // and judge without that
 	}
 }

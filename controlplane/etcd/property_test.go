@@ -304,6 +304,9 @@ func (p *play) twoAtOnce(t *rapid.T) {
 	} else if len(x.rules) > 1 {
 		orders = append(orders, []asked{{x, o, x.rules[:1]}, second, {x, o, x.rules[1:]}})
 	}
+	if x.kind == "peers" { // nobody is condemned whose list changed meanwhile
+		orders = append(orders, []asked{second, {x, o, x.rules[len(x.rules)-1:]}})
+	}
 	p.settle(t, now, orders...)
 	p.remember(x, o)
 	p.remember(y, between)
@@ -326,6 +329,9 @@ func (p *play) answerLost(t *rapid.T) {
 	}
 	if len(x.rules) > 1 {
 		orders = append(orders, []asked{begun, second, last})
+	}
+	if x.kind == "peers" { // nobody is condemned whose list changed meanwhile
+		orders = append(orders, []asked{second, last})
 	}
 	if x.refusedInVain(o) {
 		orders = [][]asked{{second}, {unheard(begun), second}}
@@ -386,7 +392,7 @@ func (p *play) settle(t *rapid.T, now *world, orders ...[]asked) {
 	var reasons []error
 	for i, order := range orders {
 		w := p.model.clone()
-		err := obey(w, order)
+		err := obey(w, order, now)
 		w.learn(now)
 		if err = errors.Join(err, w.compare(now)); err == nil {
 			p.model = w
@@ -397,12 +403,17 @@ func (p *play) settle(t *rapid.T, now *world, orders ...[]asked) {
 	p.check(t, errors.Join(reasons...))
 }
 
-func obey(w *world, order []asked) error {
+// obey changes w as the rules say. What the collector did shows in what was read after
+// all of it, since nobody else deletes what it deletes.
+func obey(w *world, order []asked, read *world) error {
 	for _, a := range order {
 		for _, rule := range a.rules {
 			if err := rule(w, a.outcome); err != nil {
 				return fmt.Errorf("%#v: %w", a.request, err)
 			}
+		}
+		if a.kind == "collect" {
+			w.learnForgotten(read)
 		}
 	}
 	return nil

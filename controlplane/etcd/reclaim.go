@@ -61,9 +61,9 @@ func (s *Store) reclaim(ctx context.Context, key session.Key, t session.Taker) (
 				return nil, 0, err
 			}
 			learned = true
-		case errors.Is(err, errDoubted):
+		case errors.Is(err, errWasBack):
 			learned = false
-		case known != nil && err != nil:
+		case known != nil && (errors.Is(err, session.ErrStale) || errors.Is(err, session.ErrOwnerUncertain) || errors.Is(err, session.ErrHolding)):
 			known = nil // the same reclaim may have been granted since
 		default:
 			return rec, revision, err
@@ -237,12 +237,12 @@ func (s *Store) reclaimRefusal(record *etcdserverpb.ResponseOp, shared []*etcdse
 		Expired:    guarded,
 	}.Refusal()
 	if errors.Is(err, session.ErrOwnerUncertain) {
-		s.deaths.doubt()
-		err = errDoubted
+		s.deaths.miss(session.Peer{Worker: stored.Worker, Incarnation: stored.Incarnation})
+		err = errWasBack
 	}
 	return nil, 0, err
 }
 
-// errDoubted says that an owner was not dead for as long as was seen: who may take over
+// errWasBack says that an owner was not dead for as long as was seen: who may take over
 // is judged anew, without that.
-var errDoubted = errors.New("owner was back meanwhile")
+var errWasBack = errors.New("owner was back meanwhile")

@@ -514,7 +514,7 @@ func saveRequest(key session.Key, revision int64, rec *session.Record) request {
 				return o.is(session.ErrStale)
 			case session.Ended(stored.record):
 				return o.is(session.ErrEnded)
-			case sameRecord(stored.record, rec):
+			case stored.revision != revision && sameRecord(stored.record, rec):
 				return o.at(stored.revision)
 			case stored.revision != revision, owner(stored.record) != owner(rec), stored.record.Epoch != rec.Epoch:
 				return o.is(session.ErrStale)

@@ -87,7 +87,7 @@ func (k *takeovers) notePeers(worker string, revision int64, superseded bool, no
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if o := k.owners[worker]; o != nil && o.revision == revision {
-		o.asked, o.peerSuperseded = now, superseded
+		o.asked, o.peerSuperseded = now, o.peerSuperseded || superseded
 	}
 }
 
@@ -151,6 +151,9 @@ func (s *Store) judge(owner session.Peer, t session.Taker, learned bool) (verdic
 	case rule == leaseholdv1.TakeoverRule_TAKEOVER_RULE_WAITING && !learned && s.askPeers(o):
 		return verdict{}, &unjudgedError{owner}
 	case rule == leaseholdv1.TakeoverRule_TAKEOVER_RULE_WAITING:
+		if mark == 0 {
+			s.deaths.miss(owner)
+		}
 		return verdict{}, session.ErrOwnerUncertain
 	case s.contact.held() > 0:
 		return verdict{}, session.ErrHolding

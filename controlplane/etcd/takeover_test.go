@@ -30,7 +30,7 @@ func openReplica(t testing.TB, server *Server, cfg ClientConfig) *replica {
 		t.Fatal(err)
 	}
 	c := &clock{}
-	s.contact.now, s.muted = c.now, 0
+	s.contact.now, s.now, s.muted = c.now, c.now, 0
 	runStore(t, s)
 	return &replica{s, c}
 }
@@ -363,7 +363,6 @@ func TestTakeoverIsExplained(t *testing.T) {
 	r := openReplica(t, ownServer(t), ClientConfig{Hold: unheld})
 	owner, known, other := register(t, r.Store), register(t, r.Store), register(t, r.Store)
 	owner.knows(t, r.Store, known)
-	r.now = func() time.Time { return time.Unix(1000, 0) }
 	check := func(when string, rule leaseholdv1.TakeoverRule, latest time.Duration, takers ...alive) {
 		t.Helper()
 		w, err := r.Worker(testContext(t), owner.id)
@@ -378,7 +377,7 @@ func TestTakeoverIsExplained(t *testing.T) {
 		if got.GetRule() != rule || len(got.GetTakers()) != len(names) || len(names) > 0 && got.Takers[0] != names[0] {
 			t.Errorf("%s: got %v, want %v by %v", when, got, rule, names)
 		}
-		if at := got.GetLatestTime(); latest == 0 && at != nil || latest > 0 && !at.AsTime().Equal(time.Unix(1000, 0).Add(latest)) {
+		if at := got.GetLatestTime(); latest == 0 && at != nil || latest > 0 && !at.AsTime().Equal(r.clock.now().Add(latest)) {
 			t.Errorf("%s: everybody may at %v, want in %s", when, at, latest)
 		}
 	}

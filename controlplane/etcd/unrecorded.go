@@ -50,6 +50,9 @@ func (s *Store) resolveUnrecorded(ctx context.Context, key session.Key, opener s
 	guards := []clientv3.Cmp{absent(memberKey(opener.Worker, opener.Incarnation))}
 	if !read.condemned && !read.over(opener.Incarnation) {
 		facts, mark := s.facts(opener, deadOwner{revision: read.revision, value: read.incarnation})
+		if mark == 0 {
+			s.deaths.miss(opener)
+		}
 		if facts.DeadFor <= session.ServesOn(s.outage, s.ttl) || s.contact.held() > 0 {
 			return nil, session.ErrOwnerUncertain
 		}
@@ -86,7 +89,7 @@ func (s *Store) bury(ctx context.Context, key session.Key, opener session.Peer, 
 			if own[0].GetResponseRange().Count+own[1].GetResponseRange().Count > 0 {
 				return 0, errChanged
 			}
-			s.deaths.doubt()
+			s.deaths.miss(opener)
 			return 0, session.ErrOwnerUncertain
 		},
 	})

@@ -184,9 +184,6 @@ func (w *world) learn(read *world) {
 			v.number = read.incarnations[worker].number
 		}
 		w.incarnations[worker] = v
-		if v.forgettable {
-			w.learnForgotten(worker, v, read)
-		}
 	}
 	for k, lease := range w.members {
 		if lease == unknown && read.alive(k) {
@@ -215,19 +212,24 @@ func (w *world) learn(read *world) {
 	}
 }
 
-// learnForgotten takes from what was read what the collector did with an incarnation.
-func (w *world) learnForgotten(worker string, v incarnationState, read *world) {
-	k := store.MemberKey{Worker: worker, Incarnation: v.number}
-	if _, there := read.incarnations[worker]; !there {
-		delete(w.incarnations, worker)
-		delete(w.condemned, k)
-		return
+// learnForgotten takes from what was read what the collector did with incarnations.
+func (w *world) learnForgotten(read *world) {
+	for worker, v := range w.incarnations {
+		if !v.forgettable {
+			continue
+		}
+		k := store.MemberKey{Worker: worker, Incarnation: v.number}
+		if _, there := read.incarnations[worker]; !there {
+			delete(w.incarnations, worker)
+			delete(w.condemned, k)
+			continue
+		}
+		if read.condemned[k] {
+			w.condemned[k] = true
+		}
+		v.forgettable = false
+		w.incarnations[worker] = v
 	}
-	if read.condemned[k] {
-		w.condemned[k] = true
-	}
-	v.forgettable = false
-	w.incarnations[worker] = v
 }
 
 // compare returns an error that says where got is not what w says.
