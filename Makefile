@@ -86,6 +86,10 @@ chaos: ## Break a running system on purpose (SEED=… repeats a run)
 soak: ## Break it at random under load, then an outage (SOAK=30m OUTAGE=10m, SEED=… repeats a schedule)
 	go test -race -count=1 -v -timeout 24h -run '^Test(Soak|Outage)$$' ./test/chaos -soak $(SOAK) -outage $(OUTAGE) -seed $(SEED)
 
+.PHONY: soak-model
+soak-model: ## Search the ownership rules' model ten times as deep (several GB, hours)
+	go test -count=1 -v -timeout 24h ./test/model -args -deep 10
+
 .PHONY: conformance
 conformance: ## Compare the official suite's results directly and through two workers
 	go test -race -count=1 -v ./test/conformance
