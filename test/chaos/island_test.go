@@ -24,9 +24,9 @@ type island struct {
 	*world
 	crew    *crew
 	members map[*cluster.Worker]bool
-	// cut is when the island was cut off from the control plane, parted when from the
-	// others, and well when all was as before.
-	cut, parted, well time.Time
+	// calm is when all was as usual, cut when the island was cut off from the control
+	// plane, parted when from the others, and well when all was as usual again.
+	calm, cut, parted, well time.Time
 }
 
 // Every set of workers is cut off once from the control plane, and then from the other
@@ -59,13 +59,14 @@ func (i *island) pass() {
 	i.t.Helper()
 	i.crew.work(i.crew.more(i.Workers, 15), pace)
 	i.settle()
+	i.calm = time.Now()
 	i.locate(i.crew)
 	before := i.owned(i.crew)
 	i.cut = time.Now()
 	for worker := range i.members {
 		i.links.of(i.t, worker.Name, "control0").stall(i.t)
 	}
-	i.let(3 * i.plan.ttl)
+	i.let(5 * i.plan.ttl / 2)
 	i.parted = time.Now()
 	i.part()
 	i.let(3 * i.plan.ttl / 2)
@@ -118,6 +119,8 @@ func (i *island) excused(c *call) bool {
 		return false
 	}
 	switch {
+	case c.begin.Before(i.calm): // it has waited since an island before
+		return true
 	case len(i.members) == len(i.Workers):
 		return c.end.After(i.parted) // before that they have each other's word
 	case i.members[c.front]:
