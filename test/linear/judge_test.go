@@ -89,18 +89,10 @@ func (v *verdict) durable(s *session) bool {
 	})
 }
 
-// disowned reports whether a session was lost as it may be: it was not certainly
-// recorded when its client learned of it, and its worker lost its incarnation before.
+// disowned reports whether a session was lost as it may be: its worker, which had no
+// answer to its claim, lost its incarnation before. Sessions that a worker knows to be
+// recorded never end so, unless they are pinned.
 func (v *verdict) disowned(s *session) bool {
-	claims := 0
-	for _, op := range v.operations {
-		if op.Session == s.key && op.Method == claim && !op.Late {
-			claims++
-		}
-	}
-	if claims == 1 && v.durable(s) {
-		return false
-	}
 	return slices.ContainsFunc(v.changes, func(c change) bool {
 		r, err := recordOf(c.Value)
 		return c.Key == root+"sessions/"+s.key && err == nil && r.GetEnd().GetReason() == leaseholdv1.EndReason_END_REASON_OWNER_LOST

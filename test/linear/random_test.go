@@ -166,7 +166,6 @@ func (v *verdict) madeProgress(t *testing.T, struck *tally) {
 	}{
 		{"reclaims", v.reclaims, 12},
 		{"re-adoptions", v.readoptions, 2},
-		{"reclaims from an owner that was back", outcomes(v.operations)[reclaim+" OWNER_ALIVE"], 1},
 		{"hand-overs", v.handOvers, 20},
 		{"saves", v.saves, 50},
 		{"saves of a record that had changed", outcomes(v.operations)[save+" STALE"], 3},
