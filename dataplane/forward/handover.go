@@ -92,10 +92,10 @@ func (o *offered) Send(ctx context.Context, replays []*leaseholdv1.HandOverRepla
 }
 
 // Grant implements session.Offered.
-func (o *offered) Grant(ctx context.Context, record *leaseholdv1.SessionRecord, revision int64) error {
+func (o *offered) Grant(ctx context.Context, record *leaseholdv1.SessionRecord, revision int64, late []byte) error {
 	defer o.cancel()
 	return o.exchange(ctx, (*leaseholdv1.PeerServiceHandOverResponse).GetAdopted,
-		&leaseholdv1.PeerServiceHandOverRequest{Grant: &leaseholdv1.HandOverGrant{Record: record, Revision: revision}})
+		&leaseholdv1.PeerServiceHandOverRequest{Grant: &leaseholdv1.HandOverGrant{Record: record, Revision: revision, LateEvents: late}})
 }
 
 // Withdraw implements session.Offered.
@@ -130,6 +130,7 @@ func (s *Server) HandOver(stream grpc.BidiStreamingServer[leaseholdv1.PeerServic
 			complete = true
 			err = stream.Send(&leaseholdv1.PeerServiceHandOverResponse{Ready: true})
 		case message.GetGrant() != nil:
+			expected.Late(message.GetGrant().GetLateEvents())
 			if err := expected.Granted(message.GetGrant().GetRecord(), message.GetGrant().GetRevision()); err != nil {
 				defer s.takeUp(first.GetOffer(), expected, err)
 				return refuseOffer(stream, err)

@@ -77,8 +77,8 @@ func (generous) Offer(context.Context, session.Receiver, string, sessionid.Diges
 func (generous) Send(context.Context, []*leaseholdv1.HandOverReplay, *leaseholdv1.HandOverState) error {
 	return nil
 }
-func (generous) Grant(context.Context, *leaseholdv1.SessionRecord, int64) error { return nil }
-func (generous) Withdraw()                                                      {}
+func (generous) Grant(context.Context, *leaseholdv1.SessionRecord, int64, []byte) error { return nil }
+func (generous) Withdraw()                                                              {}
 
 // newTaker returns a router that can own one session.
 func newTaker(t *testing.T, b *book, w *weak, f Forwarder) *Router {

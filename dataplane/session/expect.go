@@ -32,6 +32,7 @@ type Expected struct {
 
 	replays []*leaseholdv1.HandOverReplay
 	state   *leaseholdv1.HandOverState // nil until all is there
+	late    []byte                     // what the upstream said on its GET stream after that
 }
 
 // ErrExpected says that another worker is handing the session over already.
@@ -80,6 +81,13 @@ func (e *Expected) Complete(state *leaseholdv1.HandOverState) {
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
 	e.state = state
+}
+
+// Late takes what the upstream has said on its GET stream since that was passed on.
+func (e *Expected) Late(events []byte) {
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	e.late = events
 }
 
 // Withdraw gives the place back: the session does not come, or came by another way.
@@ -174,6 +182,7 @@ func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) *lea
 	s.lastUse = s.table.now().Add(-from.state.GetIdle().AsDuration())
 	s.lists.Store(from.state.GetLists())
 	s.stood.Store(from.state.GetListening())
+	s.early = from.late
 	s.restore(from.replays)
 	for _, id := range from.state.GetAsked() {
 		if len(s.asked) < maxAsked && isID(id) {

@@ -55,6 +55,7 @@ type gate struct {
 	opened chan struct{} // closed when requests need not wait any more
 	quiet  chan struct{} // closed when no call is in flight
 	still  chan struct{} // closed when, moving, no client has a stream either
+	stream *standing     // goes on until the next owner is certain, moving
 	calm   bool          // quiet is closed
 	ended  bool          // still is closed
 	moving bool

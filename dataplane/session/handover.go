@@ -53,8 +53,9 @@ type Offered interface {
 	// receiver has it.
 	Send(ctx context.Context, replays []*leaseholdv1.HandOverReplay, state *leaseholdv1.HandOverState) error
 	// Grant tells the receiver that the record names it, and returns once it has
-	// taken the session up.
-	Grant(ctx context.Context, record *leaseholdv1.SessionRecord, revision int64) error
+	// taken the session up. late is what the upstream has said on its GET stream
+	// meanwhile.
+	Grant(ctx context.Context, record *leaseholdv1.SessionRecord, revision int64, late []byte) error
 	// Withdraw tells the receiver that the session stays where it is.
 	Withdraw()
 }
@@ -91,10 +92,12 @@ func (s *Session) pinned() bool { return s.connected || s.upstream != nil && s.u
 func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
 	offered, state, err := t.prepareReceiver(ctx, s, to)
 	if err != nil {
+		s.keepLate(s.leaveStream())
 		s.release(state)
 		return fmt.Errorf("offer to worker %s: %w", to.Worker, err)
 	}
 	record, revision, err := t.decide(ctx, s, to)
+	late := s.leaveStream()
 	switch {
 	case err == nil:
 		t.give(s, &Moved{Worker: to.Worker, Incarnation: to.Incarnation, Epoch: record.GetEpoch()})
@@ -104,12 +107,13 @@ func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
 		return err
 	default:
 		offered.Withdraw()
+		s.keepLate(late)
 		s.release(state)
 		return err
 	}
 	grantCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grantTime)
 	defer cancel()
-	if err := offered.Grant(grantCtx, record, revision); err != nil {
+	if err := offered.Grant(grantCtx, record, revision, late); err != nil {
 		// The receiver learns it from the record, when somebody asks for the session.
 		t.cfg.Logger.Warn("hand-over not confirmed", "session", s.digest, "to", to.Worker, "error", err)
 	}
@@ -226,7 +230,7 @@ func (t *Table) forget(s *Session) {
 func (t *Table) Moved(d sessionid.Digest) (*Moved, bool) { return t.moved.Get(d) }
 
 // endStreams ends the streams of clients, which come back to the next owner, and that
-// of the upstream. It returns what the next owner needs beside the record.
+// of the upstream, if what it says in between is not lost. It returns what the next owner needs beside the record.
 func (s *Session) endStreams(ctx context.Context) ([]*leaseholdv1.HandOverReplay, *leaseholdv1.HandOverState) {
 	state := &leaseholdv1.HandOverState{}
 	s.mu.Lock()
@@ -238,8 +242,10 @@ func (s *Session) endStreams(ctx context.Context) ([]*leaseholdv1.HandOverReplay
 	}
 	still := s.gate.still
 	s.mu.Unlock()
+	stays := false // until the next owner is certain
 	if st != nil {
 		state.Listening, state.Unnumbered = st.handOver()
+		stays = state.Listening && state.Unnumbered
 	}
 	timer := time.NewTimer(lastEvents)
 	defer timer.Stop()
@@ -250,8 +256,11 @@ func (s *Session) endStreams(ctx context.Context) ([]*leaseholdv1.HandOverReplay
 	}
 	s.mu.Lock()
 	s.cutLocked(errHanding, func(x *exchange) bool { return x.kind == aStream }) // of clients that do not read
+	if s.gate != nil && stays {
+		s.gate.stream = st
+	}
 	s.mu.Unlock()
-	if st != nil {
+	if st != nil && !stays {
 		<-st.done
 	}
 	s.mu.Lock()
@@ -269,6 +278,28 @@ func (s *Session) endStreams(ctx context.Context) ([]*leaseholdv1.HandOverReplay
 		}
 	}
 	return s.journal.parts(), state
+}
+
+// leaveStream ends the upstream's GET stream, if that has not ended with those of the
+// clients, and returns what has come on it since.
+func (s *Session) leaveStream() []byte {
+	s.mu.Lock()
+	var st *standing
+	if s.gate != nil {
+		st = s.gate.stream
+	}
+	s.mu.Unlock()
+	if st == nil {
+		return nil
+	}
+	return st.leave()
+}
+
+// keepLate has the next GET stream begin with what came on the one before.
+func (s *Session) keepLate(events []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.early = events
 }
 
 // cursors returns where the next owner goes on: the id of the last event of the

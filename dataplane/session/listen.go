@@ -165,6 +165,7 @@ func (s *Session) stand(r *Request, from *cursor) (st *standing, own bool, verdi
 	}
 	from.kind = 0 // what follows comes from the upstream
 	s.standing, s.cursor = st, ""
+	st.early, s.early = s.early, nil
 	s.table.pumps.Go(func() { st.run(ctx) })
 	return st, true, admitted
 }

@@ -86,6 +86,7 @@ type Session struct {
 	journal   *journal             // what clients may be sent again; nil without anything
 	renewing  *renewal             // the opening of a new upstream session; nil without one
 	announce  [][]byte             // events that the client is to get first on its next GET stream
+	early     []byte               // what the upstream said on its GET stream before the next one
 	asked     map[string]*exchange // requests of the upstream that wait for the client, by id
 	quiet     chan struct{}        // closed when the last call of a closing session is done
 

@@ -56,6 +56,10 @@ type standing struct {
 	over      bool
 	entry     *entry // what is kept for clients, if the upstream gives no event ids
 	closer    *time.Timer
+	leaving   bool   // clients' streams end, and what comes is for the session's next owner
+	late      []byte // what has come since
+
+	early []byte // what came on the stream before this one, and is to be delivered first
 }
 
 // listener is a client's GET stream.
@@ -110,7 +114,7 @@ func (st *standing) run(ctx context.Context) {
 	defer stop()
 	defer st.answer.Body.Close()
 	defer st.end()
-	events := mcp.NewEventReader(st.answer.Body, MaxEvent)
+	events := mcp.NewEventReader(io.MultiReader(bytes.NewReader(st.early), st.answer.Body), MaxEvent)
 	for {
 		event, err := events.Next()
 		if err == nil {
@@ -130,7 +134,7 @@ func (st *standing) run(ctx context.Context) {
 // an earlier stream is over refuses another one.
 func (s *Session) openStream(ctx context.Context, d *Dispatch) (*http.Response, error) {
 	began := time.Now()
-	for wait := 25 * time.Millisecond; ; wait *= 2 {
+	for wait := 2 * time.Millisecond; ; wait *= 2 {
 		answer, err := s.table.cfg.Upstream.Do(ctx, d)
 		if err != nil || answer.StatusCode != http.StatusConflict || time.Since(began)+wait > stillThere {
 			return answer, err
@@ -181,6 +185,10 @@ func (st *standing) deliver(event mcp.Event) bool {
 	defer st.mu.Unlock()
 	for !st.over {
 		switch n := len(st.listeners); {
+		case st.leaving && len(st.late)+len(event.Raw) <= waiting:
+			st.late = append(st.late, event.Raw...)
+			return true
+		case st.leaving: // the upstream waits
 		case n > 0 && st.listeners[n-1].hasRoom(len(event.Raw)):
 			e := st.identifyLocked(event, data)
 			st.delivered = max(st.delivered, e.number)
@@ -222,9 +230,10 @@ func (st *standing) lastWritten() string {
 	return st.written
 }
 
-// handOver ends the stream, since the session is to have another owner. Clients get
+// handOver ends the clients' streams, since the session is to have another owner: they get
 // what has come, and when and how to come back. It reports whether clients listened,
-// and whether what the upstream says in between is lost to them.
+// and whether the upstream gives no event ids. What it says in between is lost then; so
+// its stream ends only with leave, but otherwise at once.
 func (st *standing) handOver() (listening, unnumbered bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -247,9 +256,23 @@ func (st *standing) handOver() (listening, unnumbered bool) {
 	for _, l := range st.listeners {
 		l.push(st.session.farewell(id))
 	}
-	listening = len(st.listeners) > 0 || st.closer != nil
+	listening, unnumbered = len(st.listeners) > 0 || st.closer != nil, !st.numbered && st.written == ""
+	if !listening || !unnumbered {
+		st.overLocked(errHanding)
+		return listening, unnumbered
+	}
+	st.leaving = true
+	st.wakeLocked()
+	return true, true
+}
+
+// leave ends the stream and returns what came after handOver.
+func (st *standing) leave() []byte {
+	st.mu.Lock()
 	st.overLocked(errHanding)
-	return listening, !st.numbered && st.written == ""
+	st.mu.Unlock()
+	<-st.done
+	return st.late
 }
 
 // identifyLocked returns a copy of the event as a client gets it, and keeps it if
@@ -289,7 +312,7 @@ func (l *listener) queue(event queued) {
 func (st *standing) attach(l *listener, kept *entry, number uint64) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.over {
+	if st.over || st.leaving {
 		return false
 	}
 	if st.closer != nil {
@@ -327,7 +350,7 @@ func (st *standing) take(l *listener) (pending []queued, over bool) {
 	defer st.mu.Unlock()
 	pending, l.pending, l.size = l.pending, nil, 0
 	st.changed.Broadcast()
-	return pending, st.over
+	return pending, st.over || st.leaving
 }
 
 // detach removes a client's stream that got no further than rest, which goes to
@@ -351,7 +374,7 @@ func (st *standing) detach(l *listener, rest []queued) {
 				newest.queue(event)
 			}
 		}
-	} else if !st.over {
+	} else if !st.over && !st.leaving {
 		st.desertLocked()
 	}
 	st.changed.Broadcast()
@@ -368,7 +391,7 @@ func (st *standing) desertLocked() {
 func (st *standing) closeDeserted() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if len(st.listeners) == 0 {
+	if len(st.listeners) == 0 && !st.leaving {
 		st.overLocked(nil)
 	}
 }
@@ -380,6 +403,14 @@ func (st *standing) overLocked(cause error) {
 	}
 	st.over = true
 	st.exchange.cancel(cause)
+	st.wakeLocked()
+	if st.closer != nil {
+		st.closer.Stop()
+	}
+}
+
+// wakeLocked has those who wait look at the stream again.
+func (st *standing) wakeLocked() {
 	for _, l := range st.listeners {
 		select {
 		case l.wake <- struct{}{}:
@@ -387,9 +418,6 @@ func (st *standing) overLocked(cause error) {
 		}
 	}
 	st.changed.Broadcast()
-	if st.closer != nil {
-		st.closer.Stop()
-	}
 }
 
 // lastWords ends the stream after events of our own. It reports whether a client

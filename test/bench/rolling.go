@@ -24,6 +24,9 @@ const (
 	rollingClients = 200
 	// rollingRate is how many calls are made each second.
 	rollingRate = 300
+	// pathNoStream is the row of the times in which a session of an upstream without
+	// event ids has no GET stream there.
+	pathNoStream = "no stream"
 	// rollingPoll is how often the balancer asks workers whether they are ready.
 	rollingPoll = 500 * time.Millisecond
 )
@@ -129,10 +132,17 @@ func (b *bench) rollingSection(ctx context.Context) error {
 	group.Go(func() { f.balance(balancing) })
 	defer group.Wait()
 	defer stop()
+	g, hush, err := f.listenInGaps(ctx)
+	if err != nil {
+		return err
+	}
+	defer hush()
 	steady, err := f.measure(calls, func() error { return sleep(ctx, min(aloneTime, b.long)) })
 	if err != nil {
 		return err
 	}
+	g.take()
+	began := time.Now()
 	rolling, err := f.measure(calls, func() error { return f.roll(ctx) })
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, c.Logs())
@@ -141,6 +151,10 @@ func (b *bench) rollingSection(ctx context.Context) error {
 	for n, v := range []values{steady, rolling} {
 		row := b.result.row(sectionRolling, pathForward, n*rollingWorkers)
 		row.Rounds = append(row.Rounds, v)
+	}
+	if silent := g.take(); len(silent) > 0 {
+		row := b.result.row(sectionRolling, pathNoStream, rollingWorkers)
+		row.Rounds = append(row.Rounds, summary(silent, time.Since(began)))
 	}
 	fmt.Fprintf(os.Stderr, "%-8s %d connections were refused and tried elsewhere\n", sectionRolling, f.refused.Load())
 	return nil

@@ -930,8 +930,8 @@ type HandOverState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clients listened to the upstream's GET stream.
 	Listening bool `protobuf:"varint,1,opt,name=listening,proto3" json:"listening,omitempty"`
-	// What the upstream says there has no event ids, so that what it says in between is
-	// lost: the receiver opens the stream at once, and tells the client that lists may
+	// What the upstream says there has no event ids, so that what it says while neither
+	// worker has the stream is lost: the receiver opens the stream at once, and tells the client that lists may
 	// have changed.
 	Unnumbered bool `protobuf:"varint,2,opt,name=unnumbered,proto3" json:"unnumbered,omitempty"`
 	// Requests of the upstream on its GET stream that wait for an answer of the client,
@@ -1108,7 +1108,10 @@ type HandOverGrant struct {
 	// The record.
 	Record *SessionRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
 	// The record's revision.
-	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What the upstream has said on its GET stream since the clients' streams ended, as
+	// it came; at most 256 KiB.
+	LateEvents    []byte `protobuf:"bytes,3,opt,name=late_events,json=lateEvents,proto3" json:"late_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1155,6 +1158,13 @@ func (x *HandOverGrant) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *HandOverGrant) GetLateEvents() []byte {
+	if x != nil {
+		return x.LateEvents
+	}
+	return nil
 }
 
 // PeerServiceHandOverResponse is a message of the receiver.
@@ -1784,10 +1794,12 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\arequest\x18\x03 \x01(\fR\arequest\x12\x14\n" +
 	"\x05first\x18\x04 \x01(\x04R\x05first\x12\x16\n" +
 	"\x06events\x18\x05 \x03(\fR\x06events\x12\x12\n" +
-	"\x04call\x18\x06 \x01(\bR\x04call\"`\n" +
+	"\x04call\x18\x06 \x01(\bR\x04call\"\x81\x01\n" +
 	"\rHandOverGrant\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x1b.leasehold.v1.SessionRecordR\x06record\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xa2\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1f\n" +
+	"\vlate_events\x18\x03 \x01(\fR\n" +
+	"lateEvents\"\xa2\x01\n" +
 	"\x1bPeerServiceHandOverResponse\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x127\n" +
 	"\arefusal\x18\x02 \x01(\x0e2\x1d.leasehold.v1.HandOverRefusalR\arefusal\x12\x18\n" +
