@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test: those beside the code, then those that start processes and
+# Runs every test: those beside the code and the model, then those that start processes and
 # look at the clock (one package at a time, so that they do not disturb each
 # other), then every fuzz target for a few seconds. Ends with a summary.
 set -uo pipefail
@@ -11,8 +11,8 @@ start=$SECONDS
 status=0
 
 # Both lists must be there: an empty one would test nothing and succeed.
-beside=$(go list ./... | grep -v '/leasehold/test/')
-whole=$(go list ./test/...)
+beside=$(go list ./... | grep -v '/leasehold/test/'; go list ./test/model)
+whole=$(go list ./test/... | grep -v '/leasehold/test/model$')
 if [ -z "$beside" ] || [ -z "$whole" ]; then
   echo 'no packages found'
   exit 1
