@@ -195,9 +195,9 @@ func reclaimSharedFacts(stored *session.Record, t session.Taker) []clientv3.Op {
 // reclaimSharedGuards hold while the owner's incarnation and whom it knows are what was
 // read, the owner is dead, and the taker is alive and may take over.
 func reclaimSharedGuards(p planned, t session.Taker) []clientv3.Cmp {
-	guards := []clientv3.Cmp{
-		present(memberKey(t.Worker, t.Incarnation)),
-		unchanged(incarnationKey(p.stored.Worker), t.IncarnationRevision),
+	guards := []clientv3.Cmp{present(memberKey(t.Worker, t.Incarnation))}
+	if !noDeadOwnerGuard && !noCompareAndSwap { // whoever is back has changed it
+		guards = append(guards, unchanged(incarnationKey(p.stored.Worker), t.IncarnationRevision))
 	}
 	if !noDeadOwnerGuard {
 		guards = append(guards, absent(memberKey(p.stored.Worker, p.stored.Incarnation)))

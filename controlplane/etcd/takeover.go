@@ -131,7 +131,7 @@ type verdict struct {
 func (s *Store) judge(owner session.Peer, t session.Taker, learned bool) (verdict, error) {
 	o, known := s.takeovers.get(owner.Worker)
 	switch {
-	case known && o.revision == t.IncarnationRevision:
+	case known && (o.revision == t.IncarnationRevision || noDeadOwnerGuard || noCompareAndSwap):
 	case known && (learned || t.IncarnationRevision != 0 && o.revision > t.IncarnationRevision):
 		return verdict{}, session.ErrStale
 	default:

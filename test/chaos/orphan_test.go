@@ -19,8 +19,8 @@ func TestOrphansThatNobodyAsksForAreEnded(t *testing.T) {
 	w := start(t, usual)
 	w.serve("orphan", w.ledger.URL(), "", fmt.Sprintf("idle_timeout: %s", idle))
 	victim := w.pick()
+	w.settle() // which takes longer than a session may be idle
 	crew := enlist(t, "orphan", []*cluster.Worker{victim}, sessions)
-	w.settle()
 	w.expect(crew.together(crew.members, func(int) order { return order{} })(), nil)
 	killed := kill(victim)
 	if r, err := w.ledger.Summary(t.Context()); err != nil || len(r.Live) != sessions {

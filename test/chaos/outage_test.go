@@ -135,7 +135,8 @@ func (w *world) outageWithADeath(c *crew) map[int]span {
 	c.halt()
 	calls := only(c.made(), func(c *call) bool { return c.begin.After(began) })
 	w.expect(calls, func(c *call) bool {
-		return brokenBy(c, victim, killed) || c.outcome == unavailable && c.end.After(killed.begin) && c.begin.Before(recovered)
+		inFlight := c.outcome == unknown && c.end.After(killed.begin) && c.begin.Before(fenced) // as the others stopped to serve on
+		return brokenBy(c, victim, killed) || inFlight || c.outcome == unavailable && c.end.After(killed.begin) && c.begin.Before(recovered)
 	})
 	away := only(calls, func(c *call) bool { return c.begin.After(fenced) && c.end.Before(returned) })
 	w.want("while a worker was dead and the control plane away", away, unavailable)
