@@ -33,7 +33,6 @@ type island struct {
 // workers too; all of them at once from each other. Whoever has nothing to do with it
 // notices nothing. All of them serve on while they reach each other.
 func TestEverySetOfWorkersIsCutOff(t *testing.T) {
-	t.Parallel() // it mostly waits
 	w := start(t, apart)
 	w.serve("island", w.ledger.URL(), "", "")
 	crew := enlist(t, "island", w.Workers, 30)
@@ -146,7 +145,6 @@ func (i *island) String() string {
 // at once. Two that know each other do; one that comes meanwhile, whom they cannot ask,
 // takes nothing from them.
 func TestWorkerThatIsAloneAndWorkerThatJoinsInAnOutage(t *testing.T) {
-	t.Parallel() // it mostly waits
 	p := apart
 	p.workers = 1
 	w := start(t, p)

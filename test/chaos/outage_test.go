@@ -25,7 +25,6 @@ const (
 // Three outages of one world: all control planes and etcd members are away; etcd has
 // no quorum; all are away and a worker dies meanwhile.
 func TestOutage(t *testing.T) {
-	t.Parallel() // it mostly waits
 	const listeners = 40
 	p := usual
 	p.outage = max(10*time.Minute, *outage+time.Minute)

@@ -17,7 +17,6 @@ const listed = 2 * time.Second
 // A control plane is killed again and again, and etcd forgets what the other one has
 // not seen yet: both read everything anew.
 func TestControlPlanesThatRestartAndReadAnew(t *testing.T) {
-	t.Parallel() // it mostly waits
 	const gateways, storms = 1000, 4
 	p := usual
 	p.plain = true
