@@ -916,10 +916,14 @@ type WatchRequest struct {
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
 	// The worker's incarnation; required in the first request.
 	Incarnation int64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The newest revision that the worker has applied; 0 for none.
+	// The newest revision that the worker has applied, but for the gateways that it
+	// rejects; 0 for none.
 	AppliedRevision int64 `protobuf:"varint,3,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// All gateways whose newest definition the worker cannot apply, as of
+	// applied_revision; at most 100. It serves on by the last ones that it could.
+	Rejections    []*Rejection `protobuf:"bytes,4,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
@@ -973,6 +977,95 @@ func (x *WatchRequest) GetAppliedRevision() int64 {
 	return 0
 }
 
+func (x *WatchRequest) GetRejections() []*Rejection {
+	if x != nil {
+		return x.Rejections
+	}
+	return nil
+}
+
+// Rejection is a gateway whose newest definition a worker cannot apply.
+type Rejection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the gateway.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The revision of the definition that is rejected.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision of the definition that the worker serves by instead; 0 for none.
+	ServingRevision int64 `protobuf:"varint,3,opt,name=serving_revision,json=servingRevision,proto3" json:"serving_revision,omitempty"`
+	// Why.
+	Error *ApplyError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// The worker crashed when it applied it, and has not tried again.
+	Quarantined   bool `protobuf:"varint,5,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rejection) Reset() {
+	*x = Rejection{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rejection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rejection) ProtoMessage() {}
+
+func (x *Rejection) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
+func (*Rejection) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Rejection) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *Rejection) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Rejection) GetServingRevision() int64 {
+	if x != nil {
+		return x.ServingRevision
+	}
+	return 0
+}
+
+func (x *Rejection) GetError() *ApplyError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *Rejection) GetQuarantined() bool {
+	if x != nil {
+		return x.Quarantined
+	}
+	return false
+}
+
 // WatchResponse is a state of the world, or a difference to the one before.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -999,7 +1092,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[15]
+	mi := &file_leasehold_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1104,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[15]
+	mi := &file_leasehold_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1117,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchResponse) GetRevision() int64 {
@@ -1094,7 +1187,7 @@ type MemberList struct {
 
 func (x *MemberList) Reset() {
 	*x = MemberList{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[16]
+	mi := &file_leasehold_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1199,7 @@ func (x *MemberList) String() string {
 func (*MemberList) ProtoMessage() {}
 
 func (x *MemberList) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[16]
+	mi := &file_leasehold_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1212,7 @@ func (x *MemberList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberList.ProtoReflect.Descriptor instead.
 func (*MemberList) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MemberList) GetMembers() []*Member {
@@ -1144,7 +1237,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[17]
+	mi := &file_leasehold_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1249,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[17]
+	mi := &file_leasehold_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1262,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Member) GetWorker() string {
@@ -1204,7 +1297,7 @@ type KeyRing struct {
 
 func (x *KeyRing) Reset() {
 	*x = KeyRing{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[18]
+	mi := &file_leasehold_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1309,7 @@ func (x *KeyRing) String() string {
 func (*KeyRing) ProtoMessage() {}
 
 func (x *KeyRing) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[18]
+	mi := &file_leasehold_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1322,7 @@ func (x *KeyRing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRing.ProtoReflect.Descriptor instead.
 func (*KeyRing) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *KeyRing) GetKeys() []*Key {
@@ -1252,7 +1345,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[19]
+	mi := &file_leasehold_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1357,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[19]
+	mi := &file_leasehold_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1370,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Key) GetId() []byte {
@@ -1305,7 +1398,7 @@ type EndingList struct {
 
 func (x *EndingList) Reset() {
 	*x = EndingList{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[20]
+	mi := &file_leasehold_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1410,7 @@ func (x *EndingList) String() string {
 func (*EndingList) ProtoMessage() {}
 
 func (x *EndingList) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[20]
+	mi := &file_leasehold_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1423,7 @@ func (x *EndingList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndingList.ProtoReflect.Descriptor instead.
 func (*EndingList) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EndingList) GetEndings() []*Ending {
@@ -1355,7 +1448,7 @@ type Ending struct {
 
 func (x *Ending) Reset() {
 	*x = Ending{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	mi := &file_leasehold_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1460,7 @@ func (x *Ending) String() string {
 func (*Ending) ProtoMessage() {}
 
 func (x *Ending) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	mi := &file_leasehold_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1473,7 @@ func (x *Ending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ending.ProtoReflect.Descriptor instead.
 func (*Ending) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Ending) GetGateway() string {
@@ -1439,7 +1532,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	mi := &file_leasehold_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1544,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	mi := &file_leasehold_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1557,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SessionRecord) GetWorker() string {
@@ -1587,7 +1680,7 @@ type UpstreamRecord struct {
 
 func (x *UpstreamRecord) Reset() {
 	*x = UpstreamRecord{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[23]
+	mi := &file_leasehold_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1692,7 @@ func (x *UpstreamRecord) String() string {
 func (*UpstreamRecord) ProtoMessage() {}
 
 func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[23]
+	mi := &file_leasehold_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1705,7 @@ func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamRecord.ProtoReflect.Descriptor instead.
 func (*UpstreamRecord) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpstreamRecord) GetUpstream() string {
@@ -1695,7 +1788,7 @@ type HandOverRequest struct {
 
 func (x *HandOverRequest) Reset() {
 	*x = HandOverRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	mi := &file_leasehold_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1800,7 @@ func (x *HandOverRequest) String() string {
 func (*HandOverRequest) ProtoMessage() {}
 
 func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	mi := &file_leasehold_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1813,7 @@ func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
 func (*HandOverRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HandOverRequest) GetGateway() string {
@@ -1785,7 +1878,7 @@ type HandOverResponse struct {
 
 func (x *HandOverResponse) Reset() {
 	*x = HandOverResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1890,7 @@ func (x *HandOverResponse) String() string {
 func (*HandOverResponse) ProtoMessage() {}
 
 func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1903,7 @@ func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
 func (*HandOverResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HandOverResponse) GetRecord() *SessionRecord {
@@ -1842,7 +1935,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +1947,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +1960,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClaimRequest) GetGateway() string {
@@ -1902,7 +1995,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2007,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2020,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClaimResponse) GetRevision() int64 {
@@ -1955,7 +2048,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2060,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2073,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResolveRequest) GetGateway() string {
@@ -2037,7 +2130,7 @@ type ResolveResponse struct {
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[29]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2142,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[29]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2155,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ResolveResponse) GetRecord() *SessionRecord {
@@ -2138,7 +2231,7 @@ type ReclaimRequest struct {
 
 func (x *ReclaimRequest) Reset() {
 	*x = ReclaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[30]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2243,7 @@ func (x *ReclaimRequest) String() string {
 func (*ReclaimRequest) ProtoMessage() {}
 
 func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[30]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2256,7 @@ func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimRequest.ProtoReflect.Descriptor instead.
 func (*ReclaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReclaimRequest) GetGateway() string {
@@ -2228,7 +2321,7 @@ type ReclaimResponse struct {
 
 func (x *ReclaimResponse) Reset() {
 	*x = ReclaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[31]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2333,7 @@ func (x *ReclaimResponse) String() string {
 func (*ReclaimResponse) ProtoMessage() {}
 
 func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[31]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2346,7 @@ func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimResponse.ProtoReflect.Descriptor instead.
 func (*ReclaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReclaimResponse) GetRecord() *SessionRecord {
@@ -2287,7 +2380,7 @@ type SaveRequest struct {
 
 func (x *SaveRequest) Reset() {
 	*x = SaveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[32]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2392,7 @@ func (x *SaveRequest) String() string {
 func (*SaveRequest) ProtoMessage() {}
 
 func (x *SaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[32]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2405,7 @@ func (x *SaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRequest.ProtoReflect.Descriptor instead.
 func (*SaveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SaveRequest) GetGateway() string {
@@ -2354,7 +2447,7 @@ type SaveResponse struct {
 
 func (x *SaveResponse) Reset() {
 	*x = SaveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[33]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2459,7 @@ func (x *SaveResponse) String() string {
 func (*SaveResponse) ProtoMessage() {}
 
 func (x *SaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[33]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2472,7 @@ func (x *SaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveResponse.ProtoReflect.Descriptor instead.
 func (*SaveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SaveResponse) GetRevision() int64 {
@@ -2411,7 +2504,7 @@ type EndRequest struct {
 
 func (x *EndRequest) Reset() {
 	*x = EndRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[34]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2516,7 @@ func (x *EndRequest) String() string {
 func (*EndRequest) ProtoMessage() {}
 
 func (x *EndRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[34]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2529,7 @@ func (x *EndRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRequest.ProtoReflect.Descriptor instead.
 func (*EndRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EndRequest) GetGateway() string {
@@ -2492,7 +2585,7 @@ type EndResponse struct {
 
 func (x *EndResponse) Reset() {
 	*x = EndResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[35]
+	mi := &file_leasehold_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2597,7 @@ func (x *EndResponse) String() string {
 func (*EndResponse) ProtoMessage() {}
 
 func (x *EndResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[35]
+	mi := &file_leasehold_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2610,7 @@ func (x *EndResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndResponse.ProtoReflect.Descriptor instead.
 func (*EndResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *EndResponse) GetRevision() int64 {
@@ -2589,11 +2682,20 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x1a\n" +
 	"\bdraining\x18\x03 \x01(\bR\bdraining\"\x15\n" +
-	"\x13SetDrainingResponse\"s\n" +
+	"\x13SetDrainingResponse\"\xac\x01\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12)\n" +
-	"\x10applied_revision\x18\x03 \x01(\x03R\x0fappliedRevision\"\xd3\x02\n" +
+	"\x10applied_revision\x18\x03 \x01(\x03R\x0fappliedRevision\x127\n" +
+	"\n" +
+	"rejections\x18\x04 \x03(\v2\x17.leasehold.v1.RejectionR\n" +
+	"rejections\"\xbe\x01\n" +
+	"\tRejection\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12)\n" +
+	"\x10serving_revision\x18\x03 \x01(\x03R\x0fservingRevision\x12.\n" +
+	"\x05error\x18\x04 \x01(\v2\x18.leasehold.v1.ApplyErrorR\x05error\x12 \n" +
+	"\vquarantined\x18\x05 \x01(\bR\vquarantined\"\xd3\x02\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x12\n" +
@@ -2738,7 +2840,7 @@ func file_leasehold_v1_control_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_control_proto_rawDescData
 }
 
-var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_leasehold_v1_control_proto_goTypes = []any{
 	(*WorkerInfo)(nil),            // 0: leasehold.v1.WorkerInfo
 	(*RegisterRequest)(nil),       // 1: leasehold.v1.RegisterRequest
@@ -2755,109 +2857,113 @@ var file_leasehold_v1_control_proto_goTypes = []any{
 	(*SetDrainingRequest)(nil),    // 12: leasehold.v1.SetDrainingRequest
 	(*SetDrainingResponse)(nil),   // 13: leasehold.v1.SetDrainingResponse
 	(*WatchRequest)(nil),          // 14: leasehold.v1.WatchRequest
-	(*WatchResponse)(nil),         // 15: leasehold.v1.WatchResponse
-	(*MemberList)(nil),            // 16: leasehold.v1.MemberList
-	(*Member)(nil),                // 17: leasehold.v1.Member
-	(*KeyRing)(nil),               // 18: leasehold.v1.KeyRing
-	(*Key)(nil),                   // 19: leasehold.v1.Key
-	(*EndingList)(nil),            // 20: leasehold.v1.EndingList
-	(*Ending)(nil),                // 21: leasehold.v1.Ending
-	(*SessionRecord)(nil),         // 22: leasehold.v1.SessionRecord
-	(*UpstreamRecord)(nil),        // 23: leasehold.v1.UpstreamRecord
-	(*HandOverRequest)(nil),       // 24: leasehold.v1.HandOverRequest
-	(*HandOverResponse)(nil),      // 25: leasehold.v1.HandOverResponse
-	(*ClaimRequest)(nil),          // 26: leasehold.v1.ClaimRequest
-	(*ClaimResponse)(nil),         // 27: leasehold.v1.ClaimResponse
-	(*ResolveRequest)(nil),        // 28: leasehold.v1.ResolveRequest
-	(*ResolveResponse)(nil),       // 29: leasehold.v1.ResolveResponse
-	(*ReclaimRequest)(nil),        // 30: leasehold.v1.ReclaimRequest
-	(*ReclaimResponse)(nil),       // 31: leasehold.v1.ReclaimResponse
-	(*SaveRequest)(nil),           // 32: leasehold.v1.SaveRequest
-	(*SaveResponse)(nil),          // 33: leasehold.v1.SaveResponse
-	(*EndRequest)(nil),            // 34: leasehold.v1.EndRequest
-	(*EndResponse)(nil),           // 35: leasehold.v1.EndResponse
-	nil,                           // 36: leasehold.v1.HandOverRequest.EventCursorsEntry
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*Gateway)(nil),               // 38: leasehold.v1.Gateway
-	(EndReason)(0),                // 39: leasehold.v1.EndReason
-	(Class)(0),                    // 40: leasehold.v1.Class
-	(*ClientInfo)(nil),            // 41: leasehold.v1.ClientInfo
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*SessionEnd)(nil),            // 43: leasehold.v1.SessionEnd
-	(*SessionEvent)(nil),          // 44: leasehold.v1.SessionEvent
+	(*Rejection)(nil),             // 15: leasehold.v1.Rejection
+	(*WatchResponse)(nil),         // 16: leasehold.v1.WatchResponse
+	(*MemberList)(nil),            // 17: leasehold.v1.MemberList
+	(*Member)(nil),                // 18: leasehold.v1.Member
+	(*KeyRing)(nil),               // 19: leasehold.v1.KeyRing
+	(*Key)(nil),                   // 20: leasehold.v1.Key
+	(*EndingList)(nil),            // 21: leasehold.v1.EndingList
+	(*Ending)(nil),                // 22: leasehold.v1.Ending
+	(*SessionRecord)(nil),         // 23: leasehold.v1.SessionRecord
+	(*UpstreamRecord)(nil),        // 24: leasehold.v1.UpstreamRecord
+	(*HandOverRequest)(nil),       // 25: leasehold.v1.HandOverRequest
+	(*HandOverResponse)(nil),      // 26: leasehold.v1.HandOverResponse
+	(*ClaimRequest)(nil),          // 27: leasehold.v1.ClaimRequest
+	(*ClaimResponse)(nil),         // 28: leasehold.v1.ClaimResponse
+	(*ResolveRequest)(nil),        // 29: leasehold.v1.ResolveRequest
+	(*ResolveResponse)(nil),       // 30: leasehold.v1.ResolveResponse
+	(*ReclaimRequest)(nil),        // 31: leasehold.v1.ReclaimRequest
+	(*ReclaimResponse)(nil),       // 32: leasehold.v1.ReclaimResponse
+	(*SaveRequest)(nil),           // 33: leasehold.v1.SaveRequest
+	(*SaveResponse)(nil),          // 34: leasehold.v1.SaveResponse
+	(*EndRequest)(nil),            // 35: leasehold.v1.EndRequest
+	(*EndResponse)(nil),           // 36: leasehold.v1.EndResponse
+	nil,                           // 37: leasehold.v1.HandOverRequest.EventCursorsEntry
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*ApplyError)(nil),            // 39: leasehold.v1.ApplyError
+	(*Gateway)(nil),               // 40: leasehold.v1.Gateway
+	(EndReason)(0),                // 41: leasehold.v1.EndReason
+	(Class)(0),                    // 42: leasehold.v1.Class
+	(*ClientInfo)(nil),            // 43: leasehold.v1.ClientInfo
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*SessionEnd)(nil),            // 45: leasehold.v1.SessionEnd
+	(*SessionEvent)(nil),          // 46: leasehold.v1.SessionEvent
 }
 var file_leasehold_v1_control_proto_depIdxs = []int32{
 	0,  // 0: leasehold.v1.RegisterRequest.info:type_name -> leasehold.v1.WorkerInfo
-	37, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	37, // 2: leasehold.v1.RegisterResponse.max_outage:type_name -> google.protobuf.Duration
-	37, // 3: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
-	37, // 4: leasehold.v1.RenewResponse.max_outage:type_name -> google.protobuf.Duration
+	38, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	38, // 2: leasehold.v1.RegisterResponse.max_outage:type_name -> google.protobuf.Duration
+	38, // 3: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
+	38, // 4: leasehold.v1.RenewResponse.max_outage:type_name -> google.protobuf.Duration
 	0,  // 5: leasehold.v1.ReadoptRequest.info:type_name -> leasehold.v1.WorkerInfo
-	37, // 6: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
-	37, // 7: leasehold.v1.ReadoptResponse.max_outage:type_name -> google.protobuf.Duration
+	38, // 6: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
+	38, // 7: leasehold.v1.ReadoptResponse.max_outage:type_name -> google.protobuf.Duration
 	9,  // 8: leasehold.v1.RecordPeersRequest.peers:type_name -> leasehold.v1.Peer
 	9,  // 9: leasehold.v1.RecordPeersRequest.gone:type_name -> leasehold.v1.Peer
 	9,  // 10: leasehold.v1.RecordPeersResponse.peers:type_name -> leasehold.v1.Peer
-	38, // 11: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
-	16, // 12: leasehold.v1.WatchResponse.members:type_name -> leasehold.v1.MemberList
-	18, // 13: leasehold.v1.WatchResponse.key_ring:type_name -> leasehold.v1.KeyRing
-	20, // 14: leasehold.v1.WatchResponse.endings:type_name -> leasehold.v1.EndingList
-	17, // 15: leasehold.v1.MemberList.members:type_name -> leasehold.v1.Member
-	0,  // 16: leasehold.v1.Member.info:type_name -> leasehold.v1.WorkerInfo
-	19, // 17: leasehold.v1.KeyRing.keys:type_name -> leasehold.v1.Key
-	21, // 18: leasehold.v1.EndingList.endings:type_name -> leasehold.v1.Ending
-	39, // 19: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
-	40, // 20: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
-	41, // 21: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
-	23, // 22: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
-	42, // 23: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
-	42, // 24: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
-	43, // 25: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
-	44, // 26: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
-	40, // 27: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
-	9,  // 28: leasehold.v1.HandOverRequest.to:type_name -> leasehold.v1.Peer
-	36, // 29: leasehold.v1.HandOverRequest.event_cursors:type_name -> leasehold.v1.HandOverRequest.EventCursorsEntry
-	22, // 30: leasehold.v1.HandOverResponse.record:type_name -> leasehold.v1.SessionRecord
-	22, // 31: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
-	9,  // 32: leasehold.v1.ResolveRequest.opened_by:type_name -> leasehold.v1.Peer
-	22, // 33: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
-	17, // 34: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
-	37, // 35: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
-	22, // 36: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
-	22, // 37: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
-	39, // 38: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
-	42, // 39: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 40: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
-	3,  // 41: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
-	5,  // 42: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
-	7,  // 43: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
-	14, // 44: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
-	26, // 45: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
-	10, // 46: leasehold.v1.ControlService.RecordPeers:input_type -> leasehold.v1.RecordPeersRequest
-	12, // 47: leasehold.v1.ControlService.SetDraining:input_type -> leasehold.v1.SetDrainingRequest
-	24, // 48: leasehold.v1.ControlService.HandOver:input_type -> leasehold.v1.HandOverRequest
-	28, // 49: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
-	30, // 50: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
-	32, // 51: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
-	34, // 52: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
-	2,  // 53: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
-	4,  // 54: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
-	6,  // 55: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
-	8,  // 56: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
-	15, // 57: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
-	27, // 58: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
-	11, // 59: leasehold.v1.ControlService.RecordPeers:output_type -> leasehold.v1.RecordPeersResponse
-	13, // 60: leasehold.v1.ControlService.SetDraining:output_type -> leasehold.v1.SetDrainingResponse
-	25, // 61: leasehold.v1.ControlService.HandOver:output_type -> leasehold.v1.HandOverResponse
-	29, // 62: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
-	31, // 63: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
-	33, // 64: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
-	35, // 65: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
-	53, // [53:66] is the sub-list for method output_type
-	40, // [40:53] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	15, // 11: leasehold.v1.WatchRequest.rejections:type_name -> leasehold.v1.Rejection
+	39, // 12: leasehold.v1.Rejection.error:type_name -> leasehold.v1.ApplyError
+	40, // 13: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
+	17, // 14: leasehold.v1.WatchResponse.members:type_name -> leasehold.v1.MemberList
+	19, // 15: leasehold.v1.WatchResponse.key_ring:type_name -> leasehold.v1.KeyRing
+	21, // 16: leasehold.v1.WatchResponse.endings:type_name -> leasehold.v1.EndingList
+	18, // 17: leasehold.v1.MemberList.members:type_name -> leasehold.v1.Member
+	0,  // 18: leasehold.v1.Member.info:type_name -> leasehold.v1.WorkerInfo
+	20, // 19: leasehold.v1.KeyRing.keys:type_name -> leasehold.v1.Key
+	22, // 20: leasehold.v1.EndingList.endings:type_name -> leasehold.v1.Ending
+	41, // 21: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
+	42, // 22: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
+	43, // 23: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
+	24, // 24: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
+	44, // 25: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
+	44, // 26: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
+	45, // 27: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
+	46, // 28: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
+	42, // 29: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
+	9,  // 30: leasehold.v1.HandOverRequest.to:type_name -> leasehold.v1.Peer
+	37, // 31: leasehold.v1.HandOverRequest.event_cursors:type_name -> leasehold.v1.HandOverRequest.EventCursorsEntry
+	23, // 32: leasehold.v1.HandOverResponse.record:type_name -> leasehold.v1.SessionRecord
+	23, // 33: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
+	9,  // 34: leasehold.v1.ResolveRequest.opened_by:type_name -> leasehold.v1.Peer
+	23, // 35: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
+	18, // 36: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
+	38, // 37: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
+	23, // 38: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
+	23, // 39: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
+	41, // 40: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
+	44, // 41: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 42: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
+	3,  // 43: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
+	5,  // 44: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
+	7,  // 45: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
+	14, // 46: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
+	27, // 47: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
+	10, // 48: leasehold.v1.ControlService.RecordPeers:input_type -> leasehold.v1.RecordPeersRequest
+	12, // 49: leasehold.v1.ControlService.SetDraining:input_type -> leasehold.v1.SetDrainingRequest
+	25, // 50: leasehold.v1.ControlService.HandOver:input_type -> leasehold.v1.HandOverRequest
+	29, // 51: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
+	31, // 52: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
+	33, // 53: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
+	35, // 54: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
+	2,  // 55: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
+	4,  // 56: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
+	6,  // 57: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
+	8,  // 58: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
+	16, // 59: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
+	28, // 60: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
+	11, // 61: leasehold.v1.ControlService.RecordPeers:output_type -> leasehold.v1.RecordPeersResponse
+	13, // 62: leasehold.v1.ControlService.SetDraining:output_type -> leasehold.v1.SetDrainingResponse
+	26, // 63: leasehold.v1.ControlService.HandOver:output_type -> leasehold.v1.HandOverResponse
+	30, // 64: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
+	32, // 65: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
+	34, // 66: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
+	36, // 67: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
+	55, // [55:68] is the sub-list for method output_type
+	42, // [42:55] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_control_proto_init() }
@@ -2873,7 +2979,7 @@ func file_leasehold_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_control_proto_rawDesc), len(file_leasehold_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

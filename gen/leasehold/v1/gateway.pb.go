@@ -246,6 +246,124 @@ func (OnUpstreamLost) EnumDescriptor() ([]byte, []int) {
 	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
 }
 
+// ApplyState is what a worker made of a definition.
+type ApplyState int32
+
+const (
+	// Not known.
+	ApplyState_APPLY_STATE_UNSPECIFIED ApplyState = 0
+	// It has not said yet.
+	ApplyState_APPLY_STATE_PENDING ApplyState = 1
+	// It serves by it.
+	ApplyState_APPLY_STATE_APPLIED ApplyState = 2
+	// It cannot serve by it, and serves on by the last one that it could.
+	ApplyState_APPLY_STATE_REJECTED ApplyState = 3
+	// It crashed when it applied it, and has not tried again.
+	ApplyState_APPLY_STATE_QUARANTINED ApplyState = 4
+)
+
+// Enum value maps for ApplyState.
+var (
+	ApplyState_name = map[int32]string{
+		0: "APPLY_STATE_UNSPECIFIED",
+		1: "APPLY_STATE_PENDING",
+		2: "APPLY_STATE_APPLIED",
+		3: "APPLY_STATE_REJECTED",
+		4: "APPLY_STATE_QUARANTINED",
+	}
+	ApplyState_value = map[string]int32{
+		"APPLY_STATE_UNSPECIFIED": 0,
+		"APPLY_STATE_PENDING":     1,
+		"APPLY_STATE_APPLIED":     2,
+		"APPLY_STATE_REJECTED":    3,
+		"APPLY_STATE_QUARANTINED": 4,
+	}
+)
+
+func (x ApplyState) Enum() *ApplyState {
+	p := new(ApplyState)
+	*p = x
+	return p
+}
+
+func (x ApplyState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ApplyState) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[4].Descriptor()
+}
+
+func (ApplyState) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[4]
+}
+
+func (x ApplyState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ApplyState.Descriptor instead.
+func (ApplyState) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+// Wait is what a write waits for before it returns.
+type Wait int32
+
+const (
+	// Same as WAIT_STORED.
+	Wait_WAIT_UNSPECIFIED Wait = 0
+	// The write is durable.
+	Wait_WAIT_STORED Wait = 1
+	// Every living worker has applied the write too. When that does not happen within
+	// wait_timeout the call fails with DEADLINE_EXCEEDED and NOT_APPLIED, or, as soon as
+	// a worker rejects the definition, with FAILED_PRECONDITION and REJECTED. In both
+	// cases the write stays; a GatewayStatus among the error's details says what became
+	// of it at each worker.
+	Wait_WAIT_APPLIED Wait = 2
+)
+
+// Enum value maps for Wait.
+var (
+	Wait_name = map[int32]string{
+		0: "WAIT_UNSPECIFIED",
+		1: "WAIT_STORED",
+		2: "WAIT_APPLIED",
+	}
+	Wait_value = map[string]int32{
+		"WAIT_UNSPECIFIED": 0,
+		"WAIT_STORED":      1,
+		"WAIT_APPLIED":     2,
+	}
+)
+
+func (x Wait) Enum() *Wait {
+	p := new(Wait)
+	*p = x
+	return p
+}
+
+func (x Wait) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Wait) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+}
+
+func (Wait) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+}
+
+func (x Wait) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Wait.Descriptor instead.
+func (Wait) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
 // ChangeType is what happened to a watched resource.
 type ChangeType int32
 
@@ -287,11 +405,11 @@ func (x ChangeType) String() string {
 }
 
 func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[4].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
 }
 
 func (ChangeType) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[4]
+	return &file_leasehold_v1_gateway_proto_enumTypes[6]
 }
 
 func (x ChangeType) Number() protoreflect.EnumNumber {
@@ -300,7 +418,7 @@ func (x ChangeType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeType.Descriptor instead.
 func (ChangeType) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
@@ -1514,7 +1632,10 @@ type GatewayStatus struct {
 	// How many workers are alive.
 	WorkersTotal int32 `protobuf:"varint,3,opt,name=workers_total,json=workersTotal,proto3" json:"workers_total,omitempty"`
 	// How many live sessions the gateway has now.
-	Sessions      int64 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Sessions int64 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// What the living workers made of the definition, ordered by name: GetGateway says
+	// it of all of them, lists and watches of those that rejected it.
+	Workers       []*GatewayWorker `protobuf:"bytes,5,rep,name=workers,proto3" json:"workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1577,20 +1698,163 @@ func (x *GatewayStatus) GetSessions() int64 {
 	return 0
 }
 
+func (x *GatewayStatus) GetWorkers() []*GatewayWorker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+// GatewayWorker is what one worker made of a definition.
+type GatewayWorker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker, `workers/{worker}`.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// What it made of it.
+	State ApplyState `protobuf:"varint,2,opt,name=state,proto3,enum=leasehold.v1.ApplyState" json:"state,omitempty"`
+	// The revision of the definition that the worker serves by; 0 if it does not serve
+	// the gateway, or has not said.
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Why it was rejected.
+	Error         *ApplyError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GatewayWorker) Reset() {
+	*x = GatewayWorker{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GatewayWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GatewayWorker) ProtoMessage() {}
+
+func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GatewayWorker.ProtoReflect.Descriptor instead.
+func (*GatewayWorker) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GatewayWorker) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *GatewayWorker) GetState() ApplyState {
+	if x != nil {
+		return x.State
+	}
+	return ApplyState_APPLY_STATE_UNSPECIFIED
+}
+
+func (x *GatewayWorker) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GatewayWorker) GetError() *ApplyError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// ApplyError is why a worker rejected a definition.
+type ApplyError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field of the gateway, such as upstreams[0].tls.ca_file; empty if it is none in
+	// particular.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// The reason, at most 512 bytes.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyError) Reset() {
+	*x = ApplyError{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyError) ProtoMessage() {}
+
+func (x *ApplyError) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyError.ProtoReflect.Descriptor instead.
+func (*ApplyError) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ApplyError) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ApplyError) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // CreateGatewayRequest is the request of CreateGateway.
 type CreateGatewayRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last part of the gateway's name. May be empty if gateway.name is set.
 	GatewayId string `protobuf:"bytes,1,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
 	// The definition. Its name, if set, must agree with gateway_id.
-	Gateway       *Gateway `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Gateway *Gateway `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Only say what would be stored, or why it would be refused.
+	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// What to wait for.
+	Wait Wait `protobuf:"varint,4,opt,name=wait,proto3,enum=leasehold.v1.Wait" json:"wait,omitempty"`
+	// For how long, with WAIT_APPLIED: 100 ms to 5 minutes; 30 s when absent.
+	WaitTimeout   *durationpb.Duration `protobuf:"bytes,5,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateGatewayRequest) Reset() {
 	*x = CreateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1866,7 @@ func (x *CreateGatewayRequest) String() string {
 func (*CreateGatewayRequest) ProtoMessage() {}
 
 func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1879,7 @@ func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*CreateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateGatewayRequest) GetGatewayId() string {
@@ -1632,6 +1896,27 @@ func (x *CreateGatewayRequest) GetGateway() *Gateway {
 	return nil
 }
 
+func (x *CreateGatewayRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *CreateGatewayRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
+func (x *CreateGatewayRequest) GetWaitTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.WaitTimeout
+	}
+	return nil
+}
+
 // CreateGatewayResponse is the response of CreateGateway.
 type CreateGatewayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1643,7 +1928,7 @@ type CreateGatewayResponse struct {
 
 func (x *CreateGatewayResponse) Reset() {
 	*x = CreateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1940,7 @@ func (x *CreateGatewayResponse) String() string {
 func (*CreateGatewayResponse) ProtoMessage() {}
 
 func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1953,7 @@ func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*CreateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateGatewayResponse) GetGateway() *Gateway {
@@ -1689,7 +1974,7 @@ type GetGatewayRequest struct {
 
 func (x *GetGatewayRequest) Reset() {
 	*x = GetGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1986,7 @@ func (x *GetGatewayRequest) String() string {
 func (*GetGatewayRequest) ProtoMessage() {}
 
 func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1999,7 @@ func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayRequest.ProtoReflect.Descriptor instead.
 func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetGatewayRequest) GetName() string {
@@ -1735,7 +2020,7 @@ type GetGatewayResponse struct {
 
 func (x *GetGatewayResponse) Reset() {
 	*x = GetGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +2032,7 @@ func (x *GetGatewayResponse) String() string {
 func (*GetGatewayResponse) ProtoMessage() {}
 
 func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +2045,7 @@ func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayResponse.ProtoReflect.Descriptor instead.
 func (*GetGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetGatewayResponse) GetGateway() *Gateway {
@@ -1786,7 +2071,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2083,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2096,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListGatewaysRequest) GetPageSize() int32 {
@@ -1849,7 +2134,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2146,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2159,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -1899,14 +2184,20 @@ type UpdateGatewayRequest struct {
 	Gateway *Gateway `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	// Which fields to take from gateway; empty means all that an operator may set
 	// (description, labels, upstreams, session).
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Only say what would be stored, or why it would be refused.
+	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// What to wait for.
+	Wait Wait `protobuf:"varint,4,opt,name=wait,proto3,enum=leasehold.v1.Wait" json:"wait,omitempty"`
+	// For how long, with WAIT_APPLIED: 100 ms to 5 minutes; 30 s when absent.
+	WaitTimeout   *durationpb.Duration `protobuf:"bytes,5,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateGatewayRequest) Reset() {
 	*x = UpdateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2209,7 @@ func (x *UpdateGatewayRequest) String() string {
 func (*UpdateGatewayRequest) ProtoMessage() {}
 
 func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2222,7 @@ func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateGatewayRequest) GetGateway() *Gateway {
@@ -1948,6 +2239,27 @@ func (x *UpdateGatewayRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateGatewayRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UpdateGatewayRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
+func (x *UpdateGatewayRequest) GetWaitTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.WaitTimeout
+	}
+	return nil
+}
+
 // UpdateGatewayResponse is the response of UpdateGateway.
 type UpdateGatewayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1959,7 +2271,7 @@ type UpdateGatewayResponse struct {
 
 func (x *UpdateGatewayResponse) Reset() {
 	*x = UpdateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2283,7 @@ func (x *UpdateGatewayResponse) String() string {
 func (*UpdateGatewayResponse) ProtoMessage() {}
 
 func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2296,7 @@ func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateGatewayResponse) GetGateway() *Gateway {
@@ -2000,14 +2312,19 @@ type DeleteGatewayRequest struct {
 	// Resource name of the gateway.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// If set, the delete is refused with ABORTED when it does not match.
-	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// What to wait for. With WAIT_APPLIED no worker serves the gateway any more when the
+	// call returns; its sessions are ending.
+	Wait Wait `protobuf:"varint,3,opt,name=wait,proto3,enum=leasehold.v1.Wait" json:"wait,omitempty"`
+	// For how long, with WAIT_APPLIED: 100 ms to 5 minutes; 30 s when absent.
+	WaitTimeout   *durationpb.Duration `protobuf:"bytes,4,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteGatewayRequest) Reset() {
 	*x = DeleteGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2336,7 @@ func (x *DeleteGatewayRequest) String() string {
 func (*DeleteGatewayRequest) ProtoMessage() {}
 
 func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2349,7 @@ func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteGatewayRequest) GetName() string {
@@ -2049,6 +2366,20 @@ func (x *DeleteGatewayRequest) GetEtag() string {
 	return ""
 }
 
+func (x *DeleteGatewayRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
+func (x *DeleteGatewayRequest) GetWaitTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.WaitTimeout
+	}
+	return nil
+}
+
 // DeleteGatewayResponse is the response of DeleteGateway.
 type DeleteGatewayResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2058,7 +2389,7 @@ type DeleteGatewayResponse struct {
 
 func (x *DeleteGatewayResponse) Reset() {
 	*x = DeleteGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2401,7 @@ func (x *DeleteGatewayResponse) String() string {
 func (*DeleteGatewayResponse) ProtoMessage() {}
 
 func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2414,7 @@ func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 // WatchGatewaysRequest is the request of WatchGateways.
@@ -2099,7 +2430,7 @@ type WatchGatewaysRequest struct {
 
 func (x *WatchGatewaysRequest) Reset() {
 	*x = WatchGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2442,7 @@ func (x *WatchGatewaysRequest) String() string {
 func (*WatchGatewaysRequest) ProtoMessage() {}
 
 func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2455,7 @@ func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchGatewaysRequest) GetRevision() int64 {
@@ -2156,7 +2487,7 @@ type WatchGatewaysResponse struct {
 
 func (x *WatchGatewaysResponse) Reset() {
 	*x = WatchGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2499,7 @@ func (x *WatchGatewaysResponse) String() string {
 func (*WatchGatewaysResponse) ProtoMessage() {}
 
 func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2512,7 @@ func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchGatewaysResponse) GetType() ChangeType {
@@ -2209,38 +2540,38 @@ var File_leasehold_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x03\n" +
-	"\aGateway\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription\x129\n" +
-	"\x06labels\x18\x03 \x03(\v2!.leasehold.v1.Gateway.LabelsEntryR\x06labels\x124\n" +
-	"\tupstreams\x18\x04 \x03(\v2\x16.leasehold.v1.UpstreamR\tupstreams\x125\n" +
-	"\asession\x18\x05 \x01(\v2\x1b.leasehold.v1.SessionPolicyR\asession\x12\x12\n" +
-	"\x04etag\x18\x06 \x01(\tR\x04etag\x12;\n" +
-	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12;\n" +
-	"\vupdate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x123\n" +
-	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusR\x06status\x1a9\n" +
+	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/options.proto\"\x9b\x04\n" +
+	"\aGateway\x12\x18\n" +
+	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12&\n" +
+	"\vdescription\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x03R\vdescription\x12?\n" +
+	"\x06labels\x18\x03 \x03(\v2!.leasehold.v1.Gateway.LabelsEntryB\x04\xa8\xd4\x18\x03R\x06labels\x12:\n" +
+	"\tupstreams\x18\x04 \x03(\v2\x16.leasehold.v1.UpstreamB\x04\xa8\xd4\x18\x01R\tupstreams\x12;\n" +
+	"\asession\x18\x05 \x01(\v2\x1b.leasehold.v1.SessionPolicyB\x04\xa8\xd4\x18\x02R\asession\x12\x18\n" +
+	"\x04etag\x18\x06 \x01(\tB\x04\xa8\xd4\x18\x03R\x04etag\x12A\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xd4\x18\x03R\n" +
+	"createTime\x12A\n" +
+	"\vupdate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xd4\x18\x03R\n" +
+	"updateTime\x129\n" +
+	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusB\x04\xa8\xd4\x18\x03R\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\x05\n" +
-	"\bUpstream\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
-	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
-	"\ttransport\x18\x03 \x01(\x0e2\x17.leasehold.v1.TransportR\ttransport\x12)\n" +
-	"\x10repeatable_tools\x18\x04 \x03(\tR\x0frepeatableTools\x122\n" +
-	"\x15reconnects_per_second\x18\x05 \x01(\x05R\x13reconnectsPerSecond\x12D\n" +
-	"\x10response_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0fresponseTimeout\x12\x18\n" +
-	"\acommand\x18\a \x01(\tR\acommand\x12\x12\n" +
-	"\x04args\x18\b \x03(\tR\x04args\x121\n" +
-	"\x03env\x18\t \x03(\v2\x1f.leasehold.v1.Upstream.EnvEntryR\x03env\x128\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x05\n" +
+	"\bUpstream\x12\x18\n" +
+	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12\x16\n" +
+	"\x03url\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x01R\x03url\x12;\n" +
+	"\ttransport\x18\x03 \x01(\x0e2\x17.leasehold.v1.TransportB\x04\xa8\xd4\x18\x01R\ttransport\x12/\n" +
+	"\x10repeatable_tools\x18\x04 \x03(\tB\x04\xa8\xd4\x18\x02R\x0frepeatableTools\x128\n" +
+	"\x15reconnects_per_second\x18\x05 \x01(\x05B\x04\xa8\xd4\x18\x02R\x13reconnectsPerSecond\x12J\n" +
+	"\x10response_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xd4\x18\x02R\x0fresponseTimeout\x12\x1e\n" +
+	"\acommand\x18\a \x01(\tB\x04\xa8\xd4\x18\x01R\acommand\x12\x18\n" +
+	"\x04args\x18\b \x03(\tB\x04\xa8\xd4\x18\x01R\x04args\x127\n" +
+	"\x03env\x18\t \x03(\v2\x1f.leasehold.v1.Upstream.EnvEntryB\x04\xa8\xd4\x18\x01R\x03env\x12>\n" +
 	"\n" +
-	"credential\x18\x14 \x01(\v2\x18.leasehold.v1.CredentialR\n" +
-	"credential\x12+\n" +
-	"\x03tls\x18\x15 \x01(\v2\x19.leasehold.v1.UpstreamTLSR\x03tls\x126\n" +
-	"\x17max_concurrent_requests\x18\x16 \x01(\x05R\x15maxConcurrentRequests\x12<\n" +
-	"\fhealth_check\x18\x17 \x01(\v2\x19.leasehold.v1.HealthCheckR\vhealthCheck\x1a6\n" +
+	"credential\x18\x14 \x01(\v2\x18.leasehold.v1.CredentialB\x04\xa8\xd4\x18\x01R\n" +
+	"credential\x121\n" +
+	"\x03tls\x18\x15 \x01(\v2\x19.leasehold.v1.UpstreamTLSB\x04\xa8\xd4\x18\x01R\x03tls\x12<\n" +
+	"\x17max_concurrent_requests\x18\x16 \x01(\x05B\x04\xa8\xd4\x18\x02R\x15maxConcurrentRequests\x12B\n" +
+	"\fhealth_check\x18\x17 \x01(\v2\x19.leasehold.v1.HealthCheckB\x04\xa8\xd4\x18\x02R\vhealthCheck\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
@@ -2305,16 +2636,29 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
 	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\x12F\n" +
-	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\x95\x01\n" +
+	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xcc\x01\n" +
 	"\rGatewayStatus\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fworkers_applied\x18\x02 \x01(\x05R\x0eworkersApplied\x12#\n" +
 	"\rworkers_total\x18\x03 \x01(\x05R\fworkersTotal\x12\x1a\n" +
-	"\bsessions\x18\x04 \x01(\x03R\bsessions\"f\n" +
+	"\bsessions\x18\x04 \x01(\x03R\bsessions\x125\n" +
+	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\"\xa3\x01\n" +
+	"\rGatewayWorker\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12.\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x18.leasehold.v1.ApplyStateR\x05state\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12.\n" +
+	"\x05error\x18\x04 \x01(\v2\x18.leasehold.v1.ApplyErrorR\x05error\":\n" +
+	"\n" +
+	"ApplyError\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf1\x01\n" +
 	"\x14CreateGatewayRequest\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x12/\n" +
-	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\"H\n" +
+	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\x04wait\x18\x04 \x01(\x0e2\x12.leasehold.v1.WaitR\x04wait\x12<\n" +
+	"\fwait_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\"H\n" +
 	"\x15CreateGatewayResponse\x12/\n" +
 	"\agateway\x18\x01 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\"'\n" +
 	"\x11GetGatewayRequest\x12\x12\n" +
@@ -2328,16 +2672,21 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x06filter\x18\x03 \x01(\tR\x06filter\"q\n" +
 	"\x14ListGatewaysResponse\x121\n" +
 	"\bgateways\x18\x01 \x03(\v2\x15.leasehold.v1.GatewayR\bgateways\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x84\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x02\n" +
 	"\x14UpdateGatewayRequest\x12/\n" +
 	"\agateway\x18\x01 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"H\n" +
+	"updateMask\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\x04wait\x18\x04 \x01(\x0e2\x12.leasehold.v1.WaitR\x04wait\x12<\n" +
+	"\fwait_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\"H\n" +
 	"\x15UpdateGatewayResponse\x12/\n" +
-	"\agateway\x18\x01 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\">\n" +
+	"\agateway\x18\x01 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\"\xa4\x01\n" +
 	"\x14DeleteGatewayRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x17\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12&\n" +
+	"\x04wait\x18\x03 \x01(\x0e2\x12.leasehold.v1.WaitR\x04wait\x12<\n" +
+	"\fwait_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\"\x17\n" +
 	"\x15DeleteGatewayResponse\"J\n" +
 	"\x14WatchGatewaysRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
@@ -2363,7 +2712,18 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x0eOnUpstreamLost\x12 \n" +
 	"\x1cON_UPSTREAM_LOST_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ON_UPSTREAM_LOST_FAIL\x10\x01\x12!\n" +
-	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*q\n" +
+	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*\x92\x01\n" +
+	"\n" +
+	"ApplyState\x12\x1b\n" +
+	"\x17APPLY_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13APPLY_STATE_PENDING\x10\x01\x12\x17\n" +
+	"\x13APPLY_STATE_APPLIED\x10\x02\x12\x18\n" +
+	"\x14APPLY_STATE_REJECTED\x10\x03\x12\x1b\n" +
+	"\x17APPLY_STATE_QUARANTINED\x10\x04*?\n" +
+	"\x04Wait\x12\x14\n" +
+	"\x10WAIT_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vWAIT_STORED\x10\x01\x12\x10\n" +
+	"\fWAIT_APPLIED\x10\x02*q\n" +
 	"\n" +
 	"ChangeType\x12\x1b\n" +
 	"\x17CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -2391,103 +2751,116 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
 	(ClientAuthentication)(0),      // 0: leasehold.v1.ClientAuthentication
 	(TLSVersion)(0),                // 1: leasehold.v1.TLSVersion
 	(Transport)(0),                 // 2: leasehold.v1.Transport
 	(OnUpstreamLost)(0),            // 3: leasehold.v1.OnUpstreamLost
-	(ChangeType)(0),                // 4: leasehold.v1.ChangeType
-	(*Gateway)(nil),                // 5: leasehold.v1.Gateway
-	(*Upstream)(nil),               // 6: leasehold.v1.Upstream
-	(*Secret)(nil),                 // 7: leasehold.v1.Secret
-	(*Credential)(nil),             // 8: leasehold.v1.Credential
-	(*CredentialHeader)(nil),       // 9: leasehold.v1.CredentialHeader
-	(*BasicCredential)(nil),        // 10: leasehold.v1.BasicCredential
-	(*APIKey)(nil),                 // 11: leasehold.v1.APIKey
-	(*OAuthClientCredentials)(nil), // 12: leasehold.v1.OAuthClientCredentials
-	(*UpstreamTLS)(nil),            // 13: leasehold.v1.UpstreamTLS
-	(*HealthCheck)(nil),            // 14: leasehold.v1.HealthCheck
-	(*SessionPolicy)(nil),          // 15: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),          // 16: leasehold.v1.GatewayStatus
-	(*CreateGatewayRequest)(nil),   // 17: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil),  // 18: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),      // 19: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),     // 20: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),    // 21: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),   // 22: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),   // 23: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil),  // 24: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),   // 25: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil),  // 26: leasehold.v1.DeleteGatewayResponse
-	(*WatchGatewaysRequest)(nil),   // 27: leasehold.v1.WatchGatewaysRequest
-	(*WatchGatewaysResponse)(nil),  // 28: leasehold.v1.WatchGatewaysResponse
-	nil,                            // 29: leasehold.v1.Gateway.LabelsEntry
-	nil,                            // 30: leasehold.v1.Upstream.EnvEntry
-	nil,                            // 31: leasehold.v1.OAuthClientCredentials.ParametersEntry
-	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 33: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),  // 34: google.protobuf.FieldMask
+	(ApplyState)(0),                // 4: leasehold.v1.ApplyState
+	(Wait)(0),                      // 5: leasehold.v1.Wait
+	(ChangeType)(0),                // 6: leasehold.v1.ChangeType
+	(*Gateway)(nil),                // 7: leasehold.v1.Gateway
+	(*Upstream)(nil),               // 8: leasehold.v1.Upstream
+	(*Secret)(nil),                 // 9: leasehold.v1.Secret
+	(*Credential)(nil),             // 10: leasehold.v1.Credential
+	(*CredentialHeader)(nil),       // 11: leasehold.v1.CredentialHeader
+	(*BasicCredential)(nil),        // 12: leasehold.v1.BasicCredential
+	(*APIKey)(nil),                 // 13: leasehold.v1.APIKey
+	(*OAuthClientCredentials)(nil), // 14: leasehold.v1.OAuthClientCredentials
+	(*UpstreamTLS)(nil),            // 15: leasehold.v1.UpstreamTLS
+	(*HealthCheck)(nil),            // 16: leasehold.v1.HealthCheck
+	(*SessionPolicy)(nil),          // 17: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),          // 18: leasehold.v1.GatewayStatus
+	(*GatewayWorker)(nil),          // 19: leasehold.v1.GatewayWorker
+	(*ApplyError)(nil),             // 20: leasehold.v1.ApplyError
+	(*CreateGatewayRequest)(nil),   // 21: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil),  // 22: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),      // 23: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),     // 24: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),    // 25: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),   // 26: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),   // 27: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil),  // 28: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),   // 29: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil),  // 30: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),   // 31: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil),  // 32: leasehold.v1.WatchGatewaysResponse
+	nil,                            // 33: leasehold.v1.Gateway.LabelsEntry
+	nil,                            // 34: leasehold.v1.Upstream.EnvEntry
+	nil,                            // 35: leasehold.v1.OAuthClientCredentials.ParametersEntry
+	(*timestamppb.Timestamp)(nil),  // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 37: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 38: google.protobuf.FieldMask
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	29, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	6,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	15, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	32, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	32, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	16, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	33, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	8,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	17, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	36, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	36, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	18, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
 	2,  // 6: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	33, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
-	30, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
-	8,  // 9: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
-	13, // 10: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
-	14, // 11: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
-	9,  // 12: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
-	7,  // 13: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
-	10, // 14: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
-	11, // 15: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
-	12, // 16: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
-	7,  // 17: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
-	7,  // 18: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
-	7,  // 19: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
-	7,  // 20: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
-	31, // 21: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
+	37, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
+	34, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
+	10, // 9: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
+	15, // 10: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
+	16, // 11: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
+	11, // 12: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
+	9,  // 13: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
+	12, // 14: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
+	13, // 15: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
+	14, // 16: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
+	9,  // 17: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
+	9,  // 18: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
+	9,  // 19: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
+	9,  // 20: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
+	35, // 21: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
 	0,  // 22: leasehold.v1.OAuthClientCredentials.client_authentication:type_name -> leasehold.v1.ClientAuthentication
-	13, // 23: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
-	7,  // 24: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
+	15, // 23: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
+	9,  // 24: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
 	1,  // 25: leasehold.v1.UpstreamTLS.min_version:type_name -> leasehold.v1.TLSVersion
-	33, // 26: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	33, // 27: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	33, // 28: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	33, // 29: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	37, // 26: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	37, // 27: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	37, // 28: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	37, // 29: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
 	3,  // 30: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
-	5,  // 31: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 32: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 33: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 34: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	5,  // 35: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	34, // 36: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 37: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	4,  // 38: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
-	5,  // 39: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
-	17, // 40: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	19, // 41: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	21, // 42: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	23, // 43: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	25, // 44: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	27, // 45: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
-	18, // 46: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	20, // 47: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	22, // 48: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	24, // 49: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	26, // 50: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	28, // 51: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
-	46, // [46:52] is the sub-list for method output_type
-	40, // [40:46] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	19, // 31: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
+	4,  // 32: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
+	20, // 33: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
+	7,  // 34: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	5,  // 35: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	37, // 36: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	7,  // 37: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	7,  // 38: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	7,  // 39: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	7,  // 40: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	38, // 41: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 42: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	37, // 43: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	7,  // 44: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	5,  // 45: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	37, // 46: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	6,  // 47: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	7,  // 48: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	21, // 49: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	23, // 50: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	25, // 51: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	27, // 52: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	29, // 53: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	31, // 54: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	22, // 55: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	24, // 56: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	26, // 57: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	28, // 58: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	30, // 59: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	32, // 60: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	55, // [55:61] is the sub-list for method output_type
+	49, // [49:55] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -2495,6 +2868,7 @@ func file_leasehold_v1_gateway_proto_init() {
 	if File_leasehold_v1_gateway_proto != nil {
 		return
 	}
+	file_leasehold_v1_options_proto_init()
 	file_leasehold_v1_gateway_proto_msgTypes[2].OneofWrappers = []any{
 		(*Secret_Value)(nil),
 		(*Secret_File)(nil),
@@ -2522,8 +2896,8 @@ func file_leasehold_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   27,
+			NumEnums:      7,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
