@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
@@ -25,8 +26,14 @@ type Caller interface {
 // errForbidden says that a method is not for the caller.
 var errForbidden = errors.New("the certificate's role may not call this")
 
-// namesKept bounds the workers whose certificates' names are remembered.
-const namesKept = 4096
+const (
+	// namesKept bounds the workers whose certificates' names are remembered.
+	namesKept = 4096
+	// refusedPerSecond bounds the lines that a caller who is refused again and again can
+	// have logged, after refusedAtOnce.
+	refusedPerSecond = 1
+	refusedAtOnce    = 100
+)
 
 // access lets callers do what the rules say, and nothing else.
 //
@@ -40,6 +47,7 @@ type access struct {
 	store Store
 	log   hclog.Logger
 	names *lru.Cache[string, string] // by worker id
+	pace  *rate.Limiter              // of lines about callers that were refused
 }
 
 func newAccess(store Store, log hclog.Logger) *access {
@@ -47,7 +55,7 @@ func newAccess(store Store, log hclog.Logger) *access {
 	if err != nil {
 		panic(err) // of a size below 1 only
 	}
-	return &access{store: store, log: log, names: names}
+	return &access{store: store, log: log, names: names, pace: rate.NewLimiter(refusedPerSecond, refusedAtOnce)}
 }
 
 func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
@@ -131,9 +139,10 @@ func (a *access) name(ctx context.Context, id string) (string, error) {
 	return name, err
 }
 
-// refuse turns an error into a status. What somebody tried who may not is logged.
+// refuse turns an error into a status. What somebody tried who may not is logged, at a
+// bounded pace.
 func (a *access) refuse(ctx context.Context, method string, caller Caller, err error) error {
-	if !errors.Is(err, errForbidden) && !errors.Is(err, session.ErrForeign) {
+	if !errors.Is(err, errForbidden) && !errors.Is(err, session.ErrForeign) || !a.pace.Allow() {
 		a.log.Debug("call was refused", "method", method, "cause", err)
 		return toStatus(err)
 	}

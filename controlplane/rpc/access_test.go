@@ -204,3 +204,18 @@ func TestWithoutCredentialsEverybodyMayCall(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestACallerWhoIsRefusedAgainAndAgainDoesNotFillTheLog(t *testing.T) {
+	var out strings.Builder
+	a := newAccess(&registered{}, hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Warn}))
+	ctx := certified{roleWorker, "w"}.from(t)
+	info := &grpc.UnaryServerInfo{FullMethod: leaseholdv1.GatewayService_GetGateway_FullMethodName}
+	for range 10 * refusedAtOnce {
+		if _, err := a.unary(ctx, nil, info, nil); status.Code(err) != codes.PermissionDenied {
+			t.Fatalf("got %v, want %v", err, codes.PermissionDenied)
+		}
+	}
+	if n := strings.Count(out.String(), "call was refused"); n < 1 || n > 2*refusedAtOnce {
+		t.Errorf("%d lines were logged, want at least one and hardly more than %d", n, refusedAtOnce)
+	}
+}
