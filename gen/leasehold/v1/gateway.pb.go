@@ -24,6 +24,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// NamingMode is a rule of naming.
+type NamingMode int32
+
+const (
+	// Same as NAMING_MODE_PREFIX.
+	NamingMode_NAMING_MODE_UNSPECIFIED NamingMode = 0
+	// {upstream}{separator}{name}.
+	NamingMode_NAMING_MODE_PREFIX NamingMode = 1
+	// The name stays. Of several items with the same name there is the one whose upstream
+	// comes first in the definition.
+	NamingMode_NAMING_MODE_KEEP NamingMode = 2
+)
+
+// Enum value maps for NamingMode.
+var (
+	NamingMode_name = map[int32]string{
+		0: "NAMING_MODE_UNSPECIFIED",
+		1: "NAMING_MODE_PREFIX",
+		2: "NAMING_MODE_KEEP",
+	}
+	NamingMode_value = map[string]int32{
+		"NAMING_MODE_UNSPECIFIED": 0,
+		"NAMING_MODE_PREFIX":      1,
+		"NAMING_MODE_KEEP":        2,
+	}
+)
+
+func (x NamingMode) Enum() *NamingMode {
+	p := new(NamingMode)
+	*p = x
+	return p
+}
+
+func (x NamingMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NamingMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[0].Descriptor()
+}
+
+func (NamingMode) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[0]
+}
+
+func (x NamingMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NamingMode.Descriptor instead.
+func (NamingMode) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{0}
+}
+
 // ClientAuthentication is how a token endpoint is shown a client's id and secret.
 type ClientAuthentication int32
 
@@ -61,11 +115,11 @@ func (x ClientAuthentication) String() string {
 }
 
 func (ClientAuthentication) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[0].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[1].Descriptor()
 }
 
 func (ClientAuthentication) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[0]
+	return &file_leasehold_v1_gateway_proto_enumTypes[1]
 }
 
 func (x ClientAuthentication) Number() protoreflect.EnumNumber {
@@ -74,7 +128,7 @@ func (x ClientAuthentication) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClientAuthentication.Descriptor instead.
 func (ClientAuthentication) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{0}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
 }
 
 // TLSVersion is a version of TLS.
@@ -114,11 +168,11 @@ func (x TLSVersion) String() string {
 }
 
 func (TLSVersion) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[1].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[2].Descriptor()
 }
 
 func (TLSVersion) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[1]
+	return &file_leasehold_v1_gateway_proto_enumTypes[2]
 }
 
 func (x TLSVersion) Number() protoreflect.EnumNumber {
@@ -127,7 +181,7 @@ func (x TLSVersion) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TLSVersion.Descriptor instead.
 func (TLSVersion) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
 }
 
 // Transport is how an upstream is spoken to.
@@ -173,11 +227,11 @@ func (x Transport) String() string {
 }
 
 func (Transport) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[2].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[3].Descriptor()
 }
 
 func (Transport) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[2]
+	return &file_leasehold_v1_gateway_proto_enumTypes[3]
 }
 
 func (x Transport) Number() protoreflect.EnumNumber {
@@ -186,7 +240,7 @@ func (x Transport) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Transport.Descriptor instead.
 func (Transport) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
 }
 
 // OnUpstreamLost says what becomes of a client session whose upstream has lost its
@@ -230,11 +284,11 @@ func (x OnUpstreamLost) String() string {
 }
 
 func (OnUpstreamLost) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[3].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[4].Descriptor()
 }
 
 func (OnUpstreamLost) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[3]
+	return &file_leasehold_v1_gateway_proto_enumTypes[4]
 }
 
 func (x OnUpstreamLost) Number() protoreflect.EnumNumber {
@@ -243,7 +297,7 @@ func (x OnUpstreamLost) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnUpstreamLost.Descriptor instead.
 func (OnUpstreamLost) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
 }
 
 // ApplyState is what a worker made of a definition.
@@ -291,11 +345,11 @@ func (x ApplyState) String() string {
 }
 
 func (ApplyState) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[4].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
 }
 
 func (ApplyState) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[4]
+	return &file_leasehold_v1_gateway_proto_enumTypes[5]
 }
 
 func (x ApplyState) Number() protoreflect.EnumNumber {
@@ -304,7 +358,7 @@ func (x ApplyState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApplyState.Descriptor instead.
 func (ApplyState) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
 }
 
 // Wait is what a write waits for before it returns.
@@ -348,11 +402,11 @@ func (x Wait) String() string {
 }
 
 func (Wait) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
 }
 
 func (Wait) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+	return &file_leasehold_v1_gateway_proto_enumTypes[6]
 }
 
 func (x Wait) Number() protoreflect.EnumNumber {
@@ -361,7 +415,7 @@ func (x Wait) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Wait.Descriptor instead.
 func (Wait) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 // ChangeType is what happened to a watched resource.
@@ -405,11 +459,11 @@ func (x ChangeType) String() string {
 }
 
 func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[7].Descriptor()
 }
 
 func (ChangeType) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[6]
+	return &file_leasehold_v1_gateway_proto_enumTypes[7]
 }
 
 func (x ChangeType) Number() protoreflect.EnumNumber {
@@ -418,7 +472,7 @@ func (x ChangeType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeType.Descriptor instead.
 func (ChangeType) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
@@ -432,7 +486,8 @@ type Gateway struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// Labels for selection, at most 32; keys at most 63 bytes, values at most 255.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The MCP servers behind the gateway; exactly one for now.
+	// The MCP servers behind the gateway, 1 to 32. One is passed on as it is. Several are
+	// one server to clients: each session has a session of its own at each of them.
 	Upstreams []*Upstream `protobuf:"bytes,4,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// How long sessions of this gateway live.
 	Session *SessionPolicy `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
@@ -444,7 +499,13 @@ type Gateway struct {
 	// When the gateway was last written. Output only.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// What became of the definition. Output only.
-	Status        *GatewayStatus `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
+	Status *GatewayStatus `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
+	// How items of several upstreams are called. Not with a single upstream, whose items
+	// are called what it calls them.
+	Naming *Naming `protobuf:"bytes,10,opt,name=naming,proto3" json:"naming,omitempty"`
+	// How long initialize waits for several upstreams: those that are not open by then
+	// join later. 100 ms to 60 s; 5 s when absent. Not with a single upstream.
+	OpenTimeout   *durationpb.Duration `protobuf:"bytes,11,opt,name=open_timeout,json=openTimeout,proto3" json:"open_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -542,6 +603,78 @@ func (x *Gateway) GetStatus() *GatewayStatus {
 	return nil
 }
 
+func (x *Gateway) GetNaming() *Naming {
+	if x != nil {
+		return x.Naming
+	}
+	return nil
+}
+
+func (x *Gateway) GetOpenTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.OpenTimeout
+	}
+	return nil
+}
+
+// Naming is how the tools and prompts of several upstreams are called. The URIs of
+// resources stay what they are where they are unique; others begin with the name of
+// their upstream and +, as files+file:///tmp/a.
+type Naming struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule.
+	Mode NamingMode `protobuf:"varint,1,opt,name=mode,proto3,enum=leasehold.v1.NamingMode" json:"mode,omitempty"`
+	// With NAMING_MODE_PREFIX: what stands between the upstream's name and the item's; 1 to
+	// 4 characters of A-Z, a-z, 0-9, _, - and a dot; _ when empty.
+	Separator     string `protobuf:"bytes,2,opt,name=separator,proto3" json:"separator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Naming) Reset() {
+	*x = Naming{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Naming) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Naming) ProtoMessage() {}
+
+func (x *Naming) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Naming.ProtoReflect.Descriptor instead.
+func (*Naming) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Naming) GetMode() NamingMode {
+	if x != nil {
+		return x.Mode
+	}
+	return NamingMode_NAMING_MODE_UNSPECIFIED
+}
+
+func (x *Naming) GetSeparator() string {
+	if x != nil {
+		return x.Separator
+	}
+	return ""
+}
+
 // Upstream is one MCP server behind a gateway.
 type Upstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -590,14 +723,33 @@ type Upstream struct {
 	MaxConcurrentRequests int32 `protobuf:"varint,22,opt,name=max_concurrent_requests,json=maxConcurrentRequests,proto3" json:"max_concurrent_requests,omitempty"`
 	// How each worker asks by itself whether the server works. Absent for not at all.
 	// Not with TRANSPORT_STDIO.
-	HealthCheck   *HealthCheck `protobuf:"bytes,23,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HealthCheck *HealthCheck `protobuf:"bytes,23,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	// Open a session there only when it is needed for the first time. Until then its items
+	// are those that it had last, as far as the worker knows. Of several upstreams only.
+	Lazy bool `protobuf:"varint,24,opt,name=lazy,proto3" json:"lazy,omitempty"`
+	// No session without it: initialize fails when it cannot be opened in time. Of several
+	// upstreams only, and not with lazy.
+	Required bool `protobuf:"varint,25,opt,name=required,proto3" json:"required,omitempty"`
+	// How long it may take to open a session there. 100 ms to 5 minutes; 30 s when absent.
+	// Of several upstreams only.
+	OpenTimeout *durationpb.Duration `protobuf:"bytes,26,opt,name=open_timeout,json=openTimeout,proto3" json:"open_timeout,omitempty"`
+	// Which of its tools clients see and may call. Of several upstreams only, as are the
+	// next three.
+	Tools *ItemSelection `protobuf:"bytes,27,opt,name=tools,proto3" json:"tools,omitempty"`
+	// Which of its prompts.
+	Prompts *ItemSelection `protobuf:"bytes,28,opt,name=prompts,proto3" json:"prompts,omitempty"`
+	// Which of its resources, by URI.
+	Resources *ItemSelection `protobuf:"bytes,29,opt,name=resources,proto3" json:"resources,omitempty"`
+	// Which of its resource templates, by URI template. A URI that fits a template that is
+	// not shown can be read only if it is a resource that is.
+	ResourceTemplates *ItemSelection `protobuf:"bytes,30,opt,name=resource_templates,json=resourceTemplates,proto3" json:"resource_templates,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Upstream) Reset() {
 	*x = Upstream{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[1]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +761,7 @@ func (x *Upstream) String() string {
 func (*Upstream) ProtoMessage() {}
 
 func (x *Upstream) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[1]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +774,7 @@ func (x *Upstream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upstream.ProtoReflect.Descriptor instead.
 func (*Upstream) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{1}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Upstream) GetName() string {
@@ -716,6 +868,195 @@ func (x *Upstream) GetHealthCheck() *HealthCheck {
 	return nil
 }
 
+func (x *Upstream) GetLazy() bool {
+	if x != nil {
+		return x.Lazy
+	}
+	return false
+}
+
+func (x *Upstream) GetRequired() bool {
+	if x != nil {
+		return x.Required
+	}
+	return false
+}
+
+func (x *Upstream) GetOpenTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.OpenTimeout
+	}
+	return nil
+}
+
+func (x *Upstream) GetTools() *ItemSelection {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *Upstream) GetPrompts() *ItemSelection {
+	if x != nil {
+		return x.Prompts
+	}
+	return nil
+}
+
+func (x *Upstream) GetResources() *ItemSelection {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *Upstream) GetResourceTemplates() *ItemSelection {
+	if x != nil {
+		return x.ResourceTemplates
+	}
+	return nil
+}
+
+// ItemSelection says which items of one kind of an upstream there are for clients, and
+// what becomes of them. What is not shown cannot be used either.
+type ItemSelection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only these, by the names that the upstream gives; a * stands for any number of any
+	// characters. Empty means all. At most 256 of 1 to 1024 bytes.
+	Include []string `protobuf:"bytes,1,rep,name=include,proto3" json:"include,omitempty"`
+	// Not these, whatever include says. As include.
+	Exclude []string `protobuf:"bytes,2,rep,name=exclude,proto3" json:"exclude,omitempty"`
+	// What is different for single items; at most 256.
+	Overrides     []*ItemOverride `protobuf:"bytes,3,rep,name=overrides,proto3" json:"overrides,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ItemSelection) Reset() {
+	*x = ItemSelection{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ItemSelection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ItemSelection) ProtoMessage() {}
+
+func (x *ItemSelection) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ItemSelection.ProtoReflect.Descriptor instead.
+func (*ItemSelection) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ItemSelection) GetInclude() []string {
+	if x != nil {
+		return x.Include
+	}
+	return nil
+}
+
+func (x *ItemSelection) GetExclude() []string {
+	if x != nil {
+		return x.Exclude
+	}
+	return nil
+}
+
+func (x *ItemSelection) GetOverrides() []*ItemOverride {
+	if x != nil {
+		return x.Overrides
+	}
+	return nil
+}
+
+// ItemOverride changes one item.
+type ItemOverride struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, or URI, that the upstream gives it. 1 to 1024 bytes.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is called instead, in place of what the rule of naming gives. For tools and
+	// prompts only. At most 128 bytes; empty for no change.
+	NewName string `protobuf:"bytes,2,opt,name=new_name,json=newName,proto3" json:"new_name,omitempty"`
+	// Its description instead, at most 8192 bytes; empty for no change.
+	NewDescription string `protobuf:"bytes,3,opt,name=new_description,json=newDescription,proto3" json:"new_description,omitempty"`
+	// It is not shown.
+	Hide          bool `protobuf:"varint,4,opt,name=hide,proto3" json:"hide,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ItemOverride) Reset() {
+	*x = ItemOverride{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ItemOverride) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ItemOverride) ProtoMessage() {}
+
+func (x *ItemOverride) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ItemOverride.ProtoReflect.Descriptor instead.
+func (*ItemOverride) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ItemOverride) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ItemOverride) GetNewName() string {
+	if x != nil {
+		return x.NewName
+	}
+	return ""
+}
+
+func (x *ItemOverride) GetNewDescription() string {
+	if x != nil {
+		return x.NewDescription
+	}
+	return ""
+}
+
+func (x *ItemOverride) GetHide() bool {
+	if x != nil {
+		return x.Hide
+	}
+	return false
+}
+
 // Secret is a value that is not shown again, or where each worker finds it. Exactly
 // one of value, file and env.
 type Secret struct {
@@ -740,7 +1081,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +1093,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[2]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +1106,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{2}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Secret) GetSource() isSecret_Source {
@@ -867,7 +1208,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1220,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[3]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1233,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Credential) GetHeaders() []*CredentialHeader {
@@ -1011,7 +1352,7 @@ type CredentialHeader struct {
 
 func (x *CredentialHeader) Reset() {
 	*x = CredentialHeader{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1364,7 @@ func (x *CredentialHeader) String() string {
 func (*CredentialHeader) ProtoMessage() {}
 
 func (x *CredentialHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[4]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1377,7 @@ func (x *CredentialHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialHeader.ProtoReflect.Descriptor instead.
 func (*CredentialHeader) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CredentialHeader) GetName() string {
@@ -1066,7 +1407,7 @@ type BasicCredential struct {
 
 func (x *BasicCredential) Reset() {
 	*x = BasicCredential{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1419,7 @@ func (x *BasicCredential) String() string {
 func (*BasicCredential) ProtoMessage() {}
 
 func (x *BasicCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[5]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1432,7 @@ func (x *BasicCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BasicCredential.ProtoReflect.Descriptor instead.
 func (*BasicCredential) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BasicCredential) GetUsername() string {
@@ -1127,7 +1468,7 @@ type APIKey struct {
 
 func (x *APIKey) Reset() {
 	*x = APIKey{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1480,7 @@ func (x *APIKey) String() string {
 func (*APIKey) ProtoMessage() {}
 
 func (x *APIKey) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[6]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1493,7 @@ func (x *APIKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIKey.ProtoReflect.Descriptor instead.
 func (*APIKey) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *APIKey) GetPlace() isAPIKey_Place {
@@ -1235,7 +1576,7 @@ type OAuthClientCredentials struct {
 
 func (x *OAuthClientCredentials) Reset() {
 	*x = OAuthClientCredentials{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1588,7 @@ func (x *OAuthClientCredentials) String() string {
 func (*OAuthClientCredentials) ProtoMessage() {}
 
 func (x *OAuthClientCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[7]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1601,7 @@ func (x *OAuthClientCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OAuthClientCredentials.ProtoReflect.Descriptor instead.
 func (*OAuthClientCredentials) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OAuthClientCredentials) GetTokenUrl() string {
@@ -1344,7 +1685,7 @@ type UpstreamTLS struct {
 
 func (x *UpstreamTLS) Reset() {
 	*x = UpstreamTLS{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1697,7 @@ func (x *UpstreamTLS) String() string {
 func (*UpstreamTLS) ProtoMessage() {}
 
 func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[8]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1710,7 @@ func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
 func (*UpstreamTLS) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpstreamTLS) GetAuthorities() isUpstreamTLS_Authorities {
@@ -1500,7 +1841,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1853,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[9]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1866,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{9}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HealthCheck) GetInterval() *durationpb.Duration {
@@ -1573,7 +1914,7 @@ type SessionPolicy struct {
 
 func (x *SessionPolicy) Reset() {
 	*x = SessionPolicy{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1926,7 @@ func (x *SessionPolicy) String() string {
 func (*SessionPolicy) ProtoMessage() {}
 
 func (x *SessionPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[10]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1939,7 @@ func (x *SessionPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionPolicy.ProtoReflect.Descriptor instead.
 func (*SessionPolicy) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{10}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SessionPolicy) GetIdleTimeout() *durationpb.Duration {
@@ -1642,7 +1983,7 @@ type GatewayStatus struct {
 
 func (x *GatewayStatus) Reset() {
 	*x = GatewayStatus{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1995,7 @@ func (x *GatewayStatus) String() string {
 func (*GatewayStatus) ProtoMessage() {}
 
 func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[11]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +2008,7 @@ func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayStatus.ProtoReflect.Descriptor instead.
 func (*GatewayStatus) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{11}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GatewayStatus) GetRevision() int64 {
@@ -1723,7 +2064,7 @@ type GatewayWorker struct {
 
 func (x *GatewayWorker) Reset() {
 	*x = GatewayWorker{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2076,7 @@ func (x *GatewayWorker) String() string {
 func (*GatewayWorker) ProtoMessage() {}
 
 func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2089,7 @@ func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayWorker.ProtoReflect.Descriptor instead.
 func (*GatewayWorker) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GatewayWorker) GetWorker() string {
@@ -1793,7 +2134,7 @@ type ApplyError struct {
 
 func (x *ApplyError) Reset() {
 	*x = ApplyError{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2146,7 @@ func (x *ApplyError) String() string {
 func (*ApplyError) ProtoMessage() {}
 
 func (x *ApplyError) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2159,7 @@ func (x *ApplyError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyError.ProtoReflect.Descriptor instead.
 func (*ApplyError) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApplyError) GetField() string {
@@ -1854,7 +2195,7 @@ type CreateGatewayRequest struct {
 
 func (x *CreateGatewayRequest) Reset() {
 	*x = CreateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +2207,7 @@ func (x *CreateGatewayRequest) String() string {
 func (*CreateGatewayRequest) ProtoMessage() {}
 
 func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +2220,7 @@ func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*CreateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateGatewayRequest) GetGatewayId() string {
@@ -1928,7 +2269,7 @@ type CreateGatewayResponse struct {
 
 func (x *CreateGatewayResponse) Reset() {
 	*x = CreateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2281,7 @@ func (x *CreateGatewayResponse) String() string {
 func (*CreateGatewayResponse) ProtoMessage() {}
 
 func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2294,7 @@ func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*CreateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateGatewayResponse) GetGateway() *Gateway {
@@ -1974,7 +2315,7 @@ type GetGatewayRequest struct {
 
 func (x *GetGatewayRequest) Reset() {
 	*x = GetGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2327,7 @@ func (x *GetGatewayRequest) String() string {
 func (*GetGatewayRequest) ProtoMessage() {}
 
 func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2340,7 @@ func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayRequest.ProtoReflect.Descriptor instead.
 func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetGatewayRequest) GetName() string {
@@ -2020,7 +2361,7 @@ type GetGatewayResponse struct {
 
 func (x *GetGatewayResponse) Reset() {
 	*x = GetGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2373,7 @@ func (x *GetGatewayResponse) String() string {
 func (*GetGatewayResponse) ProtoMessage() {}
 
 func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2386,7 @@ func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayResponse.ProtoReflect.Descriptor instead.
 func (*GetGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetGatewayResponse) GetGateway() *Gateway {
@@ -2071,7 +2412,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2424,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2437,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListGatewaysRequest) GetPageSize() int32 {
@@ -2134,7 +2475,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2487,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2500,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -2197,7 +2538,7 @@ type UpdateGatewayRequest struct {
 
 func (x *UpdateGatewayRequest) Reset() {
 	*x = UpdateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2550,7 @@ func (x *UpdateGatewayRequest) String() string {
 func (*UpdateGatewayRequest) ProtoMessage() {}
 
 func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2563,7 @@ func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateGatewayRequest) GetGateway() *Gateway {
@@ -2271,7 +2612,7 @@ type UpdateGatewayResponse struct {
 
 func (x *UpdateGatewayResponse) Reset() {
 	*x = UpdateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2624,7 @@ func (x *UpdateGatewayResponse) String() string {
 func (*UpdateGatewayResponse) ProtoMessage() {}
 
 func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2637,7 @@ func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateGatewayResponse) GetGateway() *Gateway {
@@ -2324,7 +2665,7 @@ type DeleteGatewayRequest struct {
 
 func (x *DeleteGatewayRequest) Reset() {
 	*x = DeleteGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2677,7 @@ func (x *DeleteGatewayRequest) String() string {
 func (*DeleteGatewayRequest) ProtoMessage() {}
 
 func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2690,7 @@ func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteGatewayRequest) GetName() string {
@@ -2389,7 +2730,7 @@ type DeleteGatewayResponse struct {
 
 func (x *DeleteGatewayResponse) Reset() {
 	*x = DeleteGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2742,7 @@ func (x *DeleteGatewayResponse) String() string {
 func (*DeleteGatewayResponse) ProtoMessage() {}
 
 func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2755,7 @@ func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{26}
 }
 
 // WatchGatewaysRequest is the request of WatchGateways.
@@ -2430,7 +2771,7 @@ type WatchGatewaysRequest struct {
 
 func (x *WatchGatewaysRequest) Reset() {
 	*x = WatchGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2783,7 @@ func (x *WatchGatewaysRequest) String() string {
 func (*WatchGatewaysRequest) ProtoMessage() {}
 
 func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2796,7 @@ func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchGatewaysRequest) GetRevision() int64 {
@@ -2487,7 +2828,7 @@ type WatchGatewaysResponse struct {
 
 func (x *WatchGatewaysResponse) Reset() {
 	*x = WatchGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2840,7 @@ func (x *WatchGatewaysResponse) String() string {
 func (*WatchGatewaysResponse) ProtoMessage() {}
 
 func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2853,7 @@ func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchGatewaysResponse) GetType() ChangeType {
@@ -2540,7 +2881,7 @@ var File_leasehold_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/options.proto\"\x9b\x04\n" +
+	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/options.proto\"\x93\x05\n" +
 	"\aGateway\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12&\n" +
 	"\vdescription\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x03R\vdescription\x12?\n" +
@@ -2552,10 +2893,16 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"createTime\x12A\n" +
 	"\vupdate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xd4\x18\x03R\n" +
 	"updateTime\x129\n" +
-	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusB\x04\xa8\xd4\x18\x03R\x06status\x1a9\n" +
+	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusB\x04\xa8\xd4\x18\x03R\x06status\x122\n" +
+	"\x06naming\x18\n" +
+	" \x01(\v2\x14.leasehold.v1.NamingB\x04\xa8\xd4\x18\x02R\x06naming\x12B\n" +
+	"\fopen_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xd4\x18\x02R\vopenTimeout\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
+	"\x06Naming\x12,\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x18.leasehold.v1.NamingModeR\x04mode\x12\x1c\n" +
+	"\tseparator\x18\x02 \x01(\tR\tseparator\"\xd9\b\n" +
 	"\bUpstream\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12\x16\n" +
 	"\x03url\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x01R\x03url\x12;\n" +
@@ -2571,10 +2918,26 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"credential\x121\n" +
 	"\x03tls\x18\x15 \x01(\v2\x19.leasehold.v1.UpstreamTLSB\x04\xa8\xd4\x18\x01R\x03tls\x12<\n" +
 	"\x17max_concurrent_requests\x18\x16 \x01(\x05B\x04\xa8\xd4\x18\x02R\x15maxConcurrentRequests\x12B\n" +
-	"\fhealth_check\x18\x17 \x01(\v2\x19.leasehold.v1.HealthCheckB\x04\xa8\xd4\x18\x02R\vhealthCheck\x1a6\n" +
+	"\fhealth_check\x18\x17 \x01(\v2\x19.leasehold.v1.HealthCheckB\x04\xa8\xd4\x18\x02R\vhealthCheck\x12\x18\n" +
+	"\x04lazy\x18\x18 \x01(\bB\x04\xa8\xd4\x18\x02R\x04lazy\x12 \n" +
+	"\brequired\x18\x19 \x01(\bB\x04\xa8\xd4\x18\x02R\brequired\x12B\n" +
+	"\fopen_timeout\x18\x1a \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xd4\x18\x02R\vopenTimeout\x127\n" +
+	"\x05tools\x18\x1b \x01(\v2\x1b.leasehold.v1.ItemSelectionB\x04\xa8\xd4\x18\x02R\x05tools\x12;\n" +
+	"\aprompts\x18\x1c \x01(\v2\x1b.leasehold.v1.ItemSelectionB\x04\xa8\xd4\x18\x02R\aprompts\x12?\n" +
+	"\tresources\x18\x1d \x01(\v2\x1b.leasehold.v1.ItemSelectionB\x04\xa8\xd4\x18\x02R\tresources\x12P\n" +
+	"\x12resource_templates\x18\x1e \x01(\v2\x1b.leasehold.v1.ItemSelectionB\x04\xa8\xd4\x18\x02R\x11resourceTemplates\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"}\n" +
+	"\rItemSelection\x12\x18\n" +
+	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
+	"\aexclude\x18\x02 \x03(\tR\aexclude\x128\n" +
+	"\toverrides\x18\x03 \x03(\v2\x1a.leasehold.v1.ItemOverrideR\toverrides\"z\n" +
+	"\fItemOverride\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\bnew_name\x18\x02 \x01(\tR\anewName\x12'\n" +
+	"\x0fnew_description\x18\x03 \x01(\tR\x0enewDescription\x12\x12\n" +
+	"\x04hide\x18\x04 \x01(\bR\x04hide\"\x8d\x01\n" +
 	"\x06Secret\x12\x1b\n" +
 	"\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00R\x05value\x12\x14\n" +
 	"\x04file\x18\x02 \x01(\tH\x00R\x04file\x12\x12\n" +
@@ -2694,7 +3057,12 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x15WatchGatewaysResponse\x12,\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
 	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision*~\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*W\n" +
+	"\n" +
+	"NamingMode\x12\x1b\n" +
+	"\x17NAMING_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12NAMING_MODE_PREFIX\x10\x01\x12\x14\n" +
+	"\x10NAMING_MODE_KEEP\x10\x02*~\n" +
 	"\x14ClientAuthentication\x12%\n" +
 	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
@@ -2751,116 +3119,129 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
-	(ClientAuthentication)(0),      // 0: leasehold.v1.ClientAuthentication
-	(TLSVersion)(0),                // 1: leasehold.v1.TLSVersion
-	(Transport)(0),                 // 2: leasehold.v1.Transport
-	(OnUpstreamLost)(0),            // 3: leasehold.v1.OnUpstreamLost
-	(ApplyState)(0),                // 4: leasehold.v1.ApplyState
-	(Wait)(0),                      // 5: leasehold.v1.Wait
-	(ChangeType)(0),                // 6: leasehold.v1.ChangeType
-	(*Gateway)(nil),                // 7: leasehold.v1.Gateway
-	(*Upstream)(nil),               // 8: leasehold.v1.Upstream
-	(*Secret)(nil),                 // 9: leasehold.v1.Secret
-	(*Credential)(nil),             // 10: leasehold.v1.Credential
-	(*CredentialHeader)(nil),       // 11: leasehold.v1.CredentialHeader
-	(*BasicCredential)(nil),        // 12: leasehold.v1.BasicCredential
-	(*APIKey)(nil),                 // 13: leasehold.v1.APIKey
-	(*OAuthClientCredentials)(nil), // 14: leasehold.v1.OAuthClientCredentials
-	(*UpstreamTLS)(nil),            // 15: leasehold.v1.UpstreamTLS
-	(*HealthCheck)(nil),            // 16: leasehold.v1.HealthCheck
-	(*SessionPolicy)(nil),          // 17: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),          // 18: leasehold.v1.GatewayStatus
-	(*GatewayWorker)(nil),          // 19: leasehold.v1.GatewayWorker
-	(*ApplyError)(nil),             // 20: leasehold.v1.ApplyError
-	(*CreateGatewayRequest)(nil),   // 21: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil),  // 22: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),      // 23: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),     // 24: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),    // 25: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),   // 26: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),   // 27: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil),  // 28: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),   // 29: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil),  // 30: leasehold.v1.DeleteGatewayResponse
-	(*WatchGatewaysRequest)(nil),   // 31: leasehold.v1.WatchGatewaysRequest
-	(*WatchGatewaysResponse)(nil),  // 32: leasehold.v1.WatchGatewaysResponse
-	nil,                            // 33: leasehold.v1.Gateway.LabelsEntry
-	nil,                            // 34: leasehold.v1.Upstream.EnvEntry
-	nil,                            // 35: leasehold.v1.OAuthClientCredentials.ParametersEntry
-	(*timestamppb.Timestamp)(nil),  // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 37: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),  // 38: google.protobuf.FieldMask
+	(NamingMode)(0),                // 0: leasehold.v1.NamingMode
+	(ClientAuthentication)(0),      // 1: leasehold.v1.ClientAuthentication
+	(TLSVersion)(0),                // 2: leasehold.v1.TLSVersion
+	(Transport)(0),                 // 3: leasehold.v1.Transport
+	(OnUpstreamLost)(0),            // 4: leasehold.v1.OnUpstreamLost
+	(ApplyState)(0),                // 5: leasehold.v1.ApplyState
+	(Wait)(0),                      // 6: leasehold.v1.Wait
+	(ChangeType)(0),                // 7: leasehold.v1.ChangeType
+	(*Gateway)(nil),                // 8: leasehold.v1.Gateway
+	(*Naming)(nil),                 // 9: leasehold.v1.Naming
+	(*Upstream)(nil),               // 10: leasehold.v1.Upstream
+	(*ItemSelection)(nil),          // 11: leasehold.v1.ItemSelection
+	(*ItemOverride)(nil),           // 12: leasehold.v1.ItemOverride
+	(*Secret)(nil),                 // 13: leasehold.v1.Secret
+	(*Credential)(nil),             // 14: leasehold.v1.Credential
+	(*CredentialHeader)(nil),       // 15: leasehold.v1.CredentialHeader
+	(*BasicCredential)(nil),        // 16: leasehold.v1.BasicCredential
+	(*APIKey)(nil),                 // 17: leasehold.v1.APIKey
+	(*OAuthClientCredentials)(nil), // 18: leasehold.v1.OAuthClientCredentials
+	(*UpstreamTLS)(nil),            // 19: leasehold.v1.UpstreamTLS
+	(*HealthCheck)(nil),            // 20: leasehold.v1.HealthCheck
+	(*SessionPolicy)(nil),          // 21: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),          // 22: leasehold.v1.GatewayStatus
+	(*GatewayWorker)(nil),          // 23: leasehold.v1.GatewayWorker
+	(*ApplyError)(nil),             // 24: leasehold.v1.ApplyError
+	(*CreateGatewayRequest)(nil),   // 25: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil),  // 26: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),      // 27: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),     // 28: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),    // 29: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),   // 30: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),   // 31: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil),  // 32: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),   // 33: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil),  // 34: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),   // 35: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil),  // 36: leasehold.v1.WatchGatewaysResponse
+	nil,                            // 37: leasehold.v1.Gateway.LabelsEntry
+	nil,                            // 38: leasehold.v1.Upstream.EnvEntry
+	nil,                            // 39: leasehold.v1.OAuthClientCredentials.ParametersEntry
+	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 42: google.protobuf.FieldMask
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	33, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	8,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	17, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	36, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	36, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	18, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
-	2,  // 6: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	37, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
-	34, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
-	10, // 9: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
-	15, // 10: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
-	16, // 11: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
-	11, // 12: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
-	9,  // 13: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
-	12, // 14: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
-	13, // 15: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
-	14, // 16: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
-	9,  // 17: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
-	9,  // 18: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
-	9,  // 19: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
-	9,  // 20: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
-	35, // 21: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
-	0,  // 22: leasehold.v1.OAuthClientCredentials.client_authentication:type_name -> leasehold.v1.ClientAuthentication
-	15, // 23: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
-	9,  // 24: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
-	1,  // 25: leasehold.v1.UpstreamTLS.min_version:type_name -> leasehold.v1.TLSVersion
-	37, // 26: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	37, // 27: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	37, // 28: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	37, // 29: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
-	3,  // 30: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
-	19, // 31: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
-	4,  // 32: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
-	20, // 33: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
-	7,  // 34: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 35: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	37, // 36: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	7,  // 37: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	7,  // 38: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	7,  // 39: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	7,  // 40: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	38, // 41: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 42: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	37, // 43: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	7,  // 44: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 45: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	37, // 46: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	6,  // 47: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
-	7,  // 48: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
-	21, // 49: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	23, // 50: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	25, // 51: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	27, // 52: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	29, // 53: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	31, // 54: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
-	22, // 55: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	24, // 56: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	26, // 57: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	28, // 58: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	30, // 59: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	32, // 60: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
-	55, // [55:61] is the sub-list for method output_type
-	49, // [49:55] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	37, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	10, // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	21, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	40, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	40, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	22, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	9,  // 6: leasehold.v1.Gateway.naming:type_name -> leasehold.v1.Naming
+	41, // 7: leasehold.v1.Gateway.open_timeout:type_name -> google.protobuf.Duration
+	0,  // 8: leasehold.v1.Naming.mode:type_name -> leasehold.v1.NamingMode
+	3,  // 9: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
+	41, // 10: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
+	38, // 11: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
+	14, // 12: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
+	19, // 13: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
+	20, // 14: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
+	41, // 15: leasehold.v1.Upstream.open_timeout:type_name -> google.protobuf.Duration
+	11, // 16: leasehold.v1.Upstream.tools:type_name -> leasehold.v1.ItemSelection
+	11, // 17: leasehold.v1.Upstream.prompts:type_name -> leasehold.v1.ItemSelection
+	11, // 18: leasehold.v1.Upstream.resources:type_name -> leasehold.v1.ItemSelection
+	11, // 19: leasehold.v1.Upstream.resource_templates:type_name -> leasehold.v1.ItemSelection
+	12, // 20: leasehold.v1.ItemSelection.overrides:type_name -> leasehold.v1.ItemOverride
+	15, // 21: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
+	13, // 22: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
+	16, // 23: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
+	17, // 24: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
+	18, // 25: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
+	13, // 26: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
+	13, // 27: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
+	13, // 28: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
+	13, // 29: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
+	39, // 30: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
+	1,  // 31: leasehold.v1.OAuthClientCredentials.client_authentication:type_name -> leasehold.v1.ClientAuthentication
+	19, // 32: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
+	13, // 33: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
+	2,  // 34: leasehold.v1.UpstreamTLS.min_version:type_name -> leasehold.v1.TLSVersion
+	41, // 35: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	41, // 36: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	41, // 37: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	41, // 38: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	4,  // 39: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
+	23, // 40: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
+	5,  // 41: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
+	24, // 42: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
+	8,  // 43: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	6,  // 44: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	41, // 45: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	8,  // 46: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	8,  // 47: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	8,  // 48: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	8,  // 49: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	42, // 50: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	6,  // 51: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	41, // 52: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	8,  // 53: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	6,  // 54: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	41, // 55: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	7,  // 56: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	8,  // 57: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	25, // 58: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	27, // 59: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	29, // 60: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	31, // 61: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	33, // 62: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	35, // 63: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	26, // 64: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	28, // 65: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	30, // 66: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	32, // 67: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	34, // 68: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	36, // 69: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	64, // [64:70] is the sub-list for method output_type
+	58, // [58:64] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -2869,23 +3250,23 @@ func file_leasehold_v1_gateway_proto_init() {
 		return
 	}
 	file_leasehold_v1_options_proto_init()
-	file_leasehold_v1_gateway_proto_msgTypes[2].OneofWrappers = []any{
+	file_leasehold_v1_gateway_proto_msgTypes[5].OneofWrappers = []any{
 		(*Secret_Value)(nil),
 		(*Secret_File)(nil),
 		(*Secret_Env)(nil),
 	}
-	file_leasehold_v1_gateway_proto_msgTypes[3].OneofWrappers = []any{
+	file_leasehold_v1_gateway_proto_msgTypes[6].OneofWrappers = []any{
 		(*Credential_Bearer)(nil),
 		(*Credential_Basic)(nil),
 		(*Credential_ApiKey)(nil),
 		(*Credential_Oauth)(nil),
 		(*Credential_CallerHeader)(nil),
 	}
-	file_leasehold_v1_gateway_proto_msgTypes[6].OneofWrappers = []any{
+	file_leasehold_v1_gateway_proto_msgTypes[9].OneofWrappers = []any{
 		(*APIKey_Header)(nil),
 		(*APIKey_Query)(nil),
 	}
-	file_leasehold_v1_gateway_proto_msgTypes[8].OneofWrappers = []any{
+	file_leasehold_v1_gateway_proto_msgTypes[11].OneofWrappers = []any{
 		(*UpstreamTLS_CaPem)(nil),
 		(*UpstreamTLS_CaFile)(nil),
 		(*UpstreamTLS_CertificatePem)(nil),
@@ -2896,8 +3277,8 @@ func file_leasehold_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   29,
+			NumEnums:      8,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
