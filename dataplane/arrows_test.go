@@ -34,11 +34,12 @@ func TestArrowsPointOneWay(t *testing.T) {
 		"dataplane/mcp":        {},
 		"dataplane/sessionid":  {},
 		"dataplane/credential": {gen},
-		"dataplane/config":     {gen, "dataplane/sessionid", "dataplane/credential"},
-		"dataplane/session":    {gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config", "dataplane/mcp", "dataplane/replay"},
+		"dataplane/catalogue":  {"dataplane/mcp"},
+		"dataplane/config":     {gen, "dataplane/sessionid", "dataplane/credential", "dataplane/catalogue", "dataplane/mcp"},
+		"dataplane/session":    {gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config", "dataplane/catalogue", "dataplane/mcp", "dataplane/replay"},
 		"dataplane/replay":     {},
 		"dataplane/dial":       {},
-		"dataplane/material":   {gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config", "dataplane/mcp", "dataplane/dial"},
+		"dataplane/material":   {gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config", "dataplane/catalogue", "dataplane/mcp", "dataplane/dial"},
 		"dataplane/balance":    {},
 	}
 	rules := append([]string{"dataplane/session"}, may["dataplane/session"]...)

@@ -57,7 +57,7 @@ type Gateway struct {
 	Reinitialize bool
 }
 
-// Upstream is one MCP server behind a gateway.
+// Upstream is one MCP server behind a gateway, or what makes one of several.
 type Upstream struct {
 	Gateway   string // its id
 	Name      string
@@ -82,6 +82,14 @@ type Upstream struct {
 	MaxRequests int
 	// Health is how it is asked whether it works; nil for not at all.
 	Health *Health
+	// Merged is what the upstream stands for: it has no transport and is no server
+	// itself. Nil for a server.
+	Merged *Merged
+	// Lazy, Required and OpenTimeout say of one of several upstreams that it is opened
+	// when it is needed, that there is no session without it, and how long its opening
+	// may take.
+	Lazy, Required bool
+	OpenTimeout    time.Duration
 }
 
 // Health is how an upstream is asked whether it works.
@@ -258,14 +266,10 @@ func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
 }
 
 func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error) {
-	if len(definition.GetUpstreams()) != 1 {
-		return nil, fmt.Errorf("upstreams: %d given, exactly 1 is supported", len(definition.GetUpstreams()))
-	}
-	upstream, err := compileUpstream(definition.GetUpstreams()[0])
+	upstream, err := compileUpstreams(id, definition)
 	if err != nil {
-		return nil, fmt.Errorf("upstreams[0].%w", err)
+		return nil, err
 	}
-	upstream.Gateway = id
 	gateway := &Gateway{
 		ID:               id,
 		Revision:         definition.GetStatus().GetRevision(),
