@@ -3,6 +3,7 @@ package catalogue
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
 )
@@ -28,14 +29,13 @@ type List struct {
 	reason  error // why the first one was dropped
 }
 
-// item is one item of a list: its own extent in the list's raw, and those of its
-// name and its description in that, as JSON strings.
+// item is one item of a list.
 type item struct {
-	from, to    int
-	name        string
-	key         span
-	description span // empty if it has none
-	template    *template
+	from, to  int // its extent in the list's raw
+	name      string
+	key       span // where the name is in the item, as a JSON string
+	described bool
+	template  *template // of resource templates
 }
 
 type span struct{ from, to int }
@@ -57,15 +57,68 @@ func Parse(k Kind, results ...[]byte) (*List, error) {
 			return nil, fmt.Errorf("list of %s: page %d has no array %q", k, i, k.Member())
 		}
 		for raw := range mcp.Elements(array) {
-			l.add(raw, seen)
+			if err := l.add(raw, seen); err != nil {
+				l.drop(err)
+			}
 		}
 	}
+	l.raw, l.items = slices.Clip(l.raw), slices.Clip(l.items)
 	sum := sha256.Sum256(l.raw)
 	l.hash = Hash(sum[:16])
 	return l, nil
 }
 
-func (l *List) add(raw []byte, seen map[string]bool) { panic("soon") }
+var errFull = fmt.Errorf("the list is full: at most %d items, %d of resource templates, and %d bytes are kept", MaxItems, MaxTemplates, MaxListBytes)
+
+// add adds an item, or tells why it cannot.
+func (l *List) add(raw []byte, seen map[string]bool) error {
+	if len(l.items) == l.most() || len(l.raw)+len(raw) > MaxListBytes {
+		return errFull
+	}
+	it := item{from: len(l.raw), to: len(l.raw) + len(raw)}
+	ok := mcp.Find(raw, l.kind.paths(), func(path, from, to int) {
+		if path == pathDescription {
+			it.described = true
+			return
+		}
+		it.key = span{from, to}
+	})
+	if !ok {
+		return fmt.Errorf("%s or description is there twice, or once mis-cased", l.kind.Key())
+	}
+	it.name, ok = mcp.Unquote(raw[it.key.from:it.key.to])
+	switch {
+	case !ok || it.name == "" || len(it.name) > MaxNameBytes:
+		return fmt.Errorf("%s is not a string of 1 to %d bytes", l.kind.Key(), MaxNameBytes)
+	case seen[it.name]:
+		return fmt.Errorf("%s is that of another item", l.kind.Key())
+	}
+	seen[it.name] = true
+	if l.kind == Templates {
+		it.template = newTemplate(it.name)
+	}
+	l.raw, l.items = append(l.raw, raw...), append(l.items, it)
+	return nil
+}
+
+func (l *List) most() int {
+	if l.kind == Templates {
+		return MaxTemplates
+	}
+	return MaxItems
+}
+
+func (l *List) drop(err error) {
+	if l.dropped++; l.reason == nil {
+		l.reason = err
+	}
+}
+
+// at returns the item at a place, and its bytes.
+func (l *List) at(i int) (*item, []byte) {
+	it := &l.items[i]
+	return it, l.raw[it.from:it.to]
+}
 
 // Len returns how many items there are.
 func (l *List) Len() int { return len(l.items) }

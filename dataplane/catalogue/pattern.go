@@ -20,6 +20,9 @@ func newPatterns(texts []string) patterns {
 	return p
 }
 
+// add adds a name that has no meaning as a pattern.
+func (p *patterns) add(name string) { p.exact[name] = true }
+
 func (p *patterns) empty() bool { return len(p.exact) == 0 && len(p.wild) == 0 }
 
 func (p *patterns) match(name string) bool {

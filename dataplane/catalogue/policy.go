@@ -21,11 +21,24 @@ const (
 // Kinds is how many kinds there are: for k := range catalogue.Kinds.
 const Kinds Kind = 4
 
-var kinds = [Kinds]struct{ name, method, member, key string }{
-	{"tools", mcp.MethodToolsList, "tools", "name"},
-	{"prompts", mcp.MethodPromptsList, "prompts", "name"},
-	{"resources", mcp.MethodResourcesList, "resources", "uri"},
-	{"resource templates", mcp.MethodResourcesTemplates, "resourceTemplates", "uriTemplate"},
+var kinds = [Kinds]struct {
+	name, method, member, key string
+	paths                     [2][]string
+}{
+	{"tools", mcp.MethodToolsList, "tools", "name", pathsOf("name")},
+	{"prompts", mcp.MethodPromptsList, "prompts", "name", pathsOf("name")},
+	{"resources", mcp.MethodResourcesList, "resources", "uri", pathsOf("uri")},
+	{"resource templates", mcp.MethodResourcesTemplates, "resourceTemplates", "uriTemplate", pathsOf("uriTemplate")},
+}
+
+// What of an item is looked for, by the place in its paths.
+const (
+	pathKey = iota
+	pathDescription
+)
+
+func pathsOf(key string) [2][]string {
+	return [2][]string{pathKey: {key}, pathDescription: {"description"}}
 }
 
 // String returns what the items are called in messages, such as "resource templates".
@@ -40,6 +53,8 @@ func (k Kind) Member() string { return kinds[k].member }
 // Key returns the member of an item that identifies it. What that holds is called
 // the item's name in this package, also if it is a URI or a template.
 func (k Kind) Key() string { return kinds[k].key }
+
+func (k Kind) paths() [][]string { return kinds[k].paths[:] }
 
 // hasURIs reports whether what identifies the items are URIs or templates of them.
 func (k Kind) hasURIs() bool { return k == Resources || k == Templates }
@@ -92,6 +107,7 @@ type Policy struct {
 	separator string
 	upstreams []upstreamRules
 	index     map[string]int
+	blank     *Catalogue // while nothing is known
 }
 
 type upstreamRules struct {
@@ -102,9 +118,14 @@ type upstreamRules struct {
 // rules is a compiled Selection.
 type rules struct {
 	include, exclude patterns
-	overrides        map[string]Override
-	renamed          map[string][]string // the names that an override gives a new one, by that, sorted
+	// plainly are the patterns for URIs in their plain spelling; nil for other kinds
+	// and if all is shown.
+	plainly   *plainRules
+	overrides map[string]Override
+	renamed   map[string][]string // the names that an override gives a new one, by that, sorted
 }
+
+type plainRules struct{ include, exclude patterns }
 
 // NewPolicy compiles c, which it does not keep.
 func NewPolicy(c Config) *Policy {
@@ -120,6 +141,7 @@ func NewPolicy(c Config) *Policy {
 		p.upstreams = append(p.upstreams, compiled)
 		p.index[u.Name] = i
 	}
+	p.blank = Merge(p, make([]*Lists, p.Len()))
 	return p
 }
 
@@ -133,12 +155,35 @@ func newRules(k Kind, s Selection) rules {
 			o.Name = ""
 		}
 		r.overrides[name] = o
+		if o.Hide {
+			r.exclude.add(name)
+		}
 		if o.Name != "" {
 			r.renamed[o.Name] = append(r.renamed[o.Name], name)
 		}
 	}
 	for _, names := range r.renamed {
 		slices.Sort(names)
+	}
+	if k == Resources && !r.showsAll() {
+		r.plainly = newPlainRules(s)
+	}
+	return r
+}
+
+func newPlainRules(s Selection) *plainRules {
+	spell := func(texts []string) patterns {
+		all := make([]string, len(texts))
+		for i, text := range texts {
+			all[i] = plain(text)
+		}
+		return newPatterns(all)
+	}
+	r := &plainRules{include: spell(s.Include), exclude: spell(s.Exclude)}
+	for uri, o := range s.Overrides {
+		if o.Hide {
+			r.exclude.add(plain(uri))
+		}
 	}
 	return r
 }
@@ -155,24 +200,40 @@ func (p *Policy) Shows(k Kind, upstream int, name string) bool {
 	return p.upstreams[upstream].of[k].shows(name)
 }
 
+func (r *rules) showsAll() bool { return r.include.empty() && r.exclude.empty() }
+
 func (r *rules) shows(name string) bool {
-	if r.overrides[name].Hide || r.exclude.match(name) {
+	if !passes(&r.include, &r.exclude, name) {
 		return false
 	}
-	return r.include.empty() || r.include.match(name)
+	if r.plainly == nil || r.include.exact[name] {
+		return r.plainly == nil || !r.plainly.exclude.match(plain(name))
+	}
+	return passes(&r.plainly.include, &r.plainly.exclude, plain(name))
+}
+
+func passes(include, exclude *patterns, name string) bool {
+	return !exclude.match(name) && (include.empty() || include.match(name))
 }
 
 // ClientName returns how clients call the tool or prompt that an upstream calls
 // name, if no other item takes that.
 func (p *Policy) ClientName(k Kind, upstream int, name string) string {
+	client, _ := p.clientName(k, upstream, name)
+	return client
+}
+
+// clientName also returns what the name has in front of the upstream's, if that is all.
+func (p *Policy) clientName(k Kind, upstream int, name string) (client, prefix string) {
 	u := &p.upstreams[upstream]
 	if o := u.of[k].overrides[name]; o.Name != "" {
-		return o.Name
+		return o.Name, ""
 	}
 	if p.mode == Keep {
-		return name
+		return name, ""
 	}
-	return u.name + p.separator + name
+	prefix = u.name + p.separator
+	return prefix + name, prefix
 }
 
 // Candidates returns the tools or prompts that clients may mean by name as far as

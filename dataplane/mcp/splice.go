@@ -11,85 +11,94 @@ const Each = "[]"
 // MaxPaths is how many paths Splice takes.
 const MaxPaths = 64
 
-// Splice appends raw to dst, with other values at the paths. A path is a list of
-// steps, each the name of an object's member or [Each]. For each value that is at a
-// path, in their order in raw, edit is called with the path's place in paths and the
-// value, which aliases raw; what it returns takes the value's place, and nil leaves
-// it as it is. Every other byte stays what it is. A path that leads nowhere in raw
-// changes nothing. Of two paths of which one begins with the other the shorter one
-// counts, of equal ones the first.
+// Splice appends raw to dst, with other values at the paths, which lead where [Find]
+// says. For each value, in their order in raw, edit is called with the path's place in
+// paths and the value, which aliases raw; what it returns takes the value's place, and
+// nil leaves it as it is. Every other byte stays what it is.
 //
-// Splice tells false if raw is not JSON, or if an object on a path has the member
-// twice or mis-cased, as [Lookup] does; dst is then returned as it was, though edit
-// may have been called. It reads raw once, and panics if there are more than MaxPaths.
+// Splice tells false where Find does; dst is then returned as it was, though edit may
+// have been called. raw and dst must not overlap.
 func Splice(dst, raw []byte, paths [][]string, edit func(path int, value []byte) []byte) ([]byte, bool) {
-	s := splicer{scanner: scanner{b: raw, max: MaxDepth}, paths: paths, edit: edit, dst: dst}
-	all := uint64(1)<<len(paths) - 1
+	out, done := dst, 0
+	ok := Find(raw, paths, func(path, from, to int) {
+		if value := edit(path, raw[from:to:to]); value != nil {
+			out = append(append(out, raw[done:from]...), value...)
+			done = to
+		}
+	})
+	if !ok {
+		return dst, false
+	}
+	return append(out, raw[done:]...), true
+}
+
+// Find tells where in raw the values at the paths are. A path is a list of steps, each
+// the name of an object's member or [Each]. For each value, in their order in raw,
+// found is called with the path's place in paths and the value's extent. A path that
+// leads nowhere in raw finds nothing. Of two paths of which one begins with the other
+// the shorter one counts, of equal ones the first.
+//
+// Find tells false if raw is not JSON, or if an object on a path has the member twice
+// or mis-cased, as [Lookup] does, though found may have been called. It reads raw
+// once, and panics if there are more than MaxPaths.
+func Find(raw []byte, paths [][]string, found func(path, from, to int)) bool {
 	if len(paths) > MaxPaths {
 		panic("mcp: too many paths")
 	}
-	i := s.walk(s.space(0), 0, 0, all)
-	if i < 0 || !s.end(i) {
-		return dst, false
-	}
-	return append(s.dst, raw[s.done:]...), true
+	f := finder{scanner: scanner{b: raw, max: MaxDepth}, paths: paths, found: found}
+	i := f.walk(f.space(0), 0, 0, uint64(1)<<len(paths)-1)
+	return i >= 0 && f.end(i)
 }
 
-// splicer is a scanner that copies what it reads. Sets of paths are bits.
-type splicer struct {
+// finder is a scanner that looks for paths. Sets of them are bits.
+type finder struct {
 	scanner
 	paths [][]string
-	edit  func(int, []byte) []byte
-	dst   []byte
-	done  int // what of the text is in dst already
+	found func(path, from, to int)
 }
 
 // walk reads the value at i, inside of depth arrays and objects, to which the first
 // steps of the paths in on lead, as many as level says.
-func (s *splicer) walk(i, depth, level int, on uint64) int {
+func (f *finder) walk(i, depth, level int, on uint64) int {
 	if on == 0 {
-		return s.value(i, depth)
+		return f.value(i, depth)
 	}
 	for left := on; left != 0; left &= left - 1 {
-		if path := bits.TrailingZeros64(left); len(s.paths[path]) == level {
-			return s.replace(i, depth, path)
+		if path := bits.TrailingZeros64(left); len(f.paths[path]) == level {
+			return f.tell(i, depth, path)
 		}
 	}
-	switch s.at(i) {
+	switch f.at(i) {
 	case '{':
-		return s.members(i, depth, level, on)
+		return f.members(i, depth, level, on)
 	case '[':
-		return s.elements(i, depth, level, on)
+		return f.elements(i, depth, level, on)
 	}
-	return s.value(i, depth)
+	return f.value(i, depth)
 }
 
-// replace reads the value at i, which is at the end of a path.
-func (s *splicer) replace(i, depth, path int) int {
-	end := s.value(i, depth)
-	if end < 0 {
-		return failed
-	}
-	if value := s.edit(path, s.b[i:end:end]); value != nil {
-		s.dst = append(append(s.dst, s.b[s.done:i]...), value...)
-		s.done = end
+// tell reads the value at i, which is at the end of a path.
+func (f *finder) tell(i, depth, path int) int {
+	end := f.value(i, depth)
+	if end >= 0 {
+		f.found(path, i, end)
 	}
 	return end
 }
 
 // members reads the object at i.
-func (s *splicer) members(i, depth, level int, on uint64) int {
+func (f *finder) members(i, depth, level int, on uint64) int {
 	var seen uint64
-	i, more := s.open(i, &depth, '}')
+	i, more := f.open(i, &depth, '}')
 	for more {
 		var k span
-		if i, k = s.key(i); i < 0 {
+		if i, k = f.key(i); i < 0 {
 			return failed
 		}
 		var to uint64
 		for left := on; left != 0; left &= left - 1 {
 			path := bits.TrailingZeros64(left)
-			switch like := s.step(path, level, k); {
+			switch like := f.step(path, level, k); {
 			case like == misspelt, like == same && seen&(1<<path) != 0:
 				return failed
 			case like == same:
@@ -97,37 +106,37 @@ func (s *splicer) members(i, depth, level int, on uint64) int {
 			}
 		}
 		seen |= to
-		if i = s.walk(i, depth, level+1, to); i < 0 {
+		if i = f.walk(i, depth, level+1, to); i < 0 {
 			return failed
 		}
-		i, more = s.next(i, '}')
+		i, more = f.next(i, '}')
 	}
 	return i
 }
 
 // step compares a key to a step of a path.
-func (s *splicer) step(path, level int, k span) likeness {
-	name := s.paths[path][level]
+func (f *finder) step(path, level int, k span) likeness {
+	name := f.paths[path][level]
 	if name == Each {
 		return different
 	}
-	return compare(s.b[k.from:k.to], name)
+	return compare(f.b[k.from:k.to], name)
 }
 
 // elements reads the array at i.
-func (s *splicer) elements(i, depth, level int, on uint64) int {
+func (f *finder) elements(i, depth, level int, on uint64) int {
 	var to uint64
 	for left := on; left != 0; left &= left - 1 {
-		if path := bits.TrailingZeros64(left); s.paths[path][level] == Each {
+		if path := bits.TrailingZeros64(left); f.paths[path][level] == Each {
 			to |= 1 << path
 		}
 	}
-	i, more := s.open(i, &depth, ']')
+	i, more := f.open(i, &depth, ']')
 	for more {
-		if i = s.walk(i, depth, level+1, to); i < 0 {
+		if i = f.walk(i, depth, level+1, to); i < 0 {
 			return failed
 		}
-		i, more = s.next(i, ']')
+		i, more = f.next(i, ']')
 	}
 	return i
 }
