@@ -78,7 +78,7 @@ func (c *Catalogue) absent(k Kind, own func(upstream int) []string) (Target, Ver
 
 func (c *Catalogue) routeTemplate(name string) (Target, Verdict) {
 	only, rest, marked := c.policy.cutMark(name)
-	if t := (Target{only, rest}); marked && c.of[Templates].routes[rest] == t {
+	if t, ok := c.of[Templates].routes[rest]; ok && marked && t == (Target{only, rest}) {
 		return t, Known // listed without the mark
 	}
 	return c.absent(Templates, func(u int) []string {
