@@ -59,7 +59,7 @@ func TestValidate(t *testing.T) {
 		{"label key too long", func(g *leaseholdv1.Gateway) { g.Labels = map[string]string{long: ""} }, `gateway.labels["` + long[:63] + `"]`, "1 to 63 bytes; has 70"},
 		{"label key empty", func(g *leaseholdv1.Gateway) { g.Labels = map[string]string{"": ""} }, `gateway.labels[""]`, "1 to 63 bytes; has 0"},
 		{"label value too long", func(g *leaseholdv1.Gateway) { g.Labels = map[string]string{"a": strings.Repeat("x", 256)} }, `gateway.labels["a"]`, "at most 255 bytes; has 256"},
-		{"no upstream", func(g *leaseholdv1.Gateway) { g.Upstreams = nil }, "gateway.upstreams", "exactly 1 entry; has 0"},
+		{"no upstream", func(g *leaseholdv1.Gateway) { g.Upstreams = nil }, "gateway.upstreams", "1 to 32 entries; has 0"},
 		{"no upstream name", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Name = "" }, "gateway.upstreams[0].name", "has 0 bytes"},
 		{"nil upstream", func(g *leaseholdv1.Gateway) { g.Upstreams[0] = nil }, "gateway.upstreams[0].url", "has 0"},
 		{"unknown transport", func(g *leaseholdv1.Gateway) { g.Upstreams[0].Transport = 9 }, "gateway.upstreams[0].transport", "is 9"},
@@ -178,6 +178,9 @@ func TestAllViolationsAtOnce(t *testing.T) {
 		Upstreams:   []*leaseholdv1.Upstream{{Name: "same", Url: "x"}, {Name: "same", Url: "ftp://h"}},
 		Session:     &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(0), AbsoluteLifetime: durationpb.New(0)},
 	}
+	for i := range 31 {
+		g.Upstreams = append(g.Upstreams, &leaseholdv1.Upstream{Name: fmt.Sprintf("u%d", i), Url: "http://h"})
+	}
 	fields := make(map[string]bool)
 	for _, v := range gateway.Validate(g) {
 		fields[v.Field] = true
@@ -224,6 +227,8 @@ func TestApply(t *testing.T) {
 		Description: "new",
 		Upstreams:   []*leaseholdv1.Upstream{{Name: "other", Url: "http://other/"}},
 		Session:     &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(2 * time.Minute)},
+		Naming:      &leaseholdv1.Naming{Mode: leaseholdv1.NamingMode_NAMING_MODE_KEEP},
+		OpenTimeout: durationpb.New(time.Second),
 	}
 	before, beforeChange := proto.CloneOf(stored), proto.CloneOf(change)
 	tests := []struct {
@@ -235,11 +240,14 @@ func TestApply(t *testing.T) {
 		{[]string{"upstreams"}, func(g *leaseholdv1.Gateway) { g.Upstreams = change.Upstreams }},
 		{[]string{"session.idle_timeout"}, func(g *leaseholdv1.Gateway) { g.Session.IdleTimeout = durationpb.New(2 * time.Minute) }},
 		{[]string{"session.absolute_lifetime"}, func(g *leaseholdv1.Gateway) { g.Session.AbsoluteLifetime = nil }},
+		{[]string{"naming"}, func(g *leaseholdv1.Gateway) { g.Naming = change.Naming }},
+		{[]string{"open_timeout"}, func(g *leaseholdv1.Gateway) { g.OpenTimeout = durationpb.New(time.Second) }},
 		{[]string{"session"}, func(g *leaseholdv1.Gateway) { g.Session = change.Session }},
 		{[]string{"description", "labels"}, func(g *leaseholdv1.Gateway) { g.Description, g.Labels = "new", nil }},
 		{[]string{"*"}, func(g *leaseholdv1.Gateway) { proto.Reset(g); proto.Merge(g, change) }},
 		{nil, func(g *leaseholdv1.Gateway) {
 			g.Description, g.Labels, g.Upstreams, g.Session = "new", nil, change.Upstreams, change.Session
+			g.Naming, g.OpenTimeout = change.Naming, change.OpenTimeout
 		}},
 	}
 	for _, tt := range tests {

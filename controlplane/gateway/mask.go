@@ -15,6 +15,10 @@ var setters = map[string]func(to, from *leaseholdv1.Gateway){
 	"labels":      func(to, from *leaseholdv1.Gateway) { to.Labels = from.GetLabels() },
 	"upstreams":   func(to, from *leaseholdv1.Gateway) { to.Upstreams = from.GetUpstreams() },
 	"session":     func(to, from *leaseholdv1.Gateway) { to.Session = from.GetSession() },
+	"naming":      func(to, from *leaseholdv1.Gateway) { to.Naming = from.GetNaming() },
+	"open_timeout": func(to, from *leaseholdv1.Gateway) {
+		to.OpenTimeout = from.GetOpenTimeout()
+	},
 	"session.idle_timeout": func(to, from *leaseholdv1.Gateway) {
 		policy(to).IdleTimeout = from.GetSession().GetIdleTimeout()
 	},
@@ -39,6 +43,8 @@ func settable(to, from *leaseholdv1.Gateway) {
 	to.Labels = from.GetLabels()
 	to.Upstreams = from.GetUpstreams()
 	to.Session = from.GetSession()
+	to.Naming = from.GetNaming()
+	to.OpenTimeout = from.GetOpenTimeout()
 }
 
 // CheckMask returns what is wrong with an update mask.
@@ -51,7 +57,7 @@ func CheckMask(mask *fieldmaskpb.FieldMask) Violations {
 		case serverSet[path]:
 			v.add(field, "names a field that an operator does not set; has %d bytes", len(path))
 		default:
-			v.add(field, "must be one of description, labels, upstreams, session, session.idle_timeout, session.absolute_lifetime and *; has %d bytes", len(path))
+			v.add(field, "must be one of description, labels, upstreams, session, session.idle_timeout, session.absolute_lifetime, naming, open_timeout and *; has %d bytes", len(path))
 		}
 	}
 	return v

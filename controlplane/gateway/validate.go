@@ -22,7 +22,7 @@ const (
 	MaxLabels           = 32
 	MaxLabelKeyBytes    = 63
 	MaxLabelValueBytes  = 255
-	MaxUpstreams        = 1
+	MaxUpstreams        = 32
 	MaxURLBytes         = 2048
 	MaxRepeatableTools  = 256
 	MaxToolNameBytes    = 128
@@ -47,7 +47,8 @@ const (
 
 const idRule = "must be 1 to 63 characters of a-z, 0-9 and -, starting with a letter and not ending with -"
 
-// Default fills what g leaves open: transports and the times of its sessions.
+// Default fills what g leaves open: transports, the rule of naming if there is one,
+// and the times of its sessions.
 // Calling it twice is the same as calling it once.
 func Default(g *leaseholdv1.Gateway) {
 	for _, u := range g.GetUpstreams() {
@@ -55,6 +56,7 @@ func Default(g *leaseholdv1.Gateway) {
 			u.Transport = leaseholdv1.Transport_TRANSPORT_STREAMABLE_HTTP
 		}
 	}
+	defaultNaming(g.Naming)
 	if g.Session == nil {
 		g.Session = &leaseholdv1.SessionPolicy{}
 	}
@@ -83,6 +85,7 @@ func Validate(g *leaseholdv1.Gateway) Violations {
 	v.text("gateway.description", g.Description, MaxDescriptionBytes)
 	v.labels(g.Labels)
 	v.upstreams(g.Upstreams)
+	v.several(g)
 	v.sessionTime("gateway.session.idle_timeout", g.GetSession().GetIdleTimeout())
 	v.sessionTime("gateway.session.absolute_lifetime", g.GetSession().GetAbsoluteLifetime())
 	if choice := g.GetSession().GetOnUpstreamLost(); leaseholdv1.OnUpstreamLost_name[int32(choice)] == "" {
@@ -112,8 +115,8 @@ func (v *Violations) labels(labels map[string]string) {
 }
 
 func (v *Violations) upstreams(upstreams []*leaseholdv1.Upstream) {
-	if len(upstreams) != MaxUpstreams {
-		v.add("gateway.upstreams", "must have exactly %d entry; has %d", MaxUpstreams, len(upstreams))
+	if n := len(upstreams); n == 0 || n > MaxUpstreams {
+		v.add("gateway.upstreams", "must have 1 to %d entries; has %d", MaxUpstreams, n)
 	}
 	names := make(map[string]int, len(upstreams))
 	for i, u := range upstreams {
@@ -122,6 +125,7 @@ func (v *Violations) upstreams(upstreams []*leaseholdv1.Upstream) {
 		}
 		field := fmt.Sprintf("gateway.upstreams[%d]", i)
 		v.upstream(field, u)
+		v.part(field, u, len(upstreams))
 		if first, ok := names[u.GetName()]; ok {
 			v.add(field+".name", "must be unique within the gateway; upstreams[%d] has the same", first)
 			continue

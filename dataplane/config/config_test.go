@@ -63,14 +63,17 @@ func TestNothingIsTakenOverFromAnotherStore(t *testing.T) {
 }
 
 func TestCompileRefusesWhatItCannotServe(t *testing.T) {
+	none := state(3, "http://h")
+	none.Gateways["gateways/g"].Upstreams = nil
 	two := state(3, "http://h")
 	two.Gateways["gateways/g"].Upstreams = append(two.Gateways["gateways/g"].Upstreams, &leaseholdv1.Upstream{})
 	short := state(3, "http://h")
 	short.KeyRing.Keys[0].Secret = []byte("short")
 	for want, s := range map[string]*State{
-		"upstreams: 2 given": two,
-		"upstreams[0].url":   state(3, "not a url"),
-		"secret of 5":        short,
+		"upstreams: none":  none,
+		"upstreams[1].url": two,
+		"upstreams[0].url": state(3, "not a url"),
+		"secret of 5":      short,
 	} {
 		if _, err := Compile(s, empty); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

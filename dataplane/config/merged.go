@@ -94,8 +94,9 @@ func (m *Merged) repeatable() map[string]bool {
 	all := make(map[string]bool)
 	for i, part := range m.Parts {
 		for tool := range part.Repeatable {
-			name := m.Policy.ClientName(catalogue.Tools, i, tool)
-			all[name] = m.alwaysRepeatable(name)
+			if name := m.Policy.ClientName(catalogue.Tools, i, tool); m.alwaysRepeatable(name) {
+				all[name] = true
+			}
 		}
 	}
 	return all

@@ -95,3 +95,14 @@ func BenchmarkEventReader(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkSplice(b *testing.B) {
+	result := []byte(`{"content":[{"type":"text","text":"` + strings.Repeat("some text, ", 400) + `"},{"type":"resource_link","uri":"file:///a","name":"a"}],"structuredContent":{"a":[1,2,3]}}`)
+	uris := [][]string{{"content", Each, "uri"}, {"content", Each, "resource", "uri"}}
+	var dst []byte
+	b.SetBytes(int64(len(result)))
+	b.ReportAllocs()
+	for b.Loop() {
+		dst, _ = Splice(dst[:0], result, uris, func(int, []byte) []byte { return []byte(`"u+file:///a"`) })
+	}
+}
