@@ -56,7 +56,7 @@ func TestTheImageIsTheAPI(t *testing.T) {
 
 func TestExplainTellsTypesAndWords(t *testing.T) {
 	for path, wants := range map[string][]string{
-		"gateway":                      {"gateway <Gateway>\n\n  Gateway is a named MCP endpoint", "  upstreams    list of Upstream  ", "  labels       map of string to string  "},
+		"gateway":                      {"gateway <Gateway>\n\n  Gateway is a named MCP endpoint", "  upstreams     list of Upstream  ", "  labels        map of string to string  "},
 		"gw.upstreams":                 {"gateway.upstreams <list of Upstream>\n\n  The MCP servers behind the gateway", "\nUpstream\n", "  url                      string                   Where"},
 		"gateway.upstreams[0].url":     {"gateway.upstreams.url <string>\n\n  Where the server is: an absolute http or https URL without user info or\n  fragment, at most"},
 		"gateways.session.idleTimeout": {"gateway.session.idle_timeout <Duration>\n\n  A session without a request"},
