@@ -82,7 +82,7 @@ type Config struct {
 
 // Upstream says which items of a server there are for clients.
 type Upstream struct {
-	Name   string // has no + and none of an other upstream's
+	Name   string // has no + and is no other upstream's
 	Select [Kinds]Selection
 }
 
@@ -206,10 +206,14 @@ func (r *rules) shows(name string) bool {
 	if !passes(&r.include, &r.exclude, name) {
 		return false
 	}
-	if r.plainly == nil || r.include.exact[name] {
-		return r.plainly == nil || !r.plainly.exclude.match(plain(name))
+	if r.plainly == nil {
+		return true
 	}
-	return passes(&r.plainly.include, &r.plainly.exclude, plain(name))
+	spelled := plain(name)
+	if r.include.exact[name] { // as it is spelled
+		return !r.plainly.exclude.match(spelled)
+	}
+	return passes(&r.plainly.include, &r.plainly.exclude, spelled)
 }
 
 func passes(include, exclude *patterns, name string) bool {

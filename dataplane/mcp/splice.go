@@ -33,10 +33,10 @@ func Splice(dst, raw []byte, paths [][]string, edit func(path int, value []byte)
 }
 
 // Find tells where in raw the values at the paths are. A path is a list of steps, each
-// the name of an object's member, in ASCII, or [Each]. For each value, in their order in raw,
-// found is called with the path's place in paths and the value's extent. A path that
-// leads nowhere in raw finds nothing. Of two paths of which one begins with the other
-// the shorter one counts, of equal ones the first.
+// the name of an object's member, in ASCII, or [Each]. For each value, in their order
+// in raw, found is called with the path's place in paths and the value's extent. A
+// path that leads nowhere in raw finds nothing. Of two paths of which one begins with
+// the other the shorter one counts, of equal ones the first.
 //
 // Find tells false if raw is not JSON, or if an object on a path has the member twice
 // or mis-cased, as [Lookup] does, though found may have been called. It reads raw
