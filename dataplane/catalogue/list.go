@@ -62,7 +62,7 @@ func Parse(k Kind, results ...[]byte) (*List, error) {
 			}
 		}
 	}
-	l.raw, l.items = slices.Clip(l.raw), slices.Clip(l.items)
+	l.raw, l.items = slices.Clone(l.raw), slices.Clone(l.items) // in no more space than they need
 	sum := sha256.Sum256(l.raw)
 	l.hash = Hash(sum[:16])
 	return l, nil
@@ -123,7 +123,7 @@ func (l *List) at(i int) (*item, []byte) {
 // Len returns how many items there are.
 func (l *List) Len() int { return len(l.items) }
 
-// Hash identifies the list: two with the same hash have the same items.
+// Hash identifies the list among those of its kind: the same items have the same hash.
 func (l *List) Hash() Hash { return l.hash }
 
 // Dropped returns how many items were left out and why the first one was.
