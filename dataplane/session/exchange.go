@@ -69,6 +69,27 @@ func (x *exchange) Pass() error {
 	return nil
 }
 
+// unasked is a session as the Gate of what its upstream sends of its own accord: it
+// lets requests out while this worker certainly owns the session and keeps it.
+type unasked Session
+
+// Pass implements Gate.
+func (u *unasked) Pass() error {
+	s := (*Session)(u)
+	if err := s.Pass(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.dropped, s.given != nil:
+		return ErrLost
+	case s.movingLocked():
+		return errHanding
+	}
+	return nil
+}
+
 // shares reports whether a request of other has the id of one of x.
 func (x *exchange) shares(other *exchange) bool {
 	for _, id := range other.ids {

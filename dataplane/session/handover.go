@@ -213,6 +213,7 @@ func (t *Table) give(s *Session, to *Moved) {
 	}
 	s.dropLogsLocked()
 	s.openLocked()
+	s.dropUpstreamLocked()
 	s.mu.Unlock()
 	t.mu.Unlock()
 	t.cfg.Logger.Debug("session handed over", "gateway", s.gateway, "session", s.digest, "epoch", to.Epoch, "to", to.Worker)

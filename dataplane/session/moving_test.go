@@ -127,3 +127,21 @@ func TestANewUpstreamSessionIsNotAskedForWhatFollowsAnEventOfTheLostOne(t *testi
 		t.Errorf("its stream goes on after %q, want from the beginning", s.cursor)
 	}
 }
+
+func TestAnUpstreamSendsNothingByItselfForASessionThatMoves(t *testing.T) {
+	s, _ := adopted(t, &leaseholdv1.HandOverState{})
+	own := (*unasked)(s)
+	if err := own.Pass(); err != nil {
+		t.Errorf("while it is here: got %v, want that it may", err)
+	}
+	if err := s.hold(t.Context(), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := own.Pass(); err != errHanding {
+		t.Errorf("while it moves: got %v, want %v", err, errHanding)
+	}
+	s.table.give(s, &Moved{Worker: "w"})
+	if err := own.Pass(); !errors.Is(err, ErrLost) {
+		t.Errorf("afterwards: got %v, want %v", err, ErrLost)
+	}
+}

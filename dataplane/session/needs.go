@@ -17,9 +17,10 @@ type Upstream interface {
 	// ErrNotSent: the request certainly was not sent; any other error: nobody
 	// knows.
 	Do(ctx context.Context, d *Dispatch) (*http.Response, error)
-	// Drop closes the connection, or ends the process, that is the session id of a
-	// pinned upstream: without it the session cannot go on, here or elsewhere. It
-	// does not wait, and does nothing for other upstreams.
+	// Drop gives back what this worker has of the session id: it closes the connection,
+	// or ends the process, that a session of a pinned upstream is, without which that
+	// cannot go on, here or elsewhere. A session that is somebody else's goes on
+	// there: nothing is sent. It does not wait; requests in flight may go on.
 	Drop(u *config.Upstream, id string)
 }
 
@@ -42,6 +43,10 @@ type Dispatch struct {
 	// Gate is asked once the connection is there, which may take a while, just
 	// before the first byte goes out; nil lets everything through.
 	Gate Gate
+	// Session lets out what an Upstream sends of its own accord for the session of the
+	// request, now and later, until a newer request names another one. nil: nothing
+	// changes.
+	Session Gate
 }
 
 // Gate decides at the last moment whether a request may go out.

@@ -27,6 +27,9 @@ const (
 	// startBudget is openBudget for an upstream that is a program: it may have to be
 	// fetched first.
 	startBudget = 30 * time.Second
+	// mergeTime is how much longer than it waits for its parts an upstream of several may
+	// take to answer.
+	mergeTime = time.Second
 	// claimBudget bounds the claim; a client waits for both at most.
 	claimBudget = 2 * time.Second
 	// maxCapabilities bounds the client's capabilities as they are recorded.
@@ -111,7 +114,7 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 	budget := time.AfterFunc(most, func() { cancel(fmt.Errorf("%w within %v", errBudget, most)) })
 	defer budget.Stop()
 	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), &Dispatch{
-		Upstream: o.gateway.Upstream, Method: http.MethodPost, Header: o.request.Header, Body: o.request.Body, Gate: o})
+		Upstream: o.gateway.Upstream, Method: http.MethodPost, Header: o.request.Header, Body: o.request.Body, Gate: o, Session: o})
 	if err != nil {
 		o.answerFailure(upCtx, w, err)
 		return false
@@ -159,6 +162,9 @@ var errBudget = errors.New("no answer to initialize")
 
 // openBudgetOf bounds initialize at u.
 func openBudgetOf(u *config.Upstream) time.Duration {
+	if u.Merged != nil {
+		return u.Merged.OpenTimeout + mergeTime
+	}
 	if u.Program != nil {
 		return startBudget
 	}

@@ -103,7 +103,7 @@ func (s *Session) dispatch(ctx context.Context, w http.ResponseWriter, r *Reques
 func (s *Session) try(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange) error {
 	up := s.up.Load()
 	up.name(r.Header)
-	d := &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: up.address, Gate: x}
+	d := &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: up.address, Gate: x, Session: (*unasked)(s)}
 	if len(r.IDs) > 0 {
 		d.Silence = s.responseTimeout()
 	}

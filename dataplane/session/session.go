@@ -138,8 +138,14 @@ func (s *Session) drop() {
 	s.dropLogsLocked()
 	s.openLocked()
 	s.cutLocked(ErrLost, func(*exchange) bool { return true })
-	if s.upstream != nil && s.upstream.Pinned() { // a buried orphan has none
-		s.table.cfg.Upstream.Drop(s.upstream, s.up.Load().id)
+	s.dropUpstreamLocked()
+}
+
+// dropUpstreamLocked gives back what this worker has of the upstream session, which is
+// not to be used here any more.
+func (s *Session) dropUpstreamLocked() {
+	if u := s.upstream; u != nil && (u.Pinned() || u.Merged != nil) { // a buried orphan has none
+		s.table.cfg.Upstream.Drop(u, s.up.Load().id)
 	}
 }
 

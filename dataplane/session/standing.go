@@ -100,7 +100,7 @@ func (st *standing) run(ctx context.Context) {
 	defer close(st.done)
 	defer s.finish(st.exchange)
 	defer st.exchange.cancel(nil)
-	st.answer, st.err = s.openStream(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: st.up.address, Gate: s})
+	st.answer, st.err = s.openStream(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: st.up.address, Gate: s, Session: (*unasked)(s)})
 	st.begun = st.err == nil && st.answer.StatusCode == http.StatusOK && isEventStream(st.answer.Header)
 	if !st.begun {
 		st.keepAnswer()
