@@ -64,8 +64,14 @@ func (g *gate) Drop(u *config.Upstream, id string) { g.next.Drop(u, id) }
 // newest returns an upstream as its definition has it now, or as it was if that is
 // gone or connects elsewhere.
 func (g *gate) newest(u *config.Upstream) *config.Upstream {
-	if now := g.world.Load().Gateways[u.Gateway]; now != nil && now.Upstream.Fingerprint == u.Fingerprint {
-		return now.Upstream
+	now := g.world.Load().Gateways[u.Gateway]
+	if now == nil || u.Merged != nil {
+		return u
+	}
+	for _, upstream := range now.Real() {
+		if upstream.Name == u.Name && upstream.Fingerprint == u.Fingerprint {
+			return upstream
+		}
 	}
 	return u
 }

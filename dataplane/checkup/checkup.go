@@ -156,6 +156,16 @@ type visitor struct {
 	patient  *patient
 }
 
+// patientLocked returns what is known of an upstream.
+func (c *Checker) patientLocked(u *config.Upstream, now time.Time) *patient {
+	p := c.patients[keyOf(u)]
+	if p == nil || p.fingerprint != u.Fingerprint {
+		p = &patient{fingerprint: u.Fingerprint, since: now, due: now.Add(rand.N(min(u.Health.Interval, firstWithin)))}
+		c.patients[keyOf(u)] = p
+	}
+	return p
+}
+
 // begin begins the probes that are due, and forgets what is not to be asked any more.
 func (c *Checker) begin(ctx context.Context) {
 	now := time.Now()
@@ -164,19 +174,14 @@ func (c *Checker) begin(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, gateway := range c.cfg.World.Load().Gateways {
-		u := gateway.Upstream
-		if u.Health == nil {
-			continue
-		}
-		k := keyOf(u)
-		asked[k] = true
-		p := c.patients[k]
-		if p == nil || p.fingerprint != u.Fingerprint {
-			p = &patient{fingerprint: u.Fingerprint, since: now, due: now.Add(rand.N(min(u.Health.Interval, firstWithin)))}
-			c.patients[k] = p
-		}
-		if !p.probing && !now.Before(p.due) {
-			due = append(due, visitor{u, p})
+		for _, u := range gateway.Real() {
+			if u.Health == nil {
+				continue
+			}
+			asked[keyOf(u)] = true
+			if p := c.patientLocked(u, now); !p.probing && !now.Before(p.due) {
+				due = append(due, visitor{u, p})
+			}
 		}
 	}
 	slices.SortFunc(due, func(a, b visitor) int { return a.patient.due.Compare(b.patient.due) })

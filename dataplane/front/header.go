@@ -22,8 +22,8 @@ var passed = [...]string{
 var userAgent = []string{"leasehold"}
 
 // ownerHeader returns the fields of h for the owner, with room for its own. The one
-// that gateway's upstream is to be shown, if any, goes under a name by which it does
-// not go out by itself.
+// that an upstream of gateway is to be shown, if any, goes under a name by which it
+// does not go out by itself.
 func ownerHeader(h http.Header, gateway *config.Gateway) http.Header {
 	to := make(http.Header, 8)
 	for _, name := range passed {
@@ -32,12 +32,17 @@ func ownerHeader(h http.Header, gateway *config.Gateway) http.Header {
 		}
 	}
 	to["User-Agent"] = userAgent
-	if gateway == nil || gateway.Upstream.Credential == nil || gateway.Upstream.Credential.CallerHeader == "" {
+	if gateway == nil {
 		return to
 	}
-	name := gateway.Upstream.Credential.CallerHeader
-	if v := h[name]; v != nil && validUTF8(v) {
-		to[credential.CallerField(name)] = v
+	for _, upstream := range gateway.Real() {
+		if upstream.Credential == nil || upstream.Credential.CallerHeader == "" {
+			continue
+		}
+		name := upstream.Credential.CallerHeader
+		if v := h[name]; v != nil && validUTF8(v) {
+			to[credential.CallerField(name)] = v
+		}
 	}
 	return to
 }
