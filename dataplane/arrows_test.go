@@ -53,7 +53,8 @@ func TestArrowsPointOneWay(t *testing.T) {
 	may["dataplane/duplex/duplextest"] = nil
 	may["dataplane/duplex/stdio"] = append([]string{"dataplane/duplex"}, rules...)
 	may["dataplane/duplex/sse"] = append([]string{"dataplane/duplex"}, rules...)
-	may["dataplane"] = append([]string{"dataplane/balance", "dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/dial",
+	may["dataplane/merge"] = rules
+	may["dataplane"] = append([]string{"dataplane/balance", "dataplane/merge", "dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/dial",
 		"dataplane/material", "dataplane/checkup", "dataplane/control", "dataplane/forward"}, rules...)
 	out, err := exec.Command("go", "list", "./...").Output()
 	if err != nil {

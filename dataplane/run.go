@@ -108,6 +108,10 @@ func assemble(cfg Config) (*worker, error) {
 		return nil, fmt.Errorf("upstreams: %w", err)
 	}
 	w.checkup = checkup.New(checkup.Config{World: w.world, Upstream: w.upstreams, Logger: cfg.Logger.Named("checkup")})
+	gate := newGate(w.upstreams, w.world, w.checkup)
+	if err := w.upstreams.merge(&cfg, w.world, gate); err != nil {
+		return nil, err
+	}
 	w.control, err = control.New(control.Config{
 		Endpoints: cfg.Control, Worker: w.id, Info: w.info(), Apply: w.apply, Recall: w.recall, Lost: w.lost, Registered: w.registered,
 		Credentials: cfg.Trust.Control, Witnesses: w.forwards, Serving: w.watchdog.stuck, DataDir: cfg.DataDir, Logger: cfg.Logger.Named("control"), Metrics: cfg.Metrics,
@@ -116,7 +120,7 @@ func assemble(cfg Config) (*worker, error) {
 		return nil, err
 	}
 	w.table, err = session.NewTable(session.Config{
-		Worker: w.id, Max: cfg.MaxSessions, Upstream: newGate(w.upstreams, w.world, w.checkup), Records: w.control, Authority: w.control.Authority(),
+		Worker: w.id, Max: cfg.MaxSessions, Upstream: gate, Records: w.control, Authority: w.control.Authority(),
 		World: w.world.Load, Logger: cfg.Logger.Named("session"), Metrics: cfg.Metrics, KeepAlive: cfg.keepAlive,
 		Receivers: w.forwards, Away: w.control.Away,
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/leasehold/leasehold/dataplane/duplex/sse"
 	"github.com/leasehold/leasehold/dataplane/duplex/stdio"
 	"github.com/leasehold/leasehold/dataplane/material"
+	"github.com/leasehold/leasehold/dataplane/merge"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/upstream"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -26,6 +27,7 @@ type transports struct {
 	programs *duplex.Upstream
 	host     *stdio.Host
 	material *material.Store
+	several  *merge.Upstream // that are one together
 }
 
 func newTransports(cfg *Config) (*transports, error) {
@@ -58,8 +60,18 @@ func newTransports(cfg *Config) (*transports, error) {
 	}, nil
 }
 
+// merge has upstreams of several parts served. Requests to the parts are made through
+// inner, which leads back here.
+func (t *transports) merge(cfg *Config, world *config.Holder, inner session.Upstream) error {
+	t.several = merge.New(merge.Config{Inner: inner, World: world, Version: cfg.Version, Logger: cfg.Logger.Named("merge")})
+	return t.several.Register(cfg.Metrics)
+}
+
 // of returns what speaks to an upstream.
 func (t *transports) of(u *config.Upstream) session.Upstream {
+	if u.Merged != nil {
+		return t.several
+	}
 	switch u.Transport {
 	case leaseholdv1.Transport_TRANSPORT_SSE:
 		return t.streams
@@ -85,6 +97,7 @@ func (t *transports) Run(ctx context.Context) error {
 	group.Go(func() error { return t.host.Run(ctx) })
 	group.Go(func() error { return t.streams.Run(ctx) })
 	group.Go(func() error { return t.programs.Run(ctx) })
+	group.Go(func() error { return t.several.Run(ctx) })
 	return group.Wait()
 }
 

@@ -1,0 +1,92 @@
+package merge
+
+import (
+	"maps"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/session"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
+
+// Parts returns the upstream sessions of a session as it is now; nil if it is not
+// there.
+func (u *Upstream) Parts(id string) (parts []session.Part) {
+	m := u.find(id)
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.listener.positions()
+	for _, l := range m.openLocked() {
+		after := at[l.upstream.Name].id
+		if after == "" {
+			after = l.part.after
+		}
+		parts = append(parts, session.Part{
+			Upstream: l.upstream.Name, ID: l.id, Version: l.version, Address: l.address, Cursor: after,
+			Class: classOf(l.upstream, l.id), Fingerprint: l.upstream.Fingerprint,
+		})
+	}
+	return parts
+}
+
+func classOf(u *config.Upstream, id string) leaseholdv1.Class {
+	switch {
+	case u.Pinned():
+		return leaseholdv1.Class_CLASS_PINNED
+	case id == "":
+		return leaseholdv1.Class_CLASS_REBUILDABLE
+	}
+	return leaseholdv1.Class_CLASS_RESUMABLE
+}
+
+// Attach makes a session of what was recorded of one, and returns its id: without
+// initialize where the upstream has the session still. What could be resumed is; what had
+// nothing to lose is opened when it is used; what went with its worker is opened anew,
+// of which the client is told. Nothing is sent before the first request with a Session.
+func (u *Upstream) Attach(v *config.Upstream, client session.Client, parts []session.Part) (id string) {
+	m := u.newMerged(v.Gateway, u.newest(v), client)
+	m.initialized, m.published = true, true
+	recorded := make(map[string]session.Part, len(parts))
+	for _, one := range parts {
+		recorded[one.Upstream] = one
+	}
+	lost := false
+	for _, p := range m.parts {
+		k := u.known.look(p.upstream)
+		if k != nil {
+			p.lists = k.lists
+		}
+		switch one, ok := recorded[p.upstream.Name]; {
+		case ok && one.Fingerprint == p.upstream.Fingerprint && one.Class == leaseholdv1.Class_CLASS_RESUMABLE && one.ID != "":
+			p.now = &link{part: p, upstream: p.upstream, id: one.ID, version: one.Version, address: one.Address, offers: nothingKnown}
+			if k != nil {
+				p.now.offers = k.offers
+			}
+			p.after = one.Cursor
+		case ok && one.Fingerprint == p.upstream.Fingerprint && one.Class == leaseholdv1.Class_CLASS_REBUILDABLE:
+		case ok:
+			lost = true
+			m.log.Info("upstream session did not outlive its owner, a new one is opened", "upstream", p.upstream.Name)
+			m.pending = append(m.pending, p)
+		case !p.upstream.Lazy || k == nil:
+			m.pending = append(m.pending, p)
+		}
+	}
+	if lost {
+		m.shown.pending = allKinds
+	}
+	u.put(m)
+	return m.id
+}
+
+// positions returns where the streams of parts are. It may be called without a listener.
+func (ls *listener) positions() map[string]position {
+	if ls == nil {
+		return nil
+	}
+	ls.out.mu.Lock()
+	defer ls.out.mu.Unlock()
+	return maps.Clone(ls.at)
+}
