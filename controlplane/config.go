@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leasehold/leasehold/controlplane/keyring"
 )
 
 // DefaultLeaseTTL is how long a worker's lease lives without renewal.
@@ -50,6 +52,10 @@ type Config struct {
 	// for how long nobody may take over from one that could and whom nobody can ask; 0
 	// means that workers may not. At most LongestMaxOutage, the same at every replica.
 	MaxOutage time.Duration
+	// SessionKeyRotation is how old the key that seals session ids gets before another one
+	// seals; 0 means keyring.DefaultRotation. At least keyring.MinRotation, at most
+	// keyring.MaxRotation.
+	SessionKeyRotation time.Duration
 	// Hold is for how long a replica that has just started or got etcd back lets workers
 	// come back before it takes anything from them; 0 means one and a half leases, less
 	// than 0 not at all, which is for tests.
@@ -85,12 +91,17 @@ func (c Config) Validate() error {
 	add(c.LeaseTTL != 0 && c.LeaseTTL < minLeaseTTL, "the lease TTL must be at least %s; is %s", minLeaseTTL, c.LeaseTTL)
 	add(c.LeaseTTL%time.Second != 0, "the lease TTL must be whole seconds; is %s", c.LeaseTTL)
 	add(c.MaxOutage < 0 || c.MaxOutage > LongestMaxOutage, "the longest outage must be between 0 and %s; is %s", LongestMaxOutage, c.MaxOutage)
+	add(c.SessionKeyRotation != 0 && (c.SessionKeyRotation < keyring.MinRotation || c.SessionKeyRotation > keyring.MaxRotation),
+		"the session key's rotation must be between %s and %s; is %s", keyring.MinRotation, keyring.MaxRotation, c.SessionKeyRotation)
 	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = DefaultLeaseTTL
+	}
+	if c.SessionKeyRotation == 0 {
+		c.SessionKeyRotation = keyring.DefaultRotation
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

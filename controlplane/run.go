@@ -123,6 +123,7 @@ type plane struct {
 	acks      *publish.Acks
 	observer  *observe.Observer
 	server    *rpc.Server
+	rotator   *rotator
 	ready     bool // used by the follower's goroutine only
 }
 
@@ -131,8 +132,10 @@ func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
 	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
 	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
 	p.observer = observe.New(cfg.Trust.Workers, cfg.Logger.Named("observe"))
+	p.rotator = &rotator{db: db, hub: p.hub, every: cfg.SessionKeyRotation, open: p.openRing, seal: p.sealRing, log: cfg.Logger.Named("keys")}
 	p.server = rpc.NewServer(rpc.Config{
-		Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Credentials: cfg.Trust.Listener, Logger: cfg.Logger.Named("rpc"),
+		SessionKeys: p.rotator,
+		Store:       db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Credentials: cfg.Trust.Listener, Logger: cfg.Logger.Named("rpc"),
 	})
 	return p
 }
@@ -145,6 +148,7 @@ func (p *plane) run(ctx context.Context, failed <-chan error) error {
 	var outer errgroup.Group
 	outer.Go(func() error { return p.db.Run(background) })
 	outer.Go(func() error { p.acks.Run(background); return nil })
+	outer.Go(func() error { p.db.KeepRing(background, p.rotator.Tend); return nil })
 
 	inner, ctx := errgroup.WithContext(ctx)
 	inner.Go(func() error { return p.serve() })
@@ -248,7 +252,7 @@ func (p *plane) ring(ctx context.Context) error {
 		return err
 	}
 	if ring == nil {
-		sealed, err := p.root.Seal(etcd.RingKey, keyring.New())
+		sealed, err := p.sealRing(keyring.New(time.Now()))
 		if err != nil {
 			return err
 		}
@@ -265,4 +269,8 @@ func (p *plane) ring(ctx context.Context) error {
 
 func (p *plane) openRing(sealed []byte) (*leaseholdv1.KeyRing, error) {
 	return p.root.Open(etcd.RingKey, sealed)
+}
+
+func (p *plane) sealRing(ring *leaseholdv1.KeyRing) ([]byte, error) {
+	return p.root.Seal(etcd.RingKey, ring)
 }

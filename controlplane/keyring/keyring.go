@@ -6,9 +6,9 @@ package keyring
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -23,12 +23,11 @@ const (
 // ErrWrongRootKey says that the root key does not open the stored key ring.
 var ErrWrongRootKey = errors.New("the root key does not open the stored key ring: it is not the key that this store was set up with")
 
-// New returns a ring with one fresh key.
-func New() *leaseholdv1.KeyRing {
-	id, secret := make([]byte, keyIDBytes), make([]byte, secretBytes)
-	_, _ = rand.Read(id) // never fails
-	_, _ = rand.Read(secret)
-	return &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: id, Secret: secret}}}
+// New returns a ring with one fresh key, which seals from now on.
+func New(now time.Time) *leaseholdv1.KeyRing {
+	key := fresh(now)
+	key.SealTime = key.CreateTime
+	return &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{key}}
 }
 
 // Seal wraps ring under the root key, bound to the name it is stored under.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,7 +17,7 @@ import (
 )
 
 func TestSealedRingOpensWithItsKeyAndNameOnly(t *testing.T) {
-	ring := keyring.New()
+	ring := keyring.New(time.Now())
 	key, other := keyring.RootKey{1}, keyring.RootKey{2}
 	sealed, err := key.Seal("keys/ring", ring)
 	if err != nil {

@@ -177,6 +177,7 @@ func (h *Hub) build(last *state, snap *store.Snapshot) *state {
 			h.log.Error("key ring cannot be opened; workers keep the last one", "revision", snap.Ring.Revision, "error", err)
 			return next
 		}
+		ring.Revision = snap.Ring.Revision
 		next.ring = keep(last.ring, ring)
 	}
 	return next

@@ -257,6 +257,18 @@ func (s *control) End(ctx context.Context, req *leaseholdv1.EndRequest) (*leaseh
 	return &leaseholdv1.EndResponse{Revision: revision}, nil
 }
 
+// GetKeyRingRevision implements ControlService.
+func (s *control) GetKeyRingRevision(ctx context.Context, _ *leaseholdv1.GetKeyRingRevisionRequest) (*leaseholdv1.GetKeyRingRevisionResponse, error) {
+	ring, err := s.store.Ring(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if ring == nil {
+		return nil, store.ErrNoRing
+	}
+	return &leaseholdv1.GetKeyRingRevisionResponse{Revision: ring.Revision}, nil
+}
+
 // Watch implements ControlService. The handler is the one that sends; a second
 // goroutine reads acknowledgements and ends with the stream.
 func (s *control) Watch(stream grpc.BidiStreamingServer[leaseholdv1.WatchRequest, leaseholdv1.WatchResponse]) error {

@@ -69,6 +69,11 @@ var rules = map[string]rule{
 	leaseholdv1.ControlService_Claim_FullMethodName:       forOwner,
 	leaseholdv1.ControlService_Save_FullMethodName:        forOwner,
 
+	leaseholdv1.ControlService_GetKeyRingRevision_FullMethodName: forWorkers,
+
+	leaseholdv1.KeyService_GetSessionKeys_FullMethodName:   forOperators,
+	leaseholdv1.KeyService_RotateSessionKey_FullMethodName: forOperators,
+
 	healthv1.Health_Check_FullMethodName: forAll,
 	healthv1.Health_List_FullMethodName:  forAll,
 	healthv1.Health_Watch_FullMethodName: forAll,

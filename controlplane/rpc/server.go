@@ -53,6 +53,8 @@ type Store interface {
 	WatchSessions(ctx context.Context, revision int64, f session.Filter, send func(store.Change[*leaseholdv1.Session]) error) error
 	WatchWorkers(ctx context.Context, revision int64, send func(store.Change[store.Member]) error) error
 
+	Ring(ctx context.Context) (*store.SealedRing, error)
+
 	RegisterAs(ctx context.Context, worker, certificate string, attempt store.Attempt, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
 	Certificate(ctx context.Context, worker string) (string, error)
 	Renew(ctx context.Context, worker string, incarnation, lease int64) (time.Duration, error)
@@ -82,12 +84,13 @@ type Observer interface {
 	HandOver(ctx context.Context, owner store.Member, req *leaseholdv1.HandOverNowRequest) error
 }
 
-// Config says what the services work on. Store, Hub, Acks, Observer and Logger are
-// required.
+// Config says what the services work on. Store, SessionKeys, Hub, Acks, Observer and
+// Logger are required.
 type Config struct {
-	Store Store
-	Hub   *publish.Hub
-	Acks  *publish.Acks
+	Store       Store
+	SessionKeys SessionKeys
+	Hub         *publish.Hub
+	Acks        *publish.Acks
 	// Credentials secure the listener; their AuthInfo is a Caller, and callers may
 	// do what the rules say. Nil means plaintext, and that everybody may call
 	// everything.
@@ -131,6 +134,7 @@ func NewServer(cfg Config) *Server {
 	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, watches: s.watches})
 	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, observer: cfg.Observer, watches: s.watches})
+	leaseholdv1.RegisterKeyServiceServer(s.grpc, &keys{session: cfg.SessionKeys})
 	leaseholdv1.RegisterControlServiceServer(s.grpc, s.control)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)

@@ -58,6 +58,8 @@ var outcomes = []outcome{
 	{store.ErrFull, codes.ResourceExhausted, "STORE_FULL"},
 	{store.ErrTooManyEndings, codes.ResourceExhausted, "TOO_MANY_ENDINGS"},
 	{store.ErrTooManyPeers, codes.ResourceExhausted, "TOO_MANY_PEERS"},
+	{store.ErrTooManyKeys, codes.ResourceExhausted, "TOO_MANY_KEYS"},
+	{store.ErrNoRing, codes.Unavailable, "NO_KEY_RING"},
 	{store.ErrCompacted, codes.OutOfRange, "COMPACTED"},
 	{store.ErrFutureRevision, codes.OutOfRange, "FUTURE_REVISION"},
 	{errSlowReader, codes.ResourceExhausted, "SLOW_READER"},

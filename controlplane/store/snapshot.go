@@ -40,6 +40,21 @@ type SealedRing struct {
 	Sealed []byte
 }
 
+// RingState is the key ring and the workers that are alive, read at one revision.
+type RingState struct {
+	// Revision is the revision at which both were read.
+	Revision int64
+	// Ring is the sealed key ring.
+	Ring *SealedRing
+	// Members are the incarnations that are alive.
+	Members []Member
+}
+
+// Everywhere reports whether every living worker has applied the ring.
+func (s *RingState) Everywhere() bool {
+	return Applied(s.Members, s.Ring.Revision) == int32(len(s.Members))
+}
+
 // MemberKey names one registration of a worker.
 type MemberKey = session.Peer
 
