@@ -50,6 +50,7 @@ type plane struct {
 	lists        map[string]map[string]int64
 	renewed      time.Time     // when the last renewal came
 	ttl          time.Duration // of leases
+	ring         *leaseholdv1.KeyRing
 	// beforeHandOver is asked before a hand-over is carried out, and afterHandOver what
 	// is answered then; both may be nil.
 	beforeHandOver, afterHandOver func(*leaseholdv1.HandOverRequest) error
@@ -73,6 +74,7 @@ func startPlane(tb testing.TB) *plane {
 		gateways: map[string]*leaseholdv1.Gateway{}, members: map[string]*leaseholdv1.Member{}, records: map[string]*stored{},
 		watchers: map[chan struct{}]bool{}, calls: map[string]int{}, newest: map[string]int64{}, ttl: testTTL,
 	}
+	p.ring = &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{sessionKey(1)}, Revision: 1}
 	p.server = grpc.NewServer(
 		grpc.UnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 			if p.isDark() {
@@ -126,6 +128,28 @@ func (p *plane) setGateway(id, url string, policy *leaseholdv1.SessionPolicy) {
 			Upstreams: []*leaseholdv1.Upstream{{Name: "up", Url: url}},
 		}
 	})
+}
+
+// sessionKey returns a key of the ring that follows from n.
+func sessionKey(n byte) *leaseholdv1.Key {
+	return &leaseholdv1.Key{Id: []byte{'k', 'e', 'y', n}, Secret: bytes.Repeat([]byte{n}, 32)}
+}
+
+// setRing makes the numbered keys the ring, of which the last one seals.
+func (p *plane) setRing(numbers ...byte) {
+	p.change(func() {
+		p.ring = &leaseholdv1.KeyRing{Revision: p.revision}
+		for _, n := range numbers {
+			p.ring.Keys = append(p.ring.Keys, sessionKey(n))
+		}
+	})
+}
+
+func (p *plane) GetKeyRingRevision(context.Context, *leaseholdv1.GetKeyRingRevisionRequest) (*leaseholdv1.GetKeyRingRevisionResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["GetKeyRingRevision"]++
+	return &leaseholdv1.GetKeyRingRevisionResponse{Revision: p.ring.Revision}, nil
 }
 
 func (p *plane) deleteGateway(id string) {
@@ -283,7 +307,7 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 			continue
 		}
 		state := &leaseholdv1.WatchResponse{Revision: p.revision, Complete: true, Members: &leaseholdv1.MemberList{}, Endings: &leaseholdv1.EndingList{Endings: p.endings},
-			KeyRing: &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: []byte("key1"), Secret: bytes.Repeat([]byte{7}, 32)}}}}
+			KeyRing: p.ring}
 		for _, g := range p.gateways {
 			state.Gateways = append(state.Gateways, g)
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/leasehold/leasehold/dataplane/control"
 	"github.com/leasehold/leasehold/dataplane/forward"
 	"github.com/leasehold/leasehold/dataplane/front"
+	"github.com/leasehold/leasehold/dataplane/keycheck"
 	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
@@ -74,6 +75,7 @@ type worker struct {
 	table     *session.Table
 	forwards  *forward.Client
 	router    *route.Router
+	keys      *keycheck.Checker
 	handler   *front.Handler
 	mover     *mover
 	drainer   *drainer
@@ -139,8 +141,9 @@ func assemble(cfg Config) (*worker, error) {
 	w.peers.Expects(expecter{w})
 	w.peers.Moves(w.mover)
 	w.peers.Knows(self{w.control.Authority(), w})
+	w.keys = keycheck.New(keycheck.Config{World: w.world, Newest: w.control.KeyRingRevision, Logger: cfg.Logger.Named("keys")})
 	w.handler = front.New(front.Config{
-		World: w.world, Opener: w.router, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.newest, Stall: cfg.stall,
+		World: w.world, Opener: w.router, Router: w.router, Logger: cfg.Logger.Named("front"), Missing: w.keys.Missing, Stall: cfg.stall,
 		Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
 	})
 	w.drainer = &drainer{mover: w.mover, world: w.world, log: cfg.Logger.Named("drain"), tell: w.tellDraining, timeout: w.mover.timeout}
@@ -232,6 +235,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.checkup.Run(running) })
 	group.Go(func() error { return w.forwards.Run(running) })
 	group.Go(func() error { return w.router.Run(running) })
+	group.Go(func() error { return w.keys.Run(running) })
 	group.Go(func() error {
 		w.awaitReady(running)
 		group.Go(func() error { return w.watchdog.Run(running) })
@@ -354,14 +358,6 @@ func (w *worker) leave() {
 	if err := w.control.Leave(ctx); err != nil {
 		w.cfg.Logger.Warn("lease not given back; the sessions go on once it has run out", "error", err)
 	}
-}
-
-// newest reports whether this worker has heard of everything that the others may act
-// on: it has, while it holds its lease, once it was told what there was when it
-// registered.
-func (w *worker) newest() bool {
-	authority := w.control.Authority()
-	return authority.Contact() && w.world.Load().Revision >= authority.Incarnation()
 }
 
 // current reports whether this worker may act for the sessions that it owns.

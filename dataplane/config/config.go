@@ -120,7 +120,9 @@ type Snapshot struct {
 	Gateways map[string]*Gateway
 	Members  map[string]Member
 	Ring     *sessionid.Ring
-	Endings  []*leaseholdv1.Ending
+	// RingRevision is the revision at which Ring was written; 0 if that is not known.
+	RingRevision int64
+	Endings      []*leaseholdv1.Ending
 
 	workers []string // those of Members that take sessions, sorted
 }
@@ -227,8 +229,8 @@ func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
 		Revision: state.Revision,
 		Gateways: make(map[string]*Gateway, len(state.Gateways)),
 		Members:  make(map[string]Member, len(state.Members)),
-		Ring:     previous.Ring,
-		Endings:  state.Endings,
+		Ring:     previous.Ring, RingRevision: previous.RingRevision,
+		Endings: state.Endings,
 	}
 	for name, definition := range state.Gateways {
 		id := strings.TrimPrefix(name, "gateways/")
@@ -247,12 +249,12 @@ func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
 		next.Members[m.GetWorker()] = Member{m.GetWorker(), m.GetIncarnation(), info.GetPeerAddress(), info.GetZone(), int(info.GetCapacity()), info.GetDraining()}
 	}
 	next.workers = takers(next.Members)
-	if state.KeyRing != nil {
+	if ring := state.KeyRing; ring != nil && (ring.GetRevision() == 0 || ring.GetRevision() != previous.RingRevision) {
 		ring, err := compileRing(state.KeyRing)
 		if err != nil {
 			return nil, fmt.Errorf("compile key ring: %w", err)
 		}
-		next.Ring = ring
+		next.Ring, next.RingRevision = ring, state.KeyRing.GetRevision()
 	}
 	return next, nil
 }
