@@ -22,6 +22,14 @@ const DefaultMaxOutage = 10 * time.Minute
 // LongestMaxOutage bounds that time: an incarnation is remembered for longer.
 const LongestMaxOutage = 24 * time.Hour
 
+// How old the key that seals session ids gets before another one seals, unless an
+// operator says otherwise, and what an operator may say.
+const (
+	DefaultSessionKeyRotation  = keyring.DefaultRotation
+	ShortestSessionKeyRotation = keyring.MinRotation
+	LongestSessionKeyRotation  = keyring.MaxRotation
+)
+
 // minLeaseTTL is the shortest lease that etcd grants for sure.
 const minLeaseTTL = 2 * time.Second
 
@@ -53,8 +61,8 @@ type Config struct {
 	// means that workers may not. At most LongestMaxOutage, the same at every replica.
 	MaxOutage time.Duration
 	// SessionKeyRotation is how old the key that seals session ids gets before another one
-	// seals; 0 means keyring.DefaultRotation. At least keyring.MinRotation, at most
-	// keyring.MaxRotation.
+	// seals; 0 means DefaultSessionKeyRotation. Between ShortestSessionKeyRotation and
+	// LongestSessionKeyRotation, the same at every replica.
 	SessionKeyRotation time.Duration
 	// Hold is for how long a replica that has just started or got etcd back lets workers
 	// come back before it takes anything from them; 0 means one and a half leases, less
@@ -91,8 +99,8 @@ func (c Config) Validate() error {
 	add(c.LeaseTTL != 0 && c.LeaseTTL < minLeaseTTL, "the lease TTL must be at least %s; is %s", minLeaseTTL, c.LeaseTTL)
 	add(c.LeaseTTL%time.Second != 0, "the lease TTL must be whole seconds; is %s", c.LeaseTTL)
 	add(c.MaxOutage < 0 || c.MaxOutage > LongestMaxOutage, "the longest outage must be between 0 and %s; is %s", LongestMaxOutage, c.MaxOutage)
-	add(c.SessionKeyRotation != 0 && (c.SessionKeyRotation < keyring.MinRotation || c.SessionKeyRotation > keyring.MaxRotation),
-		"the session key's rotation must be between %s and %s; is %s", keyring.MinRotation, keyring.MaxRotation, c.SessionKeyRotation)
+	add(c.SessionKeyRotation != 0 && (c.SessionKeyRotation < ShortestSessionKeyRotation || c.SessionKeyRotation > LongestSessionKeyRotation),
+		"the session key's rotation must be between %s and %s; is %s", ShortestSessionKeyRotation, LongestSessionKeyRotation, c.SessionKeyRotation)
 	return errors.Join(errs...)
 }
 
@@ -101,7 +109,7 @@ func (c Config) withDefaults() Config {
 		c.LeaseTTL = DefaultLeaseTTL
 	}
 	if c.SessionKeyRotation == 0 {
-		c.SessionKeyRotation = keyring.DefaultRotation
+		c.SessionKeyRotation = DefaultSessionKeyRotation
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

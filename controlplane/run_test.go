@@ -153,8 +153,8 @@ func TestReplicaWaitsForAnEtcdThatIsAway(t *testing.T) {
 }
 
 func TestConfigSaysEverythingThatIsWrong(t *testing.T) {
-	err := controlplane.Config{EmbeddedEtcd: true, EtcdEndpoints: []string{"x"}, LeaseTTL: 1500 * time.Millisecond, MaxOutage: 25 * time.Hour}.Validate()
-	for _, want := range []string{"between 0 and 24h0m0s; is 25h0m0s", "listener", "exclude each other", "data directory", "at least 2s", "whole seconds"} {
+	err := controlplane.Config{EmbeddedEtcd: true, EtcdEndpoints: []string{"x"}, LeaseTTL: 1500 * time.Millisecond, MaxOutage: 25 * time.Hour, SessionKeyRotation: time.Hour}.Validate()
+	for _, want := range []string{"between 0 and 24h0m0s; is 25h0m0s", "between 12h0m0s and 720h0m0s; is 1h0m0s", "listener", "exclude each other", "data directory", "at least 2s", "whole seconds"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want it to say %q", err, want)
 		}

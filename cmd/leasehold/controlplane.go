@@ -31,6 +31,7 @@ const minLeaseTTL = 2 * time.Second
 type controlPlane struct {
 	daemon
 	maxOutage
+	sessionKeyRotation
 	cluster                               cluster
 	etcd                                  certFiles
 	listen, adminListen, dataDir, rootKey string
@@ -71,6 +72,7 @@ func newControlPlane() *cobra.Command {
 	flags.DurationVar(&c.leaseTTL, "lease-ttl", controlplane.DefaultLeaseTTL, "how long a worker counts as alive without being heard of")
 	flags.StringVar(&c.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
 	c.maxOutage.flag(cmd)
+	c.sessionKeyRotation.flag(cmd)
 	c.cluster.flags(cmd, trust.ControlPlane)
 	c.etcd.flags(flags, "etcd", "the certificate for etcd", "etcd's servers, which have the host of their endpoint in their certificates")
 	c.daemon.flags(cmd, "info")
@@ -96,6 +98,9 @@ func (c *controlPlane) check() error {
 		return usage.Errorf("--lease-ttl: %s is shorter than %s, which leaves no time to renew it", c.leaseTTL, minLeaseTTL)
 	}
 	if err := c.maxOutage.check(); err != nil {
+		return err
+	}
+	if err := c.sessionKeyRotation.check(); err != nil {
 		return err
 	}
 	if c.adminListen != "" {
@@ -153,17 +158,18 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 	part := health.Part("controlplane")
 	group.Go(func() error {
 		return endless(ctx, controlplane.Run(ctx, controlplane.Config{
-			Listener:      listener,
-			EmbeddedEtcd:  c.embedded,
-			EtcdEndpoints: c.endpoints,
-			DataDir:       c.dataDir,
-			RootKeyFile:   c.rootKey,
-			LeaseTTL:      c.leaseTTL,
-			MaxOutage:     c.outage,
-			Trust:         planeTrust(own, forEtcd),
-			Version:       version.Number(),
-			Logger:        logger.Named("controlplane"),
-			Metrics:       registry,
+			Listener:           listener,
+			EmbeddedEtcd:       c.embedded,
+			EtcdEndpoints:      c.endpoints,
+			DataDir:            c.dataDir,
+			RootKeyFile:        c.rootKey,
+			LeaseTTL:           c.leaseTTL,
+			MaxOutage:          c.outage,
+			SessionKeyRotation: c.rotation,
+			Trust:              planeTrust(own, forEtcd),
+			Version:            version.Number(),
+			Logger:             logger.Named("controlplane"),
+			Metrics:            registry,
 			EtcdReady: func(endpoints []string) {
 				mu.Lock()
 				defer mu.Unlock()

@@ -75,7 +75,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(usage.FlagError)
 	root.AddCommand(
 		newDev(), newControlPlane(), newWorker(),
-		newApply(), newGet(), newDescribe(), newExplain(), newDelete(), newTerminate(), newMove(), newDrain(), newUndrain(), newForget(), newCerts(), newVersion(),
+		newApply(), newGet(), newDescribe(), newExplain(), newDelete(), newTerminate(), newMove(), newDrain(), newUndrain(), newForget(), newKeys(), newCerts(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultHelpCmd()

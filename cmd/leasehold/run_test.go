@@ -125,6 +125,7 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{plane, "--embedded-etcd"},
 		{with(plane, "--embedded-etcd"), "--data-dir"},
 		{with(plane, "--embedded-etcd", "--data-dir", t.TempDir(), "--max-outage", "25h"), "--max-outage: 25h0m0s is not between 0 and 24h0m0s"},
+		{with(plane, "--embedded-etcd", "--data-dir", t.TempDir(), "--session-key-rotation", "0s"), "--session-key-rotation: 0s is not between 12h0m0s and 720h0m0s"},
 		{with(plane, "--etcd-endpoints", "http://127.0.0.1:2379"), "--root-key"},
 		{with(plane, "--embedded-etcd", "--etcd-endpoints", "http://127.0.0.1:2379"), "exclude each other"},
 		{with(plane, "--embedded-etcd", "--data-dir", t.TempDir()), "add --insecure"},
