@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/keyring"
 )
 
@@ -50,6 +52,9 @@ type Config struct {
 	// wraps the key ring. Required with EtcdEndpoints; with EmbeddedEtcd it
 	// defaults to a file in DataDir that is made when it is not there.
 	RootKeyFile string
+	// AuditLog is the file that gets a line for each call that changes something, or
+	// audit.Stderr; empty means audit.log in DataDir, or standard error without one.
+	AuditLog string
 	// Trust is how the plane proves what it is, and how it knows others. Its zero
 	// value means plaintext everywhere, which is for loopback.
 	Trust Trust
@@ -107,6 +112,12 @@ func (c Config) Validate() error {
 func (c Config) withDefaults() Config {
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = DefaultLeaseTTL
+	}
+	switch {
+	case c.AuditLog == "" && c.DataDir == "":
+		c.AuditLog = audit.Stderr
+	case c.AuditLog == "":
+		c.AuditLog = filepath.Join(c.DataDir, "audit.log")
 	}
 	if c.SessionKeyRotation == 0 {
 		c.SessionKeyRotation = DefaultSessionKeyRotation

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/etcd"
 	"github.com/leasehold/leasehold/controlplane/keyring"
 	"github.com/leasehold/leasehold/controlplane/observe"
@@ -71,7 +72,11 @@ func run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer db.Close()
-	p := newPlane(cfg, db, root)
+	p, err := newPlane(cfg, db, root)
+	if err != nil {
+		return err
+	}
+	defer p.audit.Close()
 	p.endpoints = endpoints
 	defer p.observer.Close()
 	return p.run(ctx, failed)
@@ -124,20 +129,26 @@ type plane struct {
 	observer  *observe.Observer
 	server    *rpc.Server
 	rotator   *rotator
-	ready     bool // used by the follower's goroutine only
+	audit     *audit.Log
+	readiness readiness
 }
 
-func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
-	p := &plane{cfg: cfg, db: db, root: root}
+func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) (*plane, error) {
+	p := &plane{cfg: cfg, db: db, root: root, readiness: readiness{etcd: errStarting}}
+	var err error
+	if p.audit, err = audit.Open(cfg.AuditLog, p.audited); err != nil {
+		return nil, err
+	}
 	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
 	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
 	p.observer = observe.New(cfg.Trust.Workers, cfg.Logger.Named("observe"))
 	p.rotator = &rotator{db: db, hub: p.hub, every: cfg.SessionKeyRotation, open: p.openRing, seal: p.sealRing, log: cfg.Logger.Named("keys")}
 	p.server = rpc.NewServer(rpc.Config{
 		SessionKeys: p.rotator,
+		Audit:       p.audit,
 		Store:       db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Credentials: cfg.Trust.Listener, Logger: cfg.Logger.Named("rpc"),
 	})
-	return p
+	return p, nil
 }
 
 // run has two circles, so that calls under way at the end still have a store:
@@ -148,6 +159,7 @@ func (p *plane) run(ctx context.Context, failed <-chan error) error {
 	var outer errgroup.Group
 	outer.Go(func() error { return p.db.Run(background) })
 	outer.Go(func() error { p.acks.Run(background); return nil })
+	outer.Go(func() error { p.audit.Run(background); return nil })
 	outer.Go(func() error { p.db.KeepRing(background, p.rotator.Tend); return nil })
 
 	inner, ctx := errgroup.WithContext(ctx)
@@ -194,28 +206,13 @@ func (p *plane) Publish(snap *store.Snapshot) {
 	p.hub.Publish(snap)
 	p.acks.Check(snap)
 	p.observer.Retain(snap.Members)
-	p.setReady(nil)
+	p.followed(nil)
 }
 
 // Lost implements etcd.Follower.
 func (p *plane) Lost(err error) {
 	p.hub.Lost()
-	p.setReady(err)
-}
-
-func (p *plane) setReady(err error) {
-	ready := err == nil
-	if ready == p.ready {
-		return
-	}
-	p.ready = ready
-	p.server.SetReady(ready)
-	p.cfg.Health(err)
-	if ready {
-		p.cfg.Logger.Info("control plane is ready", "address", p.cfg.Listener.Addr().String(), "version", p.cfg.Version)
-		return
-	}
-	p.cfg.Logger.Warn("control plane is not ready", "error", err)
+	p.followed(err)
 }
 
 // setUp sees to the key ring, waiting for an etcd that is away.

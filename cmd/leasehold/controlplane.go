@@ -32,6 +32,7 @@ type controlPlane struct {
 	daemon
 	maxOutage
 	sessionKeyRotation
+	auditLog
 	cluster                               cluster
 	etcd                                  certFiles
 	listen, adminListen, dataDir, rootKey string
@@ -73,6 +74,7 @@ func newControlPlane() *cobra.Command {
 	flags.StringVar(&c.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
 	c.maxOutage.flag(cmd)
 	c.sessionKeyRotation.flag(cmd)
+	c.auditLog.flag(cmd)
 	c.cluster.flags(cmd, trust.ControlPlane)
 	c.etcd.flags(flags, "etcd", "the certificate for etcd", "etcd's servers, which have the host of their endpoint in their certificates")
 	c.daemon.flags(cmd, "info")
@@ -166,6 +168,7 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 			LeaseTTL:           c.leaseTTL,
 			MaxOutage:          c.outage,
 			SessionKeyRotation: c.rotation,
+			AuditLog:           c.auditFile,
 			Trust:              planeTrust(own, forEtcd),
 			Version:            version.Number(),
 			Logger:             logger.Named("controlplane"),

@@ -105,7 +105,7 @@ func TestFollowSeesEverythingButSessions(t *testing.T) {
 	}
 	mustEnd(t, s, w, key)
 	w.kill(t, s)
-	if err := s.DeleteGateway(testContext(t), "before", ""); err != nil {
+	if _, err := s.DeleteGateway(testContext(t), "before", ""); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool {

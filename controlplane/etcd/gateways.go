@@ -169,22 +169,32 @@ func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(
 	}
 }
 
-// DeleteGateway removes a definition, if etag is empty or the stored one's. It
+// DeleteGateway removes a definition, if etag is empty or the stored one's, and returns
+// it, at the revision of its removal; nothing but its name if it could not be read. It
 // returns gateway.ErrNotFound or gateway.ErrETagMismatch.
-func (s *Store) DeleteGateway(ctx context.Context, id, etag string) error {
+func (s *Store) DeleteGateway(ctx context.Context, id, etag string) (*leaseholdv1.Gateway, error) {
 	for {
 		kv, err := s.gatewayKV(ctx, "delete_gateway", id)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if etag != "" && etag != gateway.ETag(kv.ModRevision) {
-			return fmt.Errorf("delete %s: %w", gateway.Name(id), gateway.ErrETagMismatch)
+			return nil, fmt.Errorf("delete %s: %w", gateway.Name(id), gateway.ErrETagMismatch)
 		}
 		key := gatewayKey(id)
 		resp, err := s.txnOnce(ctx, "delete_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpDelete(key)})
-		if err != nil || resp.Succeeded {
-			return err
+		if err != nil {
+			return nil, err
 		}
+		if !resp.Succeeded {
+			continue
+		}
+		deleted, err := decodeGateway(kv)
+		if err != nil {
+			deleted = &leaseholdv1.Gateway{Name: gateway.Name(id)}
+		}
+		deleted.Status = &leaseholdv1.GatewayStatus{Revision: resp.Header.Revision}
+		return deleted, nil
 	}
 }
 

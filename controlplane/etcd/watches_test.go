@@ -140,10 +140,10 @@ func TestWatchTellsTheStateThenABookmarkThenChangesOfWhatMatches(t *testing.T) {
 		t.Errorf("one that stops to match comes as %+v, want it removed", c)
 	}
 	label(t, s, "a", "other") // neither did nor does match
-	if err := s.DeleteGateway(testContext(t), "a", ""); err != nil {
+	if _, err := s.DeleteGateway(testContext(t), "a", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteGateway(testContext(t), "c", ""); err != nil {
+	if _, err := s.DeleteGateway(testContext(t), "c", ""); err != nil {
 		t.Fatal(err)
 	}
 	if c := w.change(); c.Type != removed || c.Resource.Name != "gateways/c" {

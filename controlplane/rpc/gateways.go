@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/store"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -37,6 +38,7 @@ func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGat
 	if err != nil {
 		return nil, err
 	}
+	audit.Of(ctx).Changed(nil, stored)
 	return &leaseholdv1.CreateGatewayResponse{Gateway: stored}, nil
 }
 
@@ -147,13 +149,16 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 	if err := violations.Err(); err != nil {
 		return nil, err
 	}
+	var before *leaseholdv1.Gateway
 	stored, err := s.store.UpdateGateway(ctx, id, change.GetEtag(), func(stored *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+		before = proto.CloneOf(stored)
 		next := gateway.Apply(stored, change, mask)
 		return next, gateway.Validate(next).Err()
 	})
 	if err != nil {
 		return nil, err
 	}
+	audit.Of(ctx).Changed(before, stored)
 	return &leaseholdv1.UpdateGatewayResponse{Gateway: stored}, nil
 }
 
@@ -163,8 +168,10 @@ func (s *gateways) DeleteGateway(ctx context.Context, req *leaseholdv1.DeleteGat
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.DeleteGateway(ctx, id, req.GetEtag()); err != nil {
+	deleted, err := s.store.DeleteGateway(ctx, id, req.GetEtag())
+	if err != nil {
 		return nil, err
 	}
+	audit.Of(ctx).Deleted(deleted)
 	return &leaseholdv1.DeleteGatewayResponse{}, nil
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -36,5 +37,6 @@ func (s *keys) RotateSessionKey(ctx context.Context, _ *leaseholdv1.RotateSessio
 	if err != nil {
 		return nil, err
 	}
+	audit.Of(ctx).Resource = "session key " + key.GetId()
 	return &leaseholdv1.RotateSessionKeyResponse{Key: key}, nil
 }

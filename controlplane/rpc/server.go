@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/session"
@@ -36,7 +37,7 @@ type Store interface {
 	GetGateway(ctx context.Context, id string) (*leaseholdv1.Gateway, error)
 	ListGateways(ctx context.Context, q gateway.Query) (page []*leaseholdv1.Gateway, last string, more bool, err error)
 	UpdateGateway(ctx context.Context, id, etag string, change func(*leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)) (*leaseholdv1.Gateway, error)
-	DeleteGateway(ctx context.Context, id, etag string) error
+	DeleteGateway(ctx context.Context, id, etag string) (*leaseholdv1.Gateway, error)
 
 	GetSession(ctx context.Context, key session.Key) (*leaseholdv1.Session, error)
 	ListSessions(ctx context.Context, q session.Query) (page []*leaseholdv1.Session, last session.Key, more bool, err error)
@@ -89,8 +90,10 @@ type Observer interface {
 type Config struct {
 	Store       Store
 	SessionKeys SessionKeys
-	Hub         *publish.Hub
-	Acks        *publish.Acks
+	// Audit gets a line for each call that changes something. Required.
+	Audit *audit.Log
+	Hub   *publish.Hub
+	Acks  *publish.Acks
 	// Credentials secure the listener; their AuthInfo is a Caller, and callers may
 	// do what the rules say. Nil means plaintext, and that everybody may call
 	// everything.
@@ -117,7 +120,7 @@ type Server struct {
 func NewServer(cfg Config) *Server {
 	guard := interceptor{log: cfg.Logger}
 	s := &Server{
-		grpc: grpc.NewServer(append(cfg.secure(),
+		grpc: grpc.NewServer(append(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(auditor{cfg.Audit}.unary)}, cfg.secure()...),
 			grpc.MaxRecvMsgSize(maxRequestBytes),
 			grpc.MaxSendMsgSize(maxResponseBytes),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingsAtLeast, PermitWithoutStream: true}),

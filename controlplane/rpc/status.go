@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/session"
@@ -64,6 +65,7 @@ var outcomes = []outcome{
 	{store.ErrFutureRevision, codes.OutOfRange, "FUTURE_REVISION"},
 	{errSlowReader, codes.ResourceExhausted, "SLOW_READER"},
 	{errTooManyWatches, codes.ResourceExhausted, "TOO_MANY_WATCHES"},
+	{audit.ErrUnavailable, codes.Unavailable, "AUDIT_UNAVAILABLE"},
 	{store.ErrUnavailable, codes.Unavailable, "STORE_UNAVAILABLE"},
 	{publish.ErrStopped, codes.Unavailable, "STOPPING"},
 	{publish.ErrBehind, codes.Unavailable, "BEHIND"},
