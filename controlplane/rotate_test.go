@@ -41,7 +41,9 @@ func (r *replica) sessionKeys(t testing.TB) []*leaseholdv1.SessionKey {
 
 func TestReplicasThatRotateAtOnceMakeOneKey(t *testing.T) {
 	server, root := startEtcd(t), writeRootKey(t, "0a")
-	replicas := []*replica{start(t, external(server, root)), start(t, external(server, root)), start(t, external(server, root))}
+	cfg := external(server, root)
+	cfg.LeaseTTL = time.Minute // nobody renews
+	replicas := []*replica{start(t, cfg), start(t, cfg), start(t, cfg)}
 	replicas[0].register(t, workerA) // which acknowledges nothing: the key waits
 	before := replicas[0].sessionKeys(t)
 	made := make([]*leaseholdv1.SessionKey, 12)
@@ -66,10 +68,10 @@ func sealsWith(ring *leaseholdv1.KeyRing) string { return string(ring.Keys[len(r
 func hasRing(resp *leaseholdv1.WatchResponse) bool { return resp.KeyRing != nil }
 
 func TestNoWorkerSealsWithAKeyThatALivingOneDoesNotHave(t *testing.T) {
-	r := start(t, outage(t))
+	cfg := embedded(t)
+	cfg.LeaseTTL = time.Minute // nobody renews
+	r := start(t, cfg)
 	a, b := r.register(t, workerA), r.register(t, workerB)
-	r.keep(t, workerA, a)
-	r.keep(t, workerB, b)
 	prompt, lagging := r.watch(t, workerA, a.Incarnation), r.watch(t, workerB, b.Incarnation)
 	first := prompt.until(hasRing)
 	prompt.ack(first.Revision)
@@ -85,7 +87,6 @@ func TestNoWorkerSealsWithAKeyThatALivingOneDoesNotHave(t *testing.T) {
 	}
 	prompt.ack(waits.Revision)
 	late := r.register(t, workerC) // and counts, though it came after the key
-	r.keep(t, workerC, late)
 	held := func(who string) {
 		t.Helper()
 		for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {

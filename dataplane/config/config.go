@@ -249,8 +249,8 @@ func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
 		next.Members[m.GetWorker()] = Member{m.GetWorker(), m.GetIncarnation(), info.GetPeerAddress(), info.GetZone(), int(info.GetCapacity()), info.GetDraining()}
 	}
 	next.workers = takers(next.Members)
-	if ring := state.KeyRing; ring != nil && (ring.GetRevision() == 0 || ring.GetRevision() != previous.RingRevision) {
-		ring, err := compileRing(state.KeyRing)
+	if state.KeyRing != nil {
+		ring, err := compileRing(state.KeyRing, previous.Ring)
 		if err != nil {
 			return nil, fmt.Errorf("compile key ring: %w", err)
 		}
@@ -359,13 +359,16 @@ func fingerprint(u *leaseholdv1.Upstream, compiled *Upstream) [16]byte {
 	return [16]byte(sum[:16])
 }
 
-func compileRing(ring *leaseholdv1.KeyRing) (*sessionid.Ring, error) {
+func compileRing(ring *leaseholdv1.KeyRing, previous *sessionid.Ring) (*sessionid.Ring, error) {
 	keys := make([]sessionid.Key, 0, len(ring.GetKeys()))
 	for i, k := range ring.GetKeys() {
 		if len(k.GetId()) != 4 || len(k.GetSecret()) != 32 {
 			return nil, fmt.Errorf("keys[%d]: id of %d bytes and secret of %d, want 4 and 32", i, len(k.GetId()), len(k.GetSecret()))
 		}
 		keys = append(keys, sessionid.Key{ID: [4]byte(k.GetId()), Secret: sessionid.Secret(k.GetSecret())})
+	}
+	if previous != nil && previous.Of(keys) {
+		return previous, nil
 	}
 	return sessionid.NewRing(keys)
 }
