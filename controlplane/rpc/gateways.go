@@ -34,6 +34,14 @@ func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGat
 	if err := violations.Err(); err != nil {
 		return nil, err
 	}
+	if req.GetValidateOnly() {
+		next, err := s.wouldCreate(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		audit.Of(ctx).Changed(nil, next)
+		return &leaseholdv1.CreateGatewayResponse{Gateway: next}, nil
+	}
 	stored, err := s.store.CreateGateway(ctx, g)
 	if err != nil {
 		return nil, err
@@ -150,11 +158,20 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 		return nil, err
 	}
 	var before *leaseholdv1.Gateway
-	stored, err := s.store.UpdateGateway(ctx, id, change.GetEtag(), func(stored *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+	apply := func(stored *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
 		before = proto.CloneOf(stored)
 		next := gateway.Apply(stored, change, mask)
 		return next, gateway.Validate(next).Err()
-	})
+	}
+	if req.GetValidateOnly() {
+		next, err := s.wouldUpdate(ctx, id, change.GetEtag(), apply)
+		if err != nil {
+			return nil, err
+		}
+		audit.Of(ctx).Changed(before, next)
+		return &leaseholdv1.UpdateGatewayResponse{Gateway: next}, nil
+	}
+	stored, err := s.store.UpdateGateway(ctx, id, change.GetEtag(), apply)
 	if err != nil {
 		return nil, err
 	}
