@@ -155,7 +155,7 @@ func TestAGatewayThatIsThereTwiceIsAnErrorBeforeAnythingIsWritten(t *testing.T) 
 		t.Fatal(err)
 	}
 	s := newShelf("search")
-	for _, verb := range []string{"apply"} {
+	for _, verb := range []string{"apply", "diff"} {
 		code, stdout, stderr := s.run(t, manifestOf("b", "x")+manifestOf("a", "x"), verb, "-f", "-", "-f", file)
 		if code == exitOK || stdout != "" || stderr != "error: gateways/a is there twice, in - and "+file+"; nothing was written\n" {
 			t.Errorf("%s: got exit code %d, %q and %q", verb, code, stdout, stderr)
@@ -200,7 +200,7 @@ func TestADryRunIsRefusedWhereItWouldWrite(t *testing.T) {
 	t.Parallel()
 	s := newShelf("search")
 	s.silent = true
-	for _, args := range [][]string{{"apply", "-f", "-", "--dry-run"}} {
+	for _, args := range [][]string{{"apply", "-f", "-", "--dry-run"}, {"diff", "-f", "-"}} {
 		code, stdout, stderr := s.run(t, manifestOf("a", "x"), args...)
 		if code == exitOK || stdout != "" || !strings.Contains(stderr, "cannot check a gateway without writing it; is it of another version?") {
 			t.Errorf("%v: got exit code %d, %q and %q", args, code, stdout, stderr)

@@ -76,6 +76,7 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{[]string{"apply", "-f", "x", "--prune", "--yes", "--selector", " "}, "--prune needs --selector"},
 		{[]string{"apply", "-f", "x", "--prune", "--yes", "--selector", "name = a"}, "--selector: at byte 0: must be labels.KEY = VALUE"},
 		{[]string{"apply", "-f", "x", "--prune", "--selector", "labels.a:*"}, "add --yes"},
+		{[]string{"diff"}, "name a file with -f"},
 		{[]string{"delete", "gateway"}, "the name of a gateway"},
 		{[]string{"delete", "gateway", "a", "b"}, `got also "b"`},
 		{[]string{"delete", "gateway", "a/b"}, "not the name of a gateway"},
