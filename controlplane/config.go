@@ -48,9 +48,10 @@ type Config struct {
 	// DataDir holds the embedded etcd's data and, unless RootKeyFile is set, the
 	// root key. Required with EmbeddedEtcd.
 	DataDir string
-	// RootKeyFile holds the 32-byte root key, as 64 hexadecimal digits, that
-	// wraps the key ring. Required with EtcdEndpoints; with EmbeddedEtcd it
-	// defaults to a file in DataDir that is made when it is not there.
+	// RootKeyFile holds root keys of 32 bytes, each a line of 64 hexadecimal digits:
+	// the first one wraps the key ring and the data keys of gateways, all of them
+	// unwrap. It is read again when it changes. Required with EtcdEndpoints; with
+	// EmbeddedEtcd it defaults to a file in DataDir that is made when it is not there.
 	RootKeyFile string
 	// AuditLog is the file that gets a line for each call that changes something, or
 	// audit.Stderr; empty means audit.log in DataDir, or standard error without one.

@@ -34,7 +34,7 @@ const (
 
 // Run serves until ctx ends and then shuts down within 5 s. It returns nil when
 // ctx ended, and an error when the plane cannot work: a wrong configuration, a
-// root key that is not the one the store was set up with, or an embedded etcd
+// root key that is not among those that the store is sealed with, or an embedded etcd
 // that fails. An etcd that is away is waited for.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Listener != nil {
@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func run(ctx context.Context, cfg Config) error {
-	root, err := rootKey(cfg)
+	root, err := rootKeys(cfg)
 	if err != nil {
 		return err
 	}
@@ -67,11 +67,13 @@ func run(ctx context.Context, cfg Config) error {
 		Logger:      cfg.Logger.Named("etcd"),
 		Metrics:     cfg.Metrics,
 		Credentials: cfg.Trust.Etcd,
+		RootKeys:    root.Keys,
 	})
 	if err != nil {
 		return err
 	}
 	defer db.Close()
+	root.OnChange(db.Reread)
 	p, err := newPlane(cfg, db, root)
 	if err != nil {
 		return err
@@ -82,23 +84,24 @@ func run(ctx context.Context, cfg Config) error {
 	return p.run(ctx, failed)
 }
 
-// rootKey reads the root key, and makes it for an etcd of our own that is new.
-func rootKey(cfg Config) (keyring.RootKey, error) {
+// rootKeys reads the root keys, and makes one for an etcd of our own that is new.
+func rootKeys(cfg Config) (*keyring.RootFile, error) {
+	log := cfg.Logger.Named("keyring")
 	if cfg.RootKeyFile != "" {
-		return keyring.Load(cfg.RootKeyFile)
+		return keyring.OpenRootFile(cfg.RootKeyFile, log)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return keyring.RootKey{}, fmt.Errorf("data directory: %w", err)
+		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	path := filepath.Join(cfg.DataDir, "root.key")
 	if _, err := os.Stat(etcdDir(cfg)); errors.Is(err, fs.ErrNotExist) {
-		return keyring.LoadOrMake(path)
+		return keyring.OpenOrMakeRootFile(path, log)
 	}
-	key, err := keyring.Load(path)
+	keys, err := keyring.OpenRootFile(path, log)
 	if errors.Is(err, fs.ErrNotExist) {
-		return key, fmt.Errorf("root key file %s is missing, but there is data sealed with it; put it back", path)
+		return nil, fmt.Errorf("root key file %s is missing, but there is data sealed with it; put it back", path)
 	}
-	return key, err
+	return keys, err
 }
 
 func etcdDir(cfg Config) string { return filepath.Join(cfg.DataDir, "etcd") }
@@ -123,7 +126,7 @@ type plane struct {
 	cfg       Config
 	db        *etcd.Store
 	endpoints []string
-	root      keyring.RootKey
+	root      *keyring.RootFile
 	hub       *publish.Hub
 	acks      *publish.Acks
 	observer  *observe.Observer
@@ -133,7 +136,7 @@ type plane struct {
 	readiness readiness
 }
 
-func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) (*plane, error) {
+func newPlane(cfg Config, db *etcd.Store, root *keyring.RootFile) (*plane, error) {
 	p := &plane{cfg: cfg, db: db, root: root, readiness: readiness{etcd: errStarting}}
 	var err error
 	if p.audit, err = audit.Open(cfg.AuditLog, p.audited); err != nil {
@@ -161,6 +164,7 @@ func (p *plane) run(ctx context.Context, failed <-chan error) error {
 	outer.Go(func() error { p.acks.Run(background); return nil })
 	outer.Go(func() error { p.audit.Run(background); return nil })
 	outer.Go(func() error { p.db.KeepRing(background, p.rotator.Tend); return nil })
+	outer.Go(func() error { p.root.Run(background); return nil })
 
 	inner, ctx := errgroup.WithContext(ctx)
 	inner.Go(func() error { return p.serve() })
@@ -240,7 +244,7 @@ func (p *plane) setUp(ctx context.Context) error {
 	}
 }
 
-// ring makes sure that there is a key ring and that our root key opens it.
+// ring makes sure that there is a key ring and that a root key of ours opens it.
 func (p *plane) ring(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

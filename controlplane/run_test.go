@@ -1,6 +1,8 @@
 package controlplane_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -63,11 +65,11 @@ func TestRestartOnTheSameDataKeepsGateways(t *testing.T) {
 	}
 }
 
-// writeRootKey writes a root key file: 32 times the byte.
-func writeRootKey(t testing.TB, hexByte string) string {
+// writeRootKey writes a root key file with the key of that name.
+func writeRootKey(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "root.key")
-	if err := os.WriteFile(path, []byte(strings.Repeat(hexByte, 32)+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, "%x\n", sha256.Sum256([]byte(name))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -68,7 +68,8 @@ type worker struct {
 	id        string
 	world     *config.Holder
 	disk      *config.Disk
-	recalled  atomic.Bool // world is from disk, and the control plane was not reached yet
+	applied   *config.State // the last one; used by apply only
+	recalled  atomic.Bool   // world is from disk, and the control plane was not reached yet
 	control   *control.Client
 	upstreams *transports
 	checkup   *checkup.Checker
@@ -382,11 +383,13 @@ func (w *worker) leaseTTL() time.Duration { return time.Duration(w.ttl.Load()) }
 
 // apply makes a new state of the world the one that is served.
 func (w *worker) apply(state *config.State) error {
+	w.keep(state)
 	previous := w.world.Load()
 	next, err := config.Compile(state, previous)
 	if err != nil {
 		return err
 	}
+	w.applied = state
 	w.world.Set(next)
 	w.disk.Keep(state)
 	w.table.Reconcile(previous, next)

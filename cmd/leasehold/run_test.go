@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/leasehold/leasehold/cmd/internal/usage"
+	"github.com/leasehold/leasehold/controlplane"
 )
 
 func TestMain(m *testing.M) {
@@ -300,7 +301,7 @@ func walk(cmd *cobra.Command, visit func(*cobra.Command)) {
 func keyFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "root.key")
-	if err := os.WriteFile(path, []byte(strings.Repeat("0f", 32)), 0o600); err != nil {
+	if _, err := controlplane.MakeRootKeyFile(path); err != nil {
 		t.Fatal(err)
 	}
 	return path

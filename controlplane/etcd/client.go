@@ -13,12 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/leasehold/leasehold/controlplane/keyring"
 	"github.com/leasehold/leasehold/controlplane/session"
 	"github.com/leasehold/leasehold/controlplane/store"
 )
@@ -57,6 +59,9 @@ type ClientConfig struct {
 	// Credentials secure the connections, if Endpoints have https; nil means
 	// plaintext.
 	Credentials credentials.TransportCredentials
+	// RootKeys returns the root keys that secrets of gateways are sealed with; nil means
+	// that there are none, and then no secret is stored.
+	RootKeys func() keyring.RootKeys
 	// Logger gets the log; nil discards it.
 	Logger hclog.Logger
 	// Metrics gets the count of requests; nil means it is not kept.
@@ -90,6 +95,12 @@ type Store struct {
 	// followed is the newest state that Follow published.
 	followed atomic.Pointer[store.Snapshot]
 	now      func() time.Time
+	// roots returns the root keys that there are now.
+	roots func() keyring.RootKeys
+	// again has Follow read everything again; it has room for one.
+	again chan struct{}
+	// pace bounds how fast secrets are sealed anew.
+	pace *rate.Limiter
 	// ownersRead is when Collect last read all sessions to find out whose they
 	// are, in Unix seconds.
 	ownersRead atomic.Int64
@@ -113,6 +124,9 @@ func Open(cfg ClientConfig) (*Store, error) {
 	secure := cfg.Credentials
 	if secure == nil {
 		secure = insecure.NewCredentials()
+	}
+	if cfg.RootKeys == nil {
+		cfg.RootKeys = func() keyring.RootKeys { return keyring.RootKeys{} }
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
@@ -139,6 +153,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 		reread: rereadEvery, patience: patience, bookmark: bookmarkEvery,
 		counts: count, contact: hear, endpoints: len(cfg.Endpoints), now: time.Now,
 		muted: session.PermitLasts(cfg.LeaseTTL),
+		roots: cfg.RootKeys, again: make(chan struct{}, 1), pace: rate.NewLimiter(rotationsPerSecond, 1),
 	}
 	s.writes, s.lookups, s.deaths = newBatcher(s), newLookups(s), newDeaths(s)
 	return s, nil

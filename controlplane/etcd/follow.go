@@ -64,6 +64,14 @@ func (s *Store) Follow(ctx context.Context, f Follower) {
 	}
 }
 
+// Reread has Follow read everything again, since there are other root keys.
+func (s *Store) Reread() {
+	select {
+	case s.again <- struct{}{}:
+	default: // it is asked for already
+	}
+}
+
 // errGap says that the watch is behind what etcd still has.
 var errGap = errors.New("watch has a gap")
 
@@ -116,6 +124,8 @@ func (s *Store) watch(ctx context.Context, known *store.Snapshot, f Follower) (*
 	for {
 		select {
 		case <-reread.C:
+			return known, nil
+		case <-s.again:
 			return known, nil
 		case resp, ok := <-events:
 			if !ok {

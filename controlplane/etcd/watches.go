@@ -135,14 +135,14 @@ func (s *Store) WatchGateways(ctx context.Context, revision int64, f gateway.Fil
 			if kv == nil {
 				return nil, false
 			}
-			g, err := decodeGateway(kv)
+			g, err := s.decodeGateway(kv)
 			if err != nil {
 				s.log.Error("cannot use what etcd holds", "key", string(kv.Key), "error", err)
 				return nil, false
 			}
 			return g, f.Matches(g)
 		},
-		same: func(now, before *leaseholdv1.Gateway) bool { return false },
+		same: func(now, before *leaseholdv1.Gateway) bool { return now.Status.Revision == before.Status.Revision },
 		gone: func(_, before *mvccpb.KeyValue) *leaseholdv1.Gateway {
 			return &leaseholdv1.Gateway{Name: gateway.Name(strings.TrimPrefix(string(before.Key), gatewaysPrefix))}
 		},

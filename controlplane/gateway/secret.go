@@ -17,12 +17,12 @@ import (
 // the value, and says nothing of it.
 func Retain(stored, next *leaseholdv1.Gateway) {
 	values, fingerprints := map[string]string{}, map[string]string{}
-	eachSecret(stored.ProtoReflect(), func(s *leaseholdv1.Secret) {
+	EachSecret(stored.ProtoReflect(), func(s *leaseholdv1.Secret) {
 		if value := s.GetValue(); value != "" && s.GetFingerprint() != "" {
 			values[s.GetFingerprint()], fingerprints[value] = value, s.GetFingerprint()
 		}
 	})
-	eachSecret(next.ProtoReflect(), func(s *leaseholdv1.Secret) {
+	EachSecret(next.ProtoReflect(), func(s *leaseholdv1.Secret) {
 		if value, ok := values[s.GetFingerprint()]; ok && s.GetSet() && s.GetSource() == nil {
 			s.Source = &leaseholdv1.Secret_Value{Value: value}
 		}
@@ -43,26 +43,27 @@ func Retain(stored, next *leaseholdv1.Gateway) {
 // that they are set. m is not changed; without values it is what is returned.
 func Shown[M proto.Message](m M) M {
 	found := false
-	eachSecret(m.ProtoReflect(), func(s *leaseholdv1.Secret) { found = found || isInline(s) })
+	EachSecret(m.ProtoReflect(), func(s *leaseholdv1.Secret) { found = found || IsInline(s) })
 	if !found {
 		return m
 	}
 	shown := proto.CloneOf(m)
-	eachSecret(shown.ProtoReflect(), func(s *leaseholdv1.Secret) {
-		if isInline(s) {
+	EachSecret(shown.ProtoReflect(), func(s *leaseholdv1.Secret) {
+		if IsInline(s) {
 			s.Source, s.Set = nil, true
 		}
 	})
 	return shown
 }
 
-func isInline(s *leaseholdv1.Secret) bool {
+// IsInline reports whether s has its value in it.
+func IsInline(s *leaseholdv1.Secret) bool {
 	_, ok := s.GetSource().(*leaseholdv1.Secret_Value)
 	return ok
 }
 
-// eachSecret calls f for every secret in m, wherever it is.
-func eachSecret(m protoreflect.Message, f func(*leaseholdv1.Secret)) {
+// EachSecret calls f for every secret in m, wherever it is.
+func EachSecret(m protoreflect.Message, f func(*leaseholdv1.Secret)) {
 	if s, ok := m.Interface().(*leaseholdv1.Secret); ok {
 		if s != nil {
 			f(s)
@@ -74,17 +75,17 @@ func eachSecret(m protoreflect.Message, f func(*leaseholdv1.Secret)) {
 		case field.IsMap():
 			if field.MapValue().Message() != nil {
 				value.Map().Range(func(_ protoreflect.MapKey, entry protoreflect.Value) bool {
-					eachSecret(entry.Message(), f)
+					EachSecret(entry.Message(), f)
 					return true
 				})
 			}
 		case field.Message() == nil:
 		case field.IsList():
 			for i := range value.List().Len() {
-				eachSecret(value.List().Get(i).Message(), f)
+				EachSecret(value.List().Get(i).Message(), f)
 			}
 		default:
-			eachSecret(value.Message(), f)
+			EachSecret(value.Message(), f)
 		}
 		return true
 	})

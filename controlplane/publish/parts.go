@@ -44,6 +44,7 @@ func parts(sent, now *state) []*leaseholdv1.WatchResponse {
 		p.begin()
 	}
 	p.gateways(sent.snap.Gateways, now.snap.Gateways)
+	p.kept(sent.snap.Unusable, now.snap)
 	if now.members != sent.members {
 		p.room(now.members).Members = now.members
 	}
@@ -100,6 +101,28 @@ func (p *packer) gateways(sent, now *store.Table[string, *leaseholdv1.Gateway]) 
 	}
 	for _, id := range slices.Sorted(maps.Keys(sent.Entries)) {
 		if now.Entries[id] == nil {
+			name := gateway.Name(id)
+			msg := p.take(len(name))
+			msg.RemovedGateways = append(msg.RemovedGateways, name)
+		}
+	}
+}
+
+// kept names, in a complete state, the gateways that workers keep as they have them,
+// and after that those of them that are gone.
+func (p *packer) kept(sent *store.Table[string, string], now *store.Snapshot) {
+	if p.complete && now.Unusable != nil {
+		for _, id := range slices.Sorted(maps.Keys(now.Unusable.Entries)) {
+			name := gateway.Name(id)
+			msg := p.take(len(name))
+			msg.KeptGateways = append(msg.KeptGateways, name)
+		}
+	}
+	if sent == nil || sent == now.Unusable {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(sent.Entries)) {
+		if _, still := now.Unusable.Entries[id]; !still && now.Gateways.Entries[id] == nil {
 			name := gateway.Name(id)
 			msg := p.take(len(name))
 			msg.RemovedGateways = append(msg.RemovedGateways, name)

@@ -20,6 +20,7 @@ type SessionKeys interface {
 type keys struct {
 	leaseholdv1.UnimplementedKeyServiceServer
 	session SessionKeys
+	store   Store
 }
 
 // GetSessionKeys implements KeyService.

@@ -55,6 +55,10 @@ var rules = map[string]rule{
 	leaseholdv1.WorkerService_ForgetWorker_FullMethodName:  forOperators,
 	leaseholdv1.WorkerService_WatchWorkers_FullMethodName:  forOperators,
 
+	leaseholdv1.KeyService_GetRootKeys_FullMethodName:    forOperators,
+	leaseholdv1.KeyService_RotateRootKey_FullMethodName:  forOperators,
+	leaseholdv1.KeyService_RotateDataKeys_FullMethodName: forOperators,
+
 	leaseholdv1.ControlService_Register_FullMethodName:    forWorkers, // this is what makes an id the caller's own
 	leaseholdv1.ControlService_Resolve_FullMethodName:     forWorkers,
 	leaseholdv1.ControlService_Renew_FullMethodName:       forItself,

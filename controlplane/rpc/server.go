@@ -39,6 +39,10 @@ type Store interface {
 	UpdateGateway(ctx context.Context, id, etag string, change func(*leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)) (*leaseholdv1.Gateway, error)
 	DeleteGateway(ctx context.Context, id, etag string) (*leaseholdv1.Gateway, error)
 
+	RootKeys(ctx context.Context) (store.KeyUse, error)
+	RotateRootKey(ctx context.Context, expect, after string) (store.Rotation, error)
+	RotateDataKeys(ctx context.Context, after string) (store.Rotation, error)
+
 	GetSession(ctx context.Context, key session.Key) (*leaseholdv1.Session, error)
 	ListSessions(ctx context.Context, q session.Query) (page []*leaseholdv1.Session, last session.Key, more bool, err error)
 	WishEnd(ctx context.Context, key session.Key, reason leaseholdv1.EndReason) (revision int64, err error)
@@ -137,7 +141,7 @@ func NewServer(cfg Config) *Server {
 	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, watches: s.watches})
 	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, observer: cfg.Observer, watches: s.watches})
-	leaseholdv1.RegisterKeyServiceServer(s.grpc, &keys{session: cfg.SessionKeys})
+	leaseholdv1.RegisterKeyServiceServer(s.grpc, &keys{store: cfg.Store, session: cfg.SessionKeys})
 	leaseholdv1.RegisterControlServiceServer(s.grpc, s.control)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)

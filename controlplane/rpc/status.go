@@ -55,6 +55,8 @@ var outcomes = []outcome{
 	{gateway.ErrNotFound, codes.NotFound, "GATEWAY_NOT_FOUND"},
 	{gateway.ErrExists, codes.AlreadyExists, "GATEWAY_EXISTS"},
 	{gateway.ErrETagMismatch, codes.Aborted, "ETAG_MISMATCH"},
+	{gateway.ErrLocked, codes.FailedPrecondition, "SECRETS_LOCKED"},
+	{store.ErrOtherRootKey, codes.FailedPrecondition, "OTHER_ROOT_KEY"},
 	{store.ErrBusy, codes.ResourceExhausted, "TOO_MANY_WAITING"},
 	{store.ErrFull, codes.ResourceExhausted, "STORE_FULL"},
 	{store.ErrTooManyEndings, codes.ResourceExhausted, "TOO_MANY_ENDINGS"},
@@ -80,7 +82,7 @@ func toStatus(err error) error {
 		return nil
 	}
 	var violations gateway.Violations
-	if errors.As(err, &violations) {
+	if errors.As(err, &violations) && !errors.Is(err, gateway.ErrLocked) {
 		return badRequest(violations)
 	}
 	for _, o := range outcomes {

@@ -17,6 +17,9 @@ type Snapshot struct {
 	Revision int64
 	// Gateways are the definitions by id, with status.revision filled.
 	Gateways *Table[string, *leaseholdv1.Gateway]
+	// Unusable are the gateways that are there, but of which no definition can be used
+	// by this replica, and why, by id. None of them is among Gateways.
+	Unusable *Table[string, string]
 	// Members are the incarnations that are alive.
 	Members *Table[MemberKey, Member]
 	// Endings are the sessions that an operator wants ended.

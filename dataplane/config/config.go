@@ -210,6 +210,7 @@ func (h *Holder) Set(s *Snapshot) {
 type State struct {
 	Revision int64
 	Gateways map[string]*leaseholdv1.Gateway // by name
+	Kept     []string                        // names of others that go on as they were
 	Members  []*leaseholdv1.Member
 	KeyRing  *leaseholdv1.KeyRing
 	Endings  []*leaseholdv1.Ending

@@ -1085,7 +1085,11 @@ type WatchResponse struct {
 	KeyRing *KeyRing `protobuf:"bytes,7,opt,name=key_ring,json=keyRing,proto3" json:"key_ring,omitempty"`
 	// All sessions that an operator wants ended and that have not ended yet, when
 	// that changed.
-	Endings       *EndingList `protobuf:"bytes,8,opt,name=endings,proto3" json:"endings,omitempty"`
+	Endings *EndingList `protobuf:"bytes,8,opt,name=endings,proto3" json:"endings,omitempty"`
+	// Names of gateways that are there, and whose definitions the control plane cannot
+	// use: a worker serves on by the last ones that it was told, until the gateway is
+	// among gateways or removed_gateways.
+	KeptGateways  []string `protobuf:"bytes,10,rep,name=kept_gateways,json=keptGateways,proto3" json:"kept_gateways,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1172,6 +1176,13 @@ func (x *WatchResponse) GetKeyRing() *KeyRing {
 func (x *WatchResponse) GetEndings() *EndingList {
 	if x != nil {
 		return x.Endings
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetKeptGateways() []string {
+	if x != nil {
+		return x.KeptGateways
 	}
 	return nil
 }
@@ -2816,7 +2827,7 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12)\n" +
 	"\x10serving_revision\x18\x03 \x01(\x03R\x0fservingRevision\x12.\n" +
 	"\x05error\x18\x04 \x01(\v2\x18.leasehold.v1.ApplyErrorR\x05error\x12 \n" +
-	"\vquarantined\x18\x05 \x01(\bR\vquarantined\"\xd3\x02\n" +
+	"\vquarantined\x18\x05 \x01(\bR\vquarantined\"\xf8\x02\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x12\n" +
@@ -2825,7 +2836,9 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x10removed_gateways\x18\x05 \x03(\tR\x0fremovedGateways\x122\n" +
 	"\amembers\x18\x06 \x01(\v2\x18.leasehold.v1.MemberListR\amembers\x120\n" +
 	"\bkey_ring\x18\a \x01(\v2\x15.leasehold.v1.KeyRingR\akeyRing\x122\n" +
-	"\aendings\x18\b \x01(\v2\x18.leasehold.v1.EndingListR\aendings\"<\n" +
+	"\aendings\x18\b \x01(\v2\x18.leasehold.v1.EndingListR\aendings\x12#\n" +
+	"\rkept_gateways\x18\n" +
+	" \x03(\tR\fkeptGateways\"<\n" +
 	"\n" +
 	"MemberList\x12.\n" +
 	"\amembers\x18\x01 \x03(\v2\x14.leasehold.v1.MemberR\amembers\"p\n" +

@@ -1635,7 +1635,12 @@ type GatewayStatus struct {
 	Sessions int64 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// What the living workers made of the definition, ordered by name: GetGateway says
 	// it of all of them, lists and watches of those that rejected it.
-	Workers       []*GatewayWorker `protobuf:"bytes,5,rep,name=workers,proto3" json:"workers,omitempty"`
+	Workers []*GatewayWorker `protobuf:"bytes,5,rep,name=workers,proto3" json:"workers,omitempty"`
+	// Why the control plane cannot use what is stored, such as secrets under a root key
+	// that it does not have, at most 512 bytes; empty when it can. Workers serve on by
+	// the last definition that they were told. To mend it, give the control plane the
+	// root key, or the gateway's secrets anew.
+	Unusable      string `protobuf:"bytes,10,opt,name=unusable,proto3" json:"unusable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1703,6 +1708,13 @@ func (x *GatewayStatus) GetWorkers() []*GatewayWorker {
 		return x.Workers
 	}
 	return nil
+}
+
+func (x *GatewayStatus) GetUnusable() string {
+	if x != nil {
+		return x.Unusable
+	}
+	return ""
 }
 
 // GatewayWorker is what one worker made of a definition.
@@ -2540,7 +2552,7 @@ var File_leasehold_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/options.proto\"\x9b\x04\n" +
+	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/options.proto\"\xa1\x04\n" +
 	"\aGateway\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12&\n" +
 	"\vdescription\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x03R\vdescription\x12?\n" +
@@ -2555,7 +2567,7 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x06status\x18\t \x01(\v2\x1b.leasehold.v1.GatewayStatusB\x04\xa8\xd4\x18\x03R\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\be\x10i\"\xd0\x05\n" +
 	"\bUpstream\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12\x16\n" +
 	"\x03url\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x01R\x03url\x12;\n" +
@@ -2636,13 +2648,15 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
 	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\x12F\n" +
-	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xcc\x01\n" +
+	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xe8\x01\n" +
 	"\rGatewayStatus\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fworkers_applied\x18\x02 \x01(\x05R\x0eworkersApplied\x12#\n" +
 	"\rworkers_total\x18\x03 \x01(\x05R\fworkersTotal\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\x03R\bsessions\x125\n" +
-	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\"\xa3\x01\n" +
+	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\x12\x1a\n" +
+	"\bunusable\x18\n" +
+	" \x01(\tR\bunusable\"\xa3\x01\n" +
 	"\rGatewayWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.leasehold.v1.ApplyStateR\x05state\x12\x1a\n" +

@@ -336,6 +336,459 @@ func (x *SessionKey) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// GetRootKeysRequest is the request of GetRootKeys.
+type GetRootKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRootKeysRequest) Reset() {
+	*x = GetRootKeysRequest{}
+	mi := &file_leasehold_v1_key_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRootKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRootKeysRequest) ProtoMessage() {}
+
+func (x *GetRootKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_key_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRootKeysRequest.ProtoReflect.Descriptor instead.
+func (*GetRootKeysRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_key_proto_rawDescGZIP(), []int{5}
+}
+
+// GetRootKeysResponse is the response of GetRootKeys.
+type GetRootKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys of the replica's file in their order, then those that it does not have.
+	Keys []*RootKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// How many gateways have secrets that are stored in clear, as by earlier versions.
+	// RotateRootKey seals them.
+	UnsealedGateways int32 `protobuf:"varint,2,opt,name=unsealed_gateways,json=unsealedGateways,proto3" json:"unsealed_gateways,omitempty"`
+	// When the oldest data key was made; unset without one.
+	OldestDataKeyTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=oldest_data_key_time,json=oldestDataKeyTime,proto3" json:"oldest_data_key_time,omitempty"`
+	// When the newest data key was made; unset without one.
+	NewestDataKeyTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=newest_data_key_time,json=newestDataKeyTime,proto3" json:"newest_data_key_time,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *GetRootKeysResponse) Reset() {
+	*x = GetRootKeysResponse{}
+	mi := &file_leasehold_v1_key_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRootKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRootKeysResponse) ProtoMessage() {}
+
+func (x *GetRootKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_key_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRootKeysResponse.ProtoReflect.Descriptor instead.
+func (*GetRootKeysResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_key_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetRootKeysResponse) GetKeys() []*RootKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *GetRootKeysResponse) GetUnsealedGateways() int32 {
+	if x != nil {
+		return x.UnsealedGateways
+	}
+	return 0
+}
+
+func (x *GetRootKeysResponse) GetOldestDataKeyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestDataKeyTime
+	}
+	return nil
+}
+
+func (x *GetRootKeysResponse) GetNewestDataKeyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NewestDataKeyTime
+	}
+	return nil
+}
+
+// RootKey is what can be said of a root key.
+type RootKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id: 16 hexadecimal digits, which say nothing of the key.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Whether the replica has it. What is wrapped under one that it does not have, it
+	// cannot use.
+	Known bool `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
+	// Whether it is the one that the replica wraps with.
+	Wraps bool `protobuf:"varint,3,opt,name=wraps,proto3" json:"wraps,omitempty"`
+	// How many data keys are wrapped under it, each of one gateway.
+	DataKeys int32 `protobuf:"varint,4,opt,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`
+	// Whether the key ring is wrapped under it.
+	KeyRing       bool `protobuf:"varint,5,opt,name=key_ring,json=keyRing,proto3" json:"key_ring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootKey) Reset() {
+	*x = RootKey{}
+	mi := &file_leasehold_v1_key_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootKey) ProtoMessage() {}
+
+func (x *RootKey) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_key_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootKey.ProtoReflect.Descriptor instead.
+func (*RootKey) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_key_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RootKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RootKey) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *RootKey) GetWraps() bool {
+	if x != nil {
+		return x.Wraps
+	}
+	return false
+}
+
+func (x *RootKey) GetDataKeys() int32 {
+	if x != nil {
+		return x.DataKeys
+	}
+	return 0
+}
+
+func (x *RootKey) GetKeyRing() bool {
+	if x != nil {
+		return x.KeyRing
+	}
+	return false
+}
+
+// RotateRootKeyRequest is the request of RotateRootKey.
+type RotateRootKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the root key that the caller takes for the replica's first; empty for
+	// whichever it is.
+	RootKey string `protobuf:"bytes,1,opt,name=root_key,json=rootKey,proto3" json:"root_key,omitempty"`
+	// The next_page_token of the call before, or empty for the first.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRootKeyRequest) Reset() {
+	*x = RotateRootKeyRequest{}
+	mi := &file_leasehold_v1_key_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRootKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRootKeyRequest) ProtoMessage() {}
+
+func (x *RotateRootKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_key_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRootKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateRootKeyRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_key_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RotateRootKeyRequest) GetRootKey() string {
+	if x != nil {
+		return x.RootKey
+	}
+	return ""
+}
+
+func (x *RotateRootKeyRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// RotateRootKeyResponse is the response of RotateRootKey.
+type RotateRootKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many gateways with secrets were looked at.
+	Gateways int32 `protobuf:"varint,1,opt,name=gateways,proto3" json:"gateways,omitempty"`
+	// Of how many of them something was wrapped or sealed anew; of the others there was
+	// nothing to do.
+	Rotated int32 `protobuf:"varint,2,opt,name=rotated,proto3" json:"rotated,omitempty"`
+	// Names of the gateways that cannot be opened, and were left as they are: their
+	// root key is missing, or what is stored was changed.
+	Locked []string `protobuf:"bytes,3,rep,name=locked,proto3" json:"locked,omitempty"`
+	// Whether the key ring was wrapped anew.
+	KeyRingRotated bool `protobuf:"varint,4,opt,name=key_ring_rotated,json=keyRingRotated,proto3" json:"key_ring_rotated,omitempty"`
+	// Token of the next call; empty when this was the last one.
+	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRootKeyResponse) Reset() {
+	*x = RotateRootKeyResponse{}
+	mi := &file_leasehold_v1_key_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRootKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRootKeyResponse) ProtoMessage() {}
+
+func (x *RotateRootKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_key_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRootKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateRootKeyResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_key_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RotateRootKeyResponse) GetGateways() int32 {
+	if x != nil {
+		return x.Gateways
+	}
+	return 0
+}
+
+func (x *RotateRootKeyResponse) GetRotated() int32 {
+	if x != nil {
+		return x.Rotated
+	}
+	return 0
+}
+
+func (x *RotateRootKeyResponse) GetLocked() []string {
+	if x != nil {
+		return x.Locked
+	}
+	return nil
+}
+
+func (x *RotateRootKeyResponse) GetKeyRingRotated() bool {
+	if x != nil {
+		return x.KeyRingRotated
+	}
+	return false
+}
+
+func (x *RotateRootKeyResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// RotateDataKeysRequest is the request of RotateDataKeys.
+type RotateDataKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next_page_token of the call before, or empty for the first.
+	PageToken     string `protobuf:"bytes,1,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateDataKeysRequest) Reset() {
+	*x = RotateDataKeysRequest{}
+	mi := &file_leasehold_v1_key_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateDataKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateDataKeysRequest) ProtoMessage() {}
+
+func (x *RotateDataKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_key_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateDataKeysRequest.ProtoReflect.Descriptor instead.
+func (*RotateDataKeysRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_key_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RotateDataKeysRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// RotateDataKeysResponse is the response of RotateDataKeys.
+type RotateDataKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many gateways with secrets were looked at.
+	Gateways int32 `protobuf:"varint,1,opt,name=gateways,proto3" json:"gateways,omitempty"`
+	// How many of them have a new data key; the others got one during the call.
+	Rotated int32 `protobuf:"varint,2,opt,name=rotated,proto3" json:"rotated,omitempty"`
+	// Names of the gateways that cannot be opened, and were left as they are.
+	Locked []string `protobuf:"bytes,3,rep,name=locked,proto3" json:"locked,omitempty"`
+	// Token of the next call; empty when this was the last one.
+	NextPageToken string `protobuf:"bytes,4,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateDataKeysResponse) Reset() {
+	*x = RotateDataKeysResponse{}
+	mi := &file_leasehold_v1_key_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateDataKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateDataKeysResponse) ProtoMessage() {}
+
+func (x *RotateDataKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_key_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateDataKeysResponse.ProtoReflect.Descriptor instead.
+func (*RotateDataKeysResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_key_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RotateDataKeysResponse) GetGateways() int32 {
+	if x != nil {
+		return x.Gateways
+	}
+	return 0
+}
+
+func (x *RotateDataKeysResponse) GetRotated() int32 {
+	if x != nil {
+		return x.Rotated
+	}
+	return 0
+}
+
+func (x *RotateDataKeysResponse) GetLocked() []string {
+	if x != nil {
+		return x.Locked
+	}
+	return nil
+}
+
+func (x *RotateDataKeysResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_leasehold_v1_key_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_key_proto_rawDesc = "" +
@@ -357,16 +810,49 @@ const file_leasehold_v1_key_proto_rawDesc = "" +
 	"\vretire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"retireTime\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime*\x91\x01\n" +
+	"expireTime\"\x14\n" +
+	"\x12GetRootKeysRequest\"\x87\x02\n" +
+	"\x13GetRootKeysResponse\x12)\n" +
+	"\x04keys\x18\x01 \x03(\v2\x15.leasehold.v1.RootKeyR\x04keys\x12+\n" +
+	"\x11unsealed_gateways\x18\x02 \x01(\x05R\x10unsealedGateways\x12K\n" +
+	"\x14oldest_data_key_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x11oldestDataKeyTime\x12K\n" +
+	"\x14newest_data_key_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x11newestDataKeyTime\"}\n" +
+	"\aRootKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\bR\x05known\x12\x14\n" +
+	"\x05wraps\x18\x03 \x01(\bR\x05wraps\x12\x1b\n" +
+	"\tdata_keys\x18\x04 \x01(\x05R\bdataKeys\x12\x19\n" +
+	"\bkey_ring\x18\x05 \x01(\bR\akeyRing\"P\n" +
+	"\x14RotateRootKeyRequest\x12\x19\n" +
+	"\broot_key\x18\x01 \x01(\tR\arootKey\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xb7\x01\n" +
+	"\x15RotateRootKeyResponse\x12\x1a\n" +
+	"\bgateways\x18\x01 \x01(\x05R\bgateways\x12\x18\n" +
+	"\arotated\x18\x02 \x01(\x05R\arotated\x12\x16\n" +
+	"\x06locked\x18\x03 \x03(\tR\x06locked\x12(\n" +
+	"\x10key_ring_rotated\x18\x04 \x01(\bR\x0ekeyRingRotated\x12&\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"6\n" +
+	"\x15RotateDataKeysRequest\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x01 \x01(\tR\tpageToken\"\x8e\x01\n" +
+	"\x16RotateDataKeysResponse\x12\x1a\n" +
+	"\bgateways\x18\x01 \x01(\x05R\bgateways\x12\x18\n" +
+	"\arotated\x18\x02 \x01(\x05R\arotated\x12\x16\n" +
+	"\x06locked\x18\x03 \x03(\tR\x06locked\x12&\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken*\x91\x01\n" +
 	"\x0fSessionKeyState\x12!\n" +
 	"\x1dSESSION_KEY_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19SESSION_KEY_STATE_WAITING\x10\x01\x12\x1d\n" +
 	"\x19SESSION_KEY_STATE_SEALING\x10\x02\x12\x1d\n" +
-	"\x19SESSION_KEY_STATE_RETIRED\x10\x032\xcc\x01\n" +
+	"\x19SESSION_KEY_STATE_RETIRED\x10\x032\xd7\x03\n" +
 	"\n" +
 	"KeyService\x12[\n" +
 	"\x0eGetSessionKeys\x12#.leasehold.v1.GetSessionKeysRequest\x1a$.leasehold.v1.GetSessionKeysResponse\x12a\n" +
-	"\x10RotateSessionKey\x12%.leasehold.v1.RotateSessionKeyRequest\x1a&.leasehold.v1.RotateSessionKeyResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\x10RotateSessionKey\x12%.leasehold.v1.RotateSessionKeyRequest\x1a&.leasehold.v1.RotateSessionKeyResponse\x12R\n" +
+	"\vGetRootKeys\x12 .leasehold.v1.GetRootKeysRequest\x1a!.leasehold.v1.GetRootKeysResponse\x12X\n" +
+	"\rRotateRootKey\x12\".leasehold.v1.RotateRootKeyRequest\x1a#.leasehold.v1.RotateRootKeyResponse\x12[\n" +
+	"\x0eRotateDataKeys\x12#.leasehold.v1.RotateDataKeysRequest\x1a$.leasehold.v1.RotateDataKeysResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_key_proto_rawDescOnce sync.Once
@@ -381,7 +867,7 @@ func file_leasehold_v1_key_proto_rawDescGZIP() []byte {
 }
 
 var file_leasehold_v1_key_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_leasehold_v1_key_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_leasehold_v1_key_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_leasehold_v1_key_proto_goTypes = []any{
 	(SessionKeyState)(0),             // 0: leasehold.v1.SessionKeyState
 	(*GetSessionKeysRequest)(nil),    // 1: leasehold.v1.GetSessionKeysRequest
@@ -389,25 +875,41 @@ var file_leasehold_v1_key_proto_goTypes = []any{
 	(*RotateSessionKeyRequest)(nil),  // 3: leasehold.v1.RotateSessionKeyRequest
 	(*RotateSessionKeyResponse)(nil), // 4: leasehold.v1.RotateSessionKeyResponse
 	(*SessionKey)(nil),               // 5: leasehold.v1.SessionKey
-	(*timestamppb.Timestamp)(nil),    // 6: google.protobuf.Timestamp
+	(*GetRootKeysRequest)(nil),       // 6: leasehold.v1.GetRootKeysRequest
+	(*GetRootKeysResponse)(nil),      // 7: leasehold.v1.GetRootKeysResponse
+	(*RootKey)(nil),                  // 8: leasehold.v1.RootKey
+	(*RotateRootKeyRequest)(nil),     // 9: leasehold.v1.RotateRootKeyRequest
+	(*RotateRootKeyResponse)(nil),    // 10: leasehold.v1.RotateRootKeyResponse
+	(*RotateDataKeysRequest)(nil),    // 11: leasehold.v1.RotateDataKeysRequest
+	(*RotateDataKeysResponse)(nil),   // 12: leasehold.v1.RotateDataKeysResponse
+	(*timestamppb.Timestamp)(nil),    // 13: google.protobuf.Timestamp
 }
 var file_leasehold_v1_key_proto_depIdxs = []int32{
-	5, // 0: leasehold.v1.GetSessionKeysResponse.keys:type_name -> leasehold.v1.SessionKey
-	5, // 1: leasehold.v1.RotateSessionKeyResponse.key:type_name -> leasehold.v1.SessionKey
-	0, // 2: leasehold.v1.SessionKey.state:type_name -> leasehold.v1.SessionKeyState
-	6, // 3: leasehold.v1.SessionKey.create_time:type_name -> google.protobuf.Timestamp
-	6, // 4: leasehold.v1.SessionKey.seal_time:type_name -> google.protobuf.Timestamp
-	6, // 5: leasehold.v1.SessionKey.retire_time:type_name -> google.protobuf.Timestamp
-	6, // 6: leasehold.v1.SessionKey.expire_time:type_name -> google.protobuf.Timestamp
-	1, // 7: leasehold.v1.KeyService.GetSessionKeys:input_type -> leasehold.v1.GetSessionKeysRequest
-	3, // 8: leasehold.v1.KeyService.RotateSessionKey:input_type -> leasehold.v1.RotateSessionKeyRequest
-	2, // 9: leasehold.v1.KeyService.GetSessionKeys:output_type -> leasehold.v1.GetSessionKeysResponse
-	4, // 10: leasehold.v1.KeyService.RotateSessionKey:output_type -> leasehold.v1.RotateSessionKeyResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5,  // 0: leasehold.v1.GetSessionKeysResponse.keys:type_name -> leasehold.v1.SessionKey
+	5,  // 1: leasehold.v1.RotateSessionKeyResponse.key:type_name -> leasehold.v1.SessionKey
+	0,  // 2: leasehold.v1.SessionKey.state:type_name -> leasehold.v1.SessionKeyState
+	13, // 3: leasehold.v1.SessionKey.create_time:type_name -> google.protobuf.Timestamp
+	13, // 4: leasehold.v1.SessionKey.seal_time:type_name -> google.protobuf.Timestamp
+	13, // 5: leasehold.v1.SessionKey.retire_time:type_name -> google.protobuf.Timestamp
+	13, // 6: leasehold.v1.SessionKey.expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 7: leasehold.v1.GetRootKeysResponse.keys:type_name -> leasehold.v1.RootKey
+	13, // 8: leasehold.v1.GetRootKeysResponse.oldest_data_key_time:type_name -> google.protobuf.Timestamp
+	13, // 9: leasehold.v1.GetRootKeysResponse.newest_data_key_time:type_name -> google.protobuf.Timestamp
+	1,  // 10: leasehold.v1.KeyService.GetSessionKeys:input_type -> leasehold.v1.GetSessionKeysRequest
+	3,  // 11: leasehold.v1.KeyService.RotateSessionKey:input_type -> leasehold.v1.RotateSessionKeyRequest
+	6,  // 12: leasehold.v1.KeyService.GetRootKeys:input_type -> leasehold.v1.GetRootKeysRequest
+	9,  // 13: leasehold.v1.KeyService.RotateRootKey:input_type -> leasehold.v1.RotateRootKeyRequest
+	11, // 14: leasehold.v1.KeyService.RotateDataKeys:input_type -> leasehold.v1.RotateDataKeysRequest
+	2,  // 15: leasehold.v1.KeyService.GetSessionKeys:output_type -> leasehold.v1.GetSessionKeysResponse
+	4,  // 16: leasehold.v1.KeyService.RotateSessionKey:output_type -> leasehold.v1.RotateSessionKeyResponse
+	7,  // 17: leasehold.v1.KeyService.GetRootKeys:output_type -> leasehold.v1.GetRootKeysResponse
+	10, // 18: leasehold.v1.KeyService.RotateRootKey:output_type -> leasehold.v1.RotateRootKeyResponse
+	12, // 19: leasehold.v1.KeyService.RotateDataKeys:output_type -> leasehold.v1.RotateDataKeysResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_key_proto_init() }
@@ -421,7 +923,7 @@ func file_leasehold_v1_key_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_key_proto_rawDesc), len(file_leasehold_v1_key_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

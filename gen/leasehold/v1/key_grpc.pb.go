@@ -21,6 +21,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	KeyService_GetSessionKeys_FullMethodName   = "/leasehold.v1.KeyService/GetSessionKeys"
 	KeyService_RotateSessionKey_FullMethodName = "/leasehold.v1.KeyService/RotateSessionKey"
+	KeyService_GetRootKeys_FullMethodName      = "/leasehold.v1.KeyService/GetRootKeys"
+	KeyService_RotateRootKey_FullMethodName    = "/leasehold.v1.KeyService/RotateRootKey"
+	KeyService_RotateDataKeys_FullMethodName   = "/leasehold.v1.KeyService/RotateDataKeys"
 )
 
 // KeyServiceClient is the client API for KeyService service.
@@ -28,6 +31,11 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // KeyService is what operators do with keys. No answer has the secret of one.
+//
+// Secrets of gateways are sealed in etcd, those of each gateway under a data key of
+// its own. Data keys, and the ring of the keys that seal session ids, are wrapped
+// under a root key, which is not in etcd: each replica reads it from a file. The file
+// has one key a line; the first one wraps, and all of them unwrap.
 type KeyServiceClient interface {
 	// GetSessionKeys returns the keys that seal session ids, and the upstream session
 	// ids in records.
@@ -38,6 +46,20 @@ type KeyServiceClient interface {
 	// a key waits to seal, no other is made: the call returns that one.
 	// RESOURCE_EXHAUSTED with TOO_MANY_KEYS: the ring is full until an old key is removed.
 	RotateSessionKey(ctx context.Context, in *RotateSessionKeyRequest, opts ...grpc.CallOption) (*RotateSessionKeyResponse, error)
+	// GetRootKeys returns the root keys that the replica asked has, and those under
+	// which something is wrapped, with how much that is.
+	GetRootKeys(ctx context.Context, in *GetRootKeysRequest, opts ...grpc.CallOption) (*GetRootKeysResponse, error)
+	// RotateRootKey wraps data keys and the key ring anew under the replica's first root
+	// key, and seals what an earlier version stored in clear. It looks at 200 gateways
+	// at most, which takes a second: call it with next_page_token until that is
+	// empty, at any replica. It may be repeated, broken off, and called
+	// by several at once. No definition changes: no etag, no revision, and nothing that
+	// watches or workers are told. FAILED_PRECONDITION with OTHER_ROOT_KEY when root_key
+	// is not the replica's first.
+	RotateRootKey(ctx context.Context, in *RotateRootKeyRequest, opts ...grpc.CallOption) (*RotateRootKeyResponse, error)
+	// RotateDataKeys seals secrets anew under new data keys, and is otherwise like
+	// RotateRootKey.
+	RotateDataKeys(ctx context.Context, in *RotateDataKeysRequest, opts ...grpc.CallOption) (*RotateDataKeysResponse, error)
 }
 
 type keyServiceClient struct {
@@ -68,11 +90,46 @@ func (c *keyServiceClient) RotateSessionKey(ctx context.Context, in *RotateSessi
 	return out, nil
 }
 
+func (c *keyServiceClient) GetRootKeys(ctx context.Context, in *GetRootKeysRequest, opts ...grpc.CallOption) (*GetRootKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRootKeysResponse)
+	err := c.cc.Invoke(ctx, KeyService_GetRootKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) RotateRootKey(ctx context.Context, in *RotateRootKeyRequest, opts ...grpc.CallOption) (*RotateRootKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateRootKeyResponse)
+	err := c.cc.Invoke(ctx, KeyService_RotateRootKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) RotateDataKeys(ctx context.Context, in *RotateDataKeysRequest, opts ...grpc.CallOption) (*RotateDataKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateDataKeysResponse)
+	err := c.cc.Invoke(ctx, KeyService_RotateDataKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KeyServiceServer is the server API for KeyService service.
 // All implementations must embed UnimplementedKeyServiceServer
 // for forward compatibility.
 //
 // KeyService is what operators do with keys. No answer has the secret of one.
+//
+// Secrets of gateways are sealed in etcd, those of each gateway under a data key of
+// its own. Data keys, and the ring of the keys that seal session ids, are wrapped
+// under a root key, which is not in etcd: each replica reads it from a file. The file
+// has one key a line; the first one wraps, and all of them unwrap.
 type KeyServiceServer interface {
 	// GetSessionKeys returns the keys that seal session ids, and the upstream session
 	// ids in records.
@@ -83,6 +140,20 @@ type KeyServiceServer interface {
 	// a key waits to seal, no other is made: the call returns that one.
 	// RESOURCE_EXHAUSTED with TOO_MANY_KEYS: the ring is full until an old key is removed.
 	RotateSessionKey(context.Context, *RotateSessionKeyRequest) (*RotateSessionKeyResponse, error)
+	// GetRootKeys returns the root keys that the replica asked has, and those under
+	// which something is wrapped, with how much that is.
+	GetRootKeys(context.Context, *GetRootKeysRequest) (*GetRootKeysResponse, error)
+	// RotateRootKey wraps data keys and the key ring anew under the replica's first root
+	// key, and seals what an earlier version stored in clear. It looks at 200 gateways
+	// at most, which takes a second: call it with next_page_token until that is
+	// empty, at any replica. It may be repeated, broken off, and called
+	// by several at once. No definition changes: no etag, no revision, and nothing that
+	// watches or workers are told. FAILED_PRECONDITION with OTHER_ROOT_KEY when root_key
+	// is not the replica's first.
+	RotateRootKey(context.Context, *RotateRootKeyRequest) (*RotateRootKeyResponse, error)
+	// RotateDataKeys seals secrets anew under new data keys, and is otherwise like
+	// RotateRootKey.
+	RotateDataKeys(context.Context, *RotateDataKeysRequest) (*RotateDataKeysResponse, error)
 	mustEmbedUnimplementedKeyServiceServer()
 }
 
@@ -98,6 +169,15 @@ func (UnimplementedKeyServiceServer) GetSessionKeys(context.Context, *GetSession
 }
 func (UnimplementedKeyServiceServer) RotateSessionKey(context.Context, *RotateSessionKeyRequest) (*RotateSessionKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateSessionKey not implemented")
+}
+func (UnimplementedKeyServiceServer) GetRootKeys(context.Context, *GetRootKeysRequest) (*GetRootKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRootKeys not implemented")
+}
+func (UnimplementedKeyServiceServer) RotateRootKey(context.Context, *RotateRootKeyRequest) (*RotateRootKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateRootKey not implemented")
+}
+func (UnimplementedKeyServiceServer) RotateDataKeys(context.Context, *RotateDataKeysRequest) (*RotateDataKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateDataKeys not implemented")
 }
 func (UnimplementedKeyServiceServer) mustEmbedUnimplementedKeyServiceServer() {}
 func (UnimplementedKeyServiceServer) testEmbeddedByValue()                    {}
@@ -156,6 +236,60 @@ func _KeyService_RotateSessionKey_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KeyService_GetRootKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRootKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).GetRootKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_GetRootKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).GetRootKeys(ctx, req.(*GetRootKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_RotateRootKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateRootKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).RotateRootKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_RotateRootKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).RotateRootKey(ctx, req.(*RotateRootKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_RotateDataKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateDataKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).RotateDataKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_RotateDataKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).RotateDataKeys(ctx, req.(*RotateDataKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KeyService_ServiceDesc is the grpc.ServiceDesc for KeyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -170,6 +304,18 @@ var KeyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateSessionKey",
 			Handler:    _KeyService_RotateSessionKey_Handler,
+		},
+		{
+			MethodName: "GetRootKeys",
+			Handler:    _KeyService_GetRootKeys_Handler,
+		},
+		{
+			MethodName: "RotateRootKey",
+			Handler:    _KeyService_RotateRootKey_Handler,
+		},
+		{
+			MethodName: "RotateDataKeys",
+			Handler:    _KeyService_RotateDataKeys_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
