@@ -69,7 +69,7 @@ func newControlPlane() *cobra.Command {
 	flags.BoolVar(&c.embedded, "embedded-etcd", false, "run an etcd server in this process, in --data-dir")
 	flags.StringVar(&c.dataDir, "data-dir", "", "directory of the embedded etcd and its root key")
 	flags.StringSliceVar(&c.endpoints, "etcd-endpoints", nil, "URLs of an existing etcd cluster")
-	flags.StringVar(&c.rootKey, "root-key", "", "file with the root key, 64 hexadecimal digits; every replica has the same one")
+	flags.StringVar(&c.rootKey, "root-key", "", "file of root keys, the same at every replica; made and rotated by leasehold keys")
 	flags.DurationVar(&c.leaseTTL, "lease-ttl", controlplane.DefaultLeaseTTL, "how long a worker counts as alive without being heard of")
 	flags.StringVar(&c.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
 	c.maxOutage.flag(cmd)
@@ -93,7 +93,7 @@ func (c *controlPlane) check() error {
 	case c.embedded && c.dataDir == "":
 		return usage.Errorf("--data-dir: is needed with --embedded-etcd")
 	case !c.embedded && c.rootKey == "":
-		return usage.Errorf("--root-key: is needed with --etcd-endpoints: every replica needs the same key (make one with `openssl rand -hex 32`)")
+		return usage.Errorf("--root-key: is needed with --etcd-endpoints: every replica needs the same file (make one with `leasehold keys generate root.key`)")
 	case c.leaseTTL%time.Second != 0:
 		return usage.Errorf("--lease-ttl: %s is not a number of whole seconds", c.leaseTTL)
 	case c.leaseTTL < minLeaseTTL:
