@@ -30,6 +30,7 @@ type plane struct {
 	mu         sync.Mutex // guards what follows
 	revision   int64
 	gateways   map[string]*leaseholdv1.Gateway
+	kept       []string // names of gateways that it cannot tell
 	members    map[string]*leaseholdv1.Member
 	records    map[string]*stored
 	watchers   map[chan struct{}]bool
@@ -306,7 +307,7 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 			p.mu.Unlock()
 			continue
 		}
-		state := &leaseholdv1.WatchResponse{Revision: p.revision, Complete: true, Members: &leaseholdv1.MemberList{}, Endings: &leaseholdv1.EndingList{Endings: p.endings},
+		state := &leaseholdv1.WatchResponse{Revision: p.revision, Complete: true, KeptGateways: p.kept, Members: &leaseholdv1.MemberList{}, Endings: &leaseholdv1.EndingList{Endings: p.endings},
 			KeyRing: p.ring}
 		for _, g := range p.gateways {
 			state.Gateways = append(state.Gateways, g)

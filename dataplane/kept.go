@@ -24,6 +24,9 @@ func (w *worker) keep(state *config.State) {
 		}
 	}
 	for _, name := range state.Kept {
+		if state.Gateways[name] != nil {
+			continue // a later part of the state has it
+		}
 		g := last.Gateways[name]
 		if g == nil {
 			w.cfg.Logger.Error("gateway cannot be served: the control plane cannot use its definition, and none is kept here", "gateway", name)

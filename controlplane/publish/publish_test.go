@@ -343,3 +343,55 @@ func TestLostAcknowledgementIsRecordedAgain(t *testing.T) {
 		t.Error("what is recorded is recorded again")
 	}
 }
+
+// A gateway that a replica cannot use is there all the same: workers that come from
+// another replica keep it, until they are told of it or it is gone.
+func TestGatewaysThatCannotBeUsedAreKeptByWorkers(t *testing.T) {
+	without := snapshotAt(10)
+	without.Unusable = tableOf(map[string]string{"locked": "wrapped under another root key", "odd": "not a message"})
+	usable, gone := snapshotAt(11), snapshotAt(12)
+	usable.Unusable = tableOf(map[string]string{"odd": "not a message"})
+	usable.Gateways.Entries["locked"] = gatewayAt("locked", 3)
+	gone.Gateways, gone.Unusable = usable.Gateways, tableOf(map[string]string{})
+	all := states(newHub(), without, usable, gone)
+
+	first := parts(nil, all[0])
+	if len(first) != 1 || strings.Join(first[0].KeptGateways, " ") != "gateways/locked gateways/odd" || len(first[0].RemovedGateways) != 0 {
+		t.Errorf("complete state: %v, want two kept and none removed", first)
+	}
+	second := parts(all[0], all[1])
+	if len(second) != 1 || len(second[0].Gateways) != 1 || len(second[0].KeptGateways)+len(second[0].RemovedGateways) != 0 {
+		t.Errorf("when one can be used: %v, want its definition and nothing else", second)
+	}
+	third := parts(all[1], all[2])
+	if len(third) != 1 || strings.Join(third[0].RemovedGateways, " ") != "gateways/odd" || len(third[0].Gateways)+len(third[0].KeptGateways) != 0 {
+		t.Errorf("when the other is gone: %v, want it removed and nothing else", third)
+	}
+}
+
+// A replica gets the root key of a new ring after the ring: it tries again then.
+func TestRingIsOpenedOnceItsRootKeyIsThere(t *testing.T) {
+	open, tried := false, 0
+	hub := NewHub(func(sealed []byte) (*leaseholdv1.KeyRing, error) {
+		if tried++; !open {
+			return nil, errors.New("wrapped under another root key")
+		}
+		return &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: sealed}}}, nil
+	}, hclog.NewNullLogger())
+	snap := snapshotAt(10)
+	publish := func() *state {
+		hub.Publish(snap)
+		now, _ := hub.newest()
+		return now
+	}
+	if now := publish(); now.ring != nil {
+		t.Errorf("ring %v, want none yet", now.ring)
+	}
+	open = true
+	if now := publish(); string(now.ring.GetKeys()[0].GetId()) != "ring" {
+		t.Errorf("ring %v, want it once its root key is there", now.ring)
+	}
+	if publish(); tried != 2 {
+		t.Errorf("opened %d times, want no more than until it was open", tried)
+	}
+}

@@ -44,7 +44,8 @@ type GatewayServiceClient interface {
 	GetGateway(ctx context.Context, in *GetGatewayRequest, opts ...grpc.CallOption) (*GetGatewayResponse, error)
 	// ListGateways returns gateways ordered by name.
 	ListGateways(ctx context.Context, in *ListGatewaysRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
-	// UpdateGateway changes the fields that the mask names.
+	// UpdateGateway changes the fields that the mask names. FAILED_PRECONDITION with
+	// SECRETS_LOCKED when it keeps secrets that cannot be opened, as status.unusable says.
 	UpdateGateway(ctx context.Context, in *UpdateGatewayRequest, opts ...grpc.CallOption) (*UpdateGatewayResponse, error)
 	// DeleteGateway removes a gateway. Its sessions end on every worker: calls in
 	// flight get up to 5 s, then the upstream sessions are ended with DELETE.
@@ -155,7 +156,8 @@ type GatewayServiceServer interface {
 	GetGateway(context.Context, *GetGatewayRequest) (*GetGatewayResponse, error)
 	// ListGateways returns gateways ordered by name.
 	ListGateways(context.Context, *ListGatewaysRequest) (*ListGatewaysResponse, error)
-	// UpdateGateway changes the fields that the mask names.
+	// UpdateGateway changes the fields that the mask names. FAILED_PRECONDITION with
+	// SECRETS_LOCKED when it keeps secrets that cannot be opened, as status.unusable says.
 	UpdateGateway(context.Context, *UpdateGatewayRequest) (*UpdateGatewayResponse, error)
 	// DeleteGateway removes a gateway. Its sessions end on every worker: calls in
 	// flight get up to 5 s, then the upstream sessions are ended with DELETE.
