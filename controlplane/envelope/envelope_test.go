@@ -317,3 +317,29 @@ func FuzzSealedSecretsOpenAsTheyWere(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkOpen is what a replica does with each gateway whenever it reads all of them.
+func BenchmarkOpen(b *testing.B) {
+	roots, plain := newRoots(), withSecrets()
+	plain.Upstreams[0].Credential, plain.Upstreams[0].Tls = nil, nil
+	for name, g := range map[string]*leaseholdv1.Gateway{"without secrets": plain, "with 4 secrets": withSecrets()} {
+		value, err := envelope.Seal(roots, storeKey, g, now)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := envelope.Open(roots, storeKey, value, 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+", decoded only", func(b *testing.B) {
+			for b.Loop() {
+				if err := proto.Unmarshal(value, &leaseholdv1.Gateway{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -26,7 +26,10 @@ const (
 // RootKey wraps data keys and the key ring. It says [redacted] however it is printed;
 // its bytes are behind a pointer since no method helps inside of an unexported field,
 // and a string since the package fmt follows no pointer to one.
-type RootKey struct{ secret *string }
+type RootKey struct {
+	secret *string
+	id     string
+}
 
 const redacted = "[redacted]"
 
@@ -53,8 +56,9 @@ func NewRootKey() RootKey {
 }
 
 func rootKey(secret []byte) RootKey {
-	text := string(secret)
-	return RootKey{&text}
+	text, mac := string(secret), hmac.New(sha256.New, secret)
+	mac.Write([]byte(rootIDLabel))
+	return RootKey{secret: &text, id: string(mac.Sum(nil)[:rootIDBytes])}
 }
 
 // ParseRootKey returns the key of 64 hexadecimal digits. It refuses what nobody draws
@@ -84,13 +88,7 @@ func guessable(key []byte) bool {
 }
 
 // ID names the key without saying anything of it: 16 hexadecimal digits.
-func (k RootKey) ID() string { return hex.EncodeToString(k.id()) }
-
-func (k RootKey) id() []byte {
-	mac := hmac.New(sha256.New, k.bytes())
-	mac.Write([]byte(rootIDLabel))
-	return mac.Sum(nil)[:rootIDBytes]
-}
+func (k RootKey) ID() string { return hex.EncodeToString([]byte(k.id)) }
 
 func (k RootKey) bytes() []byte { return []byte(*k.secret) }
 

@@ -61,7 +61,7 @@ func (r RootKeys) Wrap(name string, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aead.Seal(append([]byte(wrapHead), key.id()...), nil, plain, []byte(name)), nil
+	return aead.Seal(append([]byte(wrapHead), key.id...), nil, plain, []byte(name)), nil
 }
 
 // Unwrap returns what Wrap wrapped for name. It returns ErrUnknownRootKey or
