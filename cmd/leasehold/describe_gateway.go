@@ -39,6 +39,9 @@ func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
 	p.line("Clients use", "/%s/mcp at any worker", gateway.GetName())
 	p.line("Sessions", "%d", status.GetSessions())
 	p.line("Workers", "%d of %d have applied revision %d", status.GetWorkersApplied(), status.GetWorkersTotal(), status.GetRevision())
+	if why := status.GetUnusable(); why != "" {
+		p.line("Unusable", "%s", why)
+	}
 	p.time("Created", gateway.GetCreateTime())
 	p.time("Updated", gateway.GetUpdateTime())
 	p.line("Etag", "%s", gateway.GetEtag())

@@ -1636,10 +1636,10 @@ type GatewayStatus struct {
 	// What the living workers made of the definition, ordered by name: GetGateway says
 	// it of all of them, lists and watches of those that rejected it.
 	Workers []*GatewayWorker `protobuf:"bytes,5,rep,name=workers,proto3" json:"workers,omitempty"`
-	// Why the control plane cannot use what is stored, such as secrets under a root key
-	// that it does not have, at most 512 bytes; empty when it can. Workers serve on by
-	// the last definition that they were told. To mend it, give the control plane the
-	// root key, or the gateway's secrets anew.
+	// Why the replica asked cannot open the secrets that are stored, such as for want of
+	// a root key, at most 512 bytes; empty when it can. Its workers serve on by the last
+	// definition that they were told. To mend it, give the replica the root key, or the
+	// gateway all of its secrets anew.
 	Unusable      string `protobuf:"bytes,10,opt,name=unusable,proto3" json:"unusable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
