@@ -729,7 +729,8 @@ type Secret struct {
 	//	*Secret_Env
 	Source isSecret_Source `protobuf_oneof:"source"`
 	// Whether a value is stored. In a write without value, file and env: the stored
-	// value with the same fingerprint is kept.
+	// value with the same fingerprint is kept, if the scheme, host and port that it is sent
+	// to stay the same. Otherwise it has to be given anew.
 	Set bool `protobuf:"varint,4,opt,name=set,proto3" json:"set,omitempty"`
 	// Names the stored value without saying anything of it: it changes whenever the
 	// value does. Set by the server.
