@@ -43,7 +43,8 @@ type plane struct {
 	// afterReclaim decides what is answered to a reclaim that was carried out.
 	afterReclaim func() error
 	endings      []*leaseholdv1.Ending
-	leaveErr     error // what Leave is answered with, which is not carried out then
+	ack          *leaseholdv1.WatchRequest // the newest of any worker
+	leaveErr     error                     // what Leave is answered with, which is not carried out then
 	leaves       []*leaseholdv1.LeaveRequest
 	newest       map[string]int64 // incarnation of each worker; 0 if it left
 	dark         bool             // no call gets an answer, and nobody is told anything
@@ -292,6 +293,7 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 	}
 	changed := make(chan struct{}, 1)
 	changed <- struct{}{}
+	go p.received(stream) // ends with the stream
 	p.mu.Lock()
 	p.calls["Watch"]++
 	p.watchers[changed] = true

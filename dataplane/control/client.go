@@ -49,8 +49,9 @@ type Config struct {
 	// Info is what the others shall know of the worker.
 	Info *leaseholdv1.WorkerInfo
 	// Apply is given each new state of the world and reports why it could not be
-	// applied. Called from one goroutine at a time.
-	Apply func(*config.State) error
+	// applied, or the gateways whose definitions in it could not. Called from one
+	// goroutine at a time.
+	Apply func(*config.State) ([]config.Rejection, error)
 	// Recall is called once if no replica has registered the worker within 3 s of the
 	// start, and before any Apply. It may take a state from elsewhere, and returns its
 	// revision, or 0 for none: an older one is not applied then. May be nil.

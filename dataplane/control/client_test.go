@@ -265,12 +265,12 @@ func TestAStateOlderThanTheRecalledOneIsAppliedOnlyIfThatIsOfAnotherStore(t *tes
 			b.replicas[0].api = w
 			var applied []int64
 			b.cfg.Recall = func() int64 { return test.recalled }
-			b.cfg.Apply = func(s *config.State) error {
+			b.cfg.Apply = func(s *config.State) ([]config.Rejection, error) {
 				applied = append(applied, s.Revision)
 				if s.TTL != bubbleTTL {
 					t.Errorf("got a state with TTL %v, want %v", s.TTL, bubbleTTL)
 				}
-				return nil
+				return nil, nil
 			}
 			b.run(t, func() {
 				for _, revision := range test.states {

@@ -60,13 +60,14 @@ func (c *Client) follow(ctx context.Context, r replica, incarnation int64) (prog
 		terms := c.authority.state.Load().terms
 		state.TTL, state.MaxOutage = terms.ttl, terms.outage
 		c.peers.see(state.Members)
-		if err := c.cfg.Apply(state); err != nil {
+		rejections, err := c.cfg.Apply(state)
+		if err != nil {
 			c.cfg.Logger.Error("config not applied, serving on with the last good one", "revision", state.Revision, "error", err)
 			continue
 		}
 		c.applied.Store(state.Revision)
 		progressed = true
-		if err := stream.Send(&leaseholdv1.WatchRequest{Worker: c.cfg.Worker, Incarnation: incarnation, AppliedRevision: state.Revision}); err != nil {
+		if err := stream.Send(c.acknowledgement(incarnation, state.Revision, rejections)); err != nil {
 			return progressed, fmt.Errorf("acknowledge revision %d: %w", state.Revision, err)
 		}
 	}
