@@ -157,7 +157,7 @@ func (d *draft) sameRing() *store.SealedRing {
 }
 
 func sameMember(a, b store.Member) bool {
-	return a.AppliedRevision == b.AppliedRevision && proto.Equal(a.Info, b.Info)
+	return a.Ack().Same(b.Ack()) && proto.Equal(a.Info, b.Info)
 }
 
 // table is a store.Table in the making.

@@ -148,6 +148,7 @@ func (s *Store) watch(ctx context.Context, known *store.Snapshot, f Follower) (*
 
 func (s *Store) publish(snap *store.Snapshot, f Follower) {
 	s.followed.Store(snap)
+	s.counts.rejected.Set(float64(len(store.Rejected(snap.Members))))
 	s.deaths.wake()
 	f.Publish(snap)
 }

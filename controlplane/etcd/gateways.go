@@ -62,7 +62,7 @@ func (s *Store) GetGateway(ctx context.Context, id string) (*leaseholdv1.Gateway
 	if err != nil {
 		return nil, err
 	}
-	return g, s.fillStatus(ctx, g)
+	return g, s.fillWhole(ctx, g)
 }
 
 func (s *Store) gatewayKV(ctx context.Context, op, id string) (*mvccpb.KeyValue, error) {
@@ -183,10 +183,20 @@ func (s *Store) DeleteGateway(ctx context.Context, id, etag string) (*leaseholdv
 	}
 }
 
-// fillStatus counts workers and live sessions. Live sessions are the records
+// fillStatus counts workers and live sessions, and names the workers that reject a
+// definition.
+func (s *Store) fillStatus(ctx context.Context, gateways ...*leaseholdv1.Gateway) error {
+	err := s.fillWhole(ctx, gateways...)
+	for _, g := range gateways {
+		store.OnlyRejecting(g.Status)
+	}
+	return err
+}
+
+// fillWhole is fillStatus, but all workers are named. Live sessions are the records
 // less the tombstones; both are counted by key in one transaction, without
 // reading a record, and exactly.
-func (s *Store) fillStatus(ctx context.Context, gateways ...*leaseholdv1.Gateway) error {
+func (s *Store) fillWhole(ctx context.Context, gateways ...*leaseholdv1.Gateway) error {
 	for len(gateways) > 0 {
 		n := min(len(gateways), countsPerRead)
 		if err := s.fillSome(ctx, gateways[:n]); err != nil {
@@ -215,8 +225,8 @@ func (s *Store) fillSome(ctx context.Context, gateways []*leaseholdv1.Gateway) e
 		records := resp.Responses[1+2*i].GetResponseRange().Count
 		tombstones := resp.Responses[2+2*i].GetResponseRange().Count
 		g.Status.Sessions = records - tombstones
-		g.Status.WorkersTotal = int32(len(members))
-		g.Status.WorkersApplied = store.Applied(members, g.Status.Revision)
+		id, _ := gateway.ParseName(g.Name)
+		store.Fill(g.Status, id, members)
 	}
 	return nil
 }

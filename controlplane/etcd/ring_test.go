@@ -55,7 +55,7 @@ func TestRingIsNotReplacedOnceAWorkerHasCome(t *testing.T) {
 	if read.Everywhere() {
 		t.Error("a worker that has acknowledged nothing counts as one that has the ring")
 	}
-	if err := s.Applied(testContext(t), old.key(), read.Ring.Revision); err != nil {
+	if err := s.Applied(testContext(t), old.key(), store.Ack{Revision: read.Ring.Revision}); err != nil {
 		t.Fatal(err)
 	}
 	acknowledged := ringState(t, s)

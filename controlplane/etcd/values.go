@@ -84,15 +84,17 @@ func decodeIncarnation(kv *mvccpb.KeyValue) (incarnationValue, error) {
 
 // memberValue is the value of members/{worker}/{E}.
 type memberValue struct {
-	PeerAddress     string    `json:"peer,omitempty"`
-	ListenAddress   string    `json:"listen,omitempty"`
-	AdminAddress    string    `json:"admin,omitempty"`
-	Zone            string    `json:"zone,omitempty"`
-	Version         string    `json:"version,omitempty"`
-	Capacity        int32     `json:"capacity,omitempty"`
-	AppliedRevision int64     `json:"applied,omitempty"`
-	Draining        bool      `json:"draining,omitempty"`
-	Registered      time.Time `json:"registered"`
+	PeerAddress     string `json:"peer,omitempty"`
+	ListenAddress   string `json:"listen,omitempty"`
+	AdminAddress    string `json:"admin,omitempty"`
+	Zone            string `json:"zone,omitempty"`
+	Version         string `json:"version,omitempty"`
+	Capacity        int32  `json:"capacity,omitempty"`
+	AppliedRevision int64  `json:"applied,omitempty"`
+	// Rejections are what the worker rejects as of AppliedRevision, at most 100.
+	Rejections []store.Rejection `json:"rejections,omitempty"`
+	Draining   bool              `json:"draining,omitempty"`
+	Registered time.Time         `json:"registered"`
 }
 
 func newMemberValue(info *leaseholdv1.WorkerInfo, registered time.Time) memberValue {
@@ -121,6 +123,7 @@ func (v memberValue) member(key store.MemberKey) store.Member {
 			Draining:      v.Draining,
 		},
 		AppliedRevision: v.AppliedRevision,
+		Rejections:      v.Rejections,
 		RegisterTime:    v.Registered,
 	}
 }

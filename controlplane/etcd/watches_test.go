@@ -305,12 +305,12 @@ func TestWatchWorkersTellsOneIncarnationOfEach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Applied(testContext(t), a.key(), 5); err != nil { // the earlier one does not count any more
+	if err := s.Applied(testContext(t), a.key(), store.Ack{Revision: 5}); err != nil { // the earlier one does not count any more
 		t.Fatal(err)
 	}
 	a.kill(t, s)
 	next := alive{id: a.id, incarnation: incarnation}
-	if err := s.Applied(testContext(t), next.key(), 7); err != nil {
+	if err := s.Applied(testContext(t), next.key(), store.Ack{Revision: 7}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Leave(testContext(t), next.id, next.incarnation, 0); err != nil {

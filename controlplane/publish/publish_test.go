@@ -277,8 +277,8 @@ type recorded struct {
 	resume  chan error
 }
 
-func (r *recorded) Applied(ctx context.Context, _ store.MemberKey, revision int64) error {
-	r.written <- revision
+func (r *recorded) Applied(ctx context.Context, _ store.MemberKey, ack store.Ack) error {
+	r.written <- ack.Revision
 	return <-r.resume
 }
 
@@ -302,12 +302,12 @@ func TestAcknowledgementsAreCoalesced(t *testing.T) {
 	a, r := runAcks(t)
 	key := store.MemberKey{Worker: "w", Incarnation: 1}
 	closeStream := a.Open(key)
-	a.Ack(key, 1)
+	a.Ack(key, store.Ack{Revision: 1})
 	if got := <-r.written; got != 1 {
 		t.Errorf("wrote %d, want 1", got)
 	}
 	for _, revision := range []int64{2, 9, 5} {
-		a.Ack(key, revision)
+		a.Ack(key, store.Ack{Revision: revision})
 	}
 	r.resume <- nil
 	if got := <-r.written; got != 9 {
@@ -315,7 +315,7 @@ func TestAcknowledgementsAreCoalesced(t *testing.T) {
 	}
 	r.resume <- nil
 	closeStream()
-	a.Ack(key, 20) // nobody's stream any more
+	a.Ack(key, store.Ack{Revision: 20}) // nobody's stream any more
 	if len(a.take()) != 0 || len(a.workers) != 0 {
 		t.Error("a closed stream's acknowledgement is kept")
 	}
@@ -325,7 +325,7 @@ func TestLostAcknowledgementIsRecordedAgain(t *testing.T) {
 	a, r := runAcks(t)
 	key := store.MemberKey{Worker: "w", Incarnation: 1}
 	defer a.Open(key)()
-	a.Ack(key, 7)
+	a.Ack(key, store.Ack{Revision: 7})
 	<-r.written
 	r.resume <- nil
 	a.Check(&store.Snapshot{Members: membersOf(memberOf("w", 1, 0))}) // it re-adopted: the key is new

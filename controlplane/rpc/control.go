@@ -303,7 +303,7 @@ func (s *control) open(ctx context.Context, stream grpc.BidiStreamingServer[leas
 	}
 	key := store.MemberKey{Worker: req.GetWorker(), Incarnation: req.GetIncarnation()}
 	closeAcks := s.acks.Open(key)
-	s.acks.Ack(key, req.GetAppliedRevision())
+	s.acks.Ack(key, ackOf(req))
 	return key, closeAcks, nil
 }
 
@@ -317,6 +317,6 @@ func (s *control) receive(stream grpc.BidiStreamingServer[leaseholdv1.WatchReque
 		if err != nil {
 			return context.Canceled
 		}
-		s.acks.Ack(key, req.GetAppliedRevision())
+		s.acks.Ack(key, ackOf(req))
 	}
 }

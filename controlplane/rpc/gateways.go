@@ -9,6 +9,7 @@ import (
 
 	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
+	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/store"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -17,6 +18,7 @@ import (
 type gateways struct {
 	leaseholdv1.UnimplementedGatewayServiceServer
 	store   Store
+	hub     *publish.Hub
 	watches *watches
 }
 
@@ -27,7 +29,7 @@ func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGat
 		return nil, gateway.Validate(nil)
 	}
 	g = proto.CloneOf(g)
-	violations := nameIt(g, req.GetGatewayId())
+	violations := append(checkWait(req), nameIt(g, req.GetGatewayId())...)
 	gateway.Retain(nil, g)
 	gateway.Default(g)
 	violations = append(violations, gateway.Validate(g)...)
@@ -47,6 +49,9 @@ func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGat
 		return nil, err
 	}
 	audit.Of(ctx).Changed(nil, stored)
+	if err := awaitApplied(ctx, s.hub, req, stored.GetName(), stored.GetStatus()); err != nil {
+		return nil, err
+	}
 	return &leaseholdv1.CreateGatewayResponse{Gateway: stored}, nil
 }
 
@@ -149,7 +154,7 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 	if change == nil {
 		return nil, gateway.Validate(nil)
 	}
-	violations := gateway.CheckMask(mask)
+	violations := append(checkWait(req), gateway.CheckMask(mask)...)
 	id, err := gatewayID("gateway.name", change.GetName())
 	if err != nil {
 		violations = append(violations, gateway.Violation{Field: "gateway.name", Description: gatewayRule(change.GetName())})
@@ -176,6 +181,9 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 		return nil, err
 	}
 	audit.Of(ctx).Changed(before, stored)
+	if err := awaitApplied(ctx, s.hub, req, stored.GetName(), stored.GetStatus()); err != nil {
+		return nil, err
+	}
 	return &leaseholdv1.UpdateGatewayResponse{Gateway: stored}, nil
 }
 
@@ -185,10 +193,16 @@ func (s *gateways) DeleteGateway(ctx context.Context, req *leaseholdv1.DeleteGat
 	if err != nil {
 		return nil, err
 	}
+	if err := checkWait(req).Err(); err != nil {
+		return nil, err
+	}
 	deleted, err := s.store.DeleteGateway(ctx, id, req.GetEtag())
 	if err != nil {
 		return nil, err
 	}
 	audit.Of(ctx).Deleted(deleted)
+	if err := awaitApplied(ctx, s.hub, req, req.GetName(), &leaseholdv1.GatewayStatus{Revision: deleted.GetStatus().GetRevision()}); err != nil {
+		return nil, err
+	}
 	return &leaseholdv1.DeleteGatewayResponse{}, nil
 }

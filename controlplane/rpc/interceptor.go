@@ -33,7 +33,7 @@ type interceptor struct{ log hclog.Logger }
 
 func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, timeout(info.FullMethod))
+	ctx, cancel := context.WithTimeout(ctx, timeout(info.FullMethod)+waitOf(req))
 	defer cancel()
 	err = i.guard(info.FullMethod, func() error {
 		resp, err = handle(ctx, req)

@@ -138,7 +138,7 @@ func NewServer(cfg Config) *Server {
 		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks, outage: durationpb.New(cfg.MaxOutage)},
 		watches: newWatches(cfg.ReadPatience),
 	}
-	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, watches: s.watches})
+	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, hub: cfg.Hub, watches: s.watches})
 	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterKeyServiceServer(s.grpc, &keys{store: cfg.Store, session: cfg.SessionKeys})

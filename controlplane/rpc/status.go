@@ -85,6 +85,10 @@ func toStatus(err error) error {
 	if errors.As(err, &violations) && !errors.Is(err, gateway.ErrLocked) {
 		return badRequest(violations)
 	}
+	var notApplied *errNotApplied
+	if errors.As(err, &notApplied) {
+		return notApplied.grpc()
+	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.err) {
 			return o.status()

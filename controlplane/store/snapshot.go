@@ -55,7 +55,7 @@ type RingState struct {
 
 // Everywhere reports whether every living worker has applied the ring.
 func (s *RingState) Everywhere() bool {
-	return Applied(s.Members, s.Ring.Revision) == int32(len(s.Members))
+	return !slices.ContainsFunc(s.Members, func(m Member) bool { return m.AppliedRevision < s.Ring.Revision })
 }
 
 // MemberKey names one registration of a worker.
@@ -66,8 +66,10 @@ type Member struct {
 	MemberKey
 	// Info is what the worker says of itself.
 	Info *leaseholdv1.WorkerInfo
-	// AppliedRevision is the newest revision that it acknowledged.
+	// AppliedRevision is the newest revision that it acknowledged, but for Rejections.
 	AppliedRevision int64
+	// Rejections are the gateways whose newest definition it cannot apply.
+	Rejections []Rejection
 	// RegisterTime is when the incarnation registered.
 	RegisterTime time.Time
 }
@@ -101,15 +103,4 @@ func Newest(members *Table[MemberKey, Member]) []Member {
 // Proto returns the member as workers are told of it.
 func (m Member) Proto() *leaseholdv1.Member {
 	return &leaseholdv1.Member{Worker: m.Worker, Incarnation: m.Incarnation, Info: m.Info}
-}
-
-// Applied counts the members that have applied revision or a later one.
-func Applied(members []Member, revision int64) int32 {
-	var n int32
-	for _, m := range members {
-		if m.AppliedRevision >= revision {
-			n++
-		}
-	}
-	return n
 }

@@ -920,7 +920,9 @@ type WatchRequest struct {
 	// rejects; 0 for none.
 	AppliedRevision int64 `protobuf:"varint,3,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
 	// All gateways whose newest definition the worker cannot apply, as of
-	// applied_revision; at most 100. It serves on by the last ones that it could.
+	// applied_revision, ordered by the revisions of those; at most 100. It serves on by
+	// the last ones that it could. Of more than 100 the newest are left out, and
+	// applied_revision is below theirs, so that none of them seems to be applied.
 	Rejections    []*Rejection `protobuf:"bytes,4,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

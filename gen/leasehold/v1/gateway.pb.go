@@ -319,7 +319,7 @@ const (
 	// wait_timeout the call fails with DEADLINE_EXCEEDED and NOT_APPLIED, or, as soon as
 	// a worker rejects the definition, with FAILED_PRECONDITION and REJECTED. In both
 	// cases the write stays; a GatewayStatus among the error's details says what became
-	// of it at each worker.
+	// of it at each worker, or, of more than 100 workers, at 100 that have not applied it.
 	Wait_WAIT_APPLIED Wait = 2
 )
 
@@ -2587,12 +2587,12 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\fhealth_check\x18\x17 \x01(\v2\x19.leasehold.v1.HealthCheckB\x04\xa8\xd4\x18\x02R\vhealthCheck\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x01\n" +
 	"\x06Secret\x12\x1b\n" +
 	"\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00R\x05value\x12\x14\n" +
 	"\x04file\x18\x02 \x01(\tH\x00R\x04file\x12\x12\n" +
-	"\x03env\x18\x03 \x01(\tH\x00R\x03env\x12\x10\n" +
-	"\x03set\x18\x04 \x01(\bR\x03set\x12 \n" +
+	"\x03env\x18\x03 \x01(\tH\x00R\x03env\x12\x16\n" +
+	"\x03set\x18\x04 \x01(\bB\x04\xa8\xd4\x18\x03R\x03set\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\tR\vfingerprintB\b\n" +
 	"\x06source\"\xcb\x02\n" +
 	"\n" +

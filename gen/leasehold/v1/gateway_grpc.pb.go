@@ -54,6 +54,8 @@ type GatewayServiceClient interface {
 	// change, until the caller goes. To resume, pass the revision of the last
 	// message: no change is missed, and at most those of one revision come again.
 	// Until the bookmark messages have revision 0: resuming there begins anew.
+	// A gateway is also sent again, unchanged but for its status, when a worker begins
+	// or ceases to reject its definition; that is resumed in the same way.
 	// OUT_OF_RANGE with COMPACTED when that revision is too long ago, or with
 	// FUTURE_REVISION when it is none yet: watch from the beginning.
 	// RESOURCE_EXHAUSTED with TOO_MANY_WATCHES when 64 watch at this replica.
@@ -166,6 +168,8 @@ type GatewayServiceServer interface {
 	// change, until the caller goes. To resume, pass the revision of the last
 	// message: no change is missed, and at most those of one revision come again.
 	// Until the bookmark messages have revision 0: resuming there begins anew.
+	// A gateway is also sent again, unchanged but for its status, when a worker begins
+	// or ceases to reject its definition; that is resumed in the same way.
 	// OUT_OF_RANGE with COMPACTED when that revision is too long ago, or with
 	// FUTURE_REVISION when it is none yet: watch from the beginning.
 	// RESOURCE_EXHAUSTED with TOO_MANY_WATCHES when 64 watch at this replica.

@@ -41,6 +41,9 @@ const (
 	// The session is over, or never was: it opened it, as the id says, and neither it
 	// nor the control plane has it.
 	Refusal_REFUSAL_OVER Refusal = 6
+	// It has not heard yet of the gateway's newest definition, by which the server is
+	// reached otherwise.
+	Refusal_REFUSAL_BEHIND Refusal = 7
 )
 
 // Enum value maps for Refusal.
@@ -53,6 +56,7 @@ var (
 		4: "REFUSAL_FENCED",
 		5: "REFUSAL_CLOSING",
 		6: "REFUSAL_OVER",
+		7: "REFUSAL_BEHIND",
 	}
 	Refusal_value = map[string]int32{
 		"REFUSAL_UNSPECIFIED":       0,
@@ -62,6 +66,7 @@ var (
 		"REFUSAL_FENCED":            4,
 		"REFUSAL_CLOSING":           5,
 		"REFUSAL_OVER":              6,
+		"REFUSAL_BEHIND":            7,
 	}
 )
 
@@ -255,9 +260,14 @@ type ForwardStart struct {
 	// dispatched, however the stream ends.
 	Hold bool `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`
 	// The lists that the request concerns: 1 tools, 2 prompts, 4 resources, added up.
-	Lists         uint32 `protobuf:"varint,13,opt,name=lists,proto3" json:"lists,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lists uint32 `protobuf:"varint,13,opt,name=lists,proto3" json:"lists,omitempty"`
+	// The definition of the gateway that the caller knows: its revision, and the
+	// fingerprint of its connection settings. An owner that has not heard of it yet and
+	// would connect otherwise does not serve the request.
+	GatewayRevision       int64  `protobuf:"varint,14,opt,name=gateway_revision,json=gatewayRevision,proto3" json:"gateway_revision,omitempty"`
+	ConnectionFingerprint []byte `protobuf:"bytes,15,opt,name=connection_fingerprint,json=connectionFingerprint,proto3" json:"connection_fingerprint,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *ForwardStart) Reset() {
@@ -379,6 +389,20 @@ func (x *ForwardStart) GetLists() uint32 {
 		return x.Lists
 	}
 	return 0
+}
+
+func (x *ForwardStart) GetGatewayRevision() int64 {
+	if x != nil {
+		return x.GatewayRevision
+	}
+	return 0
+}
+
+func (x *ForwardStart) GetConnectionFingerprint() []byte {
+	if x != nil {
+		return x.ConnectionFingerprint
+	}
+	return nil
 }
 
 // ForwardResponse is a piece of the answer.
@@ -1726,7 +1750,7 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x0eForwardRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.leasehold.v1.ForwardStartR\x05start\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x0e\n" +
-	"\x02go\x18\x03 \x01(\bR\x02go\"\xd1\x02\n" +
+	"\x02go\x18\x03 \x01(\bR\x02go\"\xb3\x03\n" +
 	"\fForwardStart\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -1742,7 +1766,9 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"bodyLength\x12\x10\n" +
 	"\x03ids\x18\v \x03(\fR\x03ids\x12\x12\n" +
 	"\x04hold\x18\f \x01(\bR\x04hold\x12\x14\n" +
-	"\x05lists\x18\r \x01(\rR\x05lists\"\xf2\x01\n" +
+	"\x05lists\x18\r \x01(\rR\x05lists\x12)\n" +
+	"\x10gateway_revision\x18\x0e \x01(\x03R\x0fgatewayRevision\x125\n" +
+	"\x16connection_fingerprint\x18\x0f \x01(\fR\x15connectionFingerprint\"\xf2\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x10\n" +
@@ -1833,7 +1859,7 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\"-\n" +
 	"\x13HandOverNowResponse\x12\x16\n" +
-	"\x06worker\x18\x01 \x01(\tR\x06worker*\xac\x01\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker*\xc0\x01\n" +
 	"\aRefusal\x12\x17\n" +
 	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REFUSAL_NOT_OWNER\x10\x01\x12\x17\n" +
@@ -1841,7 +1867,8 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x19REFUSAL_STALE_INCARNATION\x10\x03\x12\x12\n" +
 	"\x0eREFUSAL_FENCED\x10\x04\x12\x13\n" +
 	"\x0fREFUSAL_CLOSING\x10\x05\x12\x10\n" +
-	"\fREFUSAL_OVER\x10\x06*\xcc\x01\n" +
+	"\fREFUSAL_OVER\x10\x06\x12\x12\n" +
+	"\x0eREFUSAL_BEHIND\x10\a*\xcc\x01\n" +
 	"\x0fHandOverRefusal\x12!\n" +
 	"\x1dHAND_OVER_REFUSAL_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bHAND_OVER_REFUSAL_NOT_ALIVE\x10\x01\x12\x1e\n" +
