@@ -86,7 +86,7 @@ func (t *Table) HandOver(ctx context.Context, s *Session, to Receiver, patience 
 }
 
 // pinned reports whether the session ends with its worker.
-func (s *Session) pinned() bool { return s.connected || s.upstream != nil && s.upstream.Pinned() }
+func (s *Session) pinned() bool { return s.connected || s.upstream() != nil && s.upstream().Pinned() }
 
 // handOver hands over a session that dispatches nothing any more.
 func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
@@ -310,7 +310,7 @@ func (s *Session) cursors() map[string]string {
 	if s.cursor == "" || len(s.cursor) > maxUpstreamCursor {
 		return nil
 	}
-	return map[string]string{s.upstream.Name: s.cursor}
+	return map[string]string{s.upstream().Name: s.cursor}
 }
 
 func pause(ctx context.Context, d time.Duration) {
