@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -37,7 +40,14 @@ func (r *replica) joined(t testing.TB, worker string) *watching {
 func TestARejectionIsSeenAtEveryReplicaAndIsNoApplication(t *testing.T) {
 	server := startEtcd(t)
 	root := writeRootKey(t, "0a")
-	one, two := start(t, patient(external(server, root))), start(t, patient(external(server, root)))
+	var log logged
+	metrics := prometheus.NewRegistry()
+	planeOf := func() controlplane.Config {
+		cfg := patient(external(server, root))
+		cfg.Logger, cfg.Metrics = hclog.New(&hclog.LoggerOptions{Output: &log}), metrics
+		return cfg
+	}
+	one, two := start(t, planeOf()), start(t, planeOf())
 	g := one.create(t, counter("one"))
 	good, bad := one.joined(t, "00000000000000aa"), one.joined(t, "00000000000000bb")
 	one.joined(t, "00000000000000cc")
@@ -97,10 +107,19 @@ func TestARejectionIsSeenAtEveryReplicaAndIsNoApplication(t *testing.T) {
 	if again, err := resume.Recv(); err != nil || again.Gateway.GetName() != g.Name || again.Revision != told.Revision {
 		t.Errorf("resumed before it: got %v, %v; want the same again", again, err)
 	}
+	if n := gauge(t, metrics, "leasehold_gateways_rejected"); n != 1 {
+		t.Errorf("leasehold_gateways_rejected is %v, want 1", n)
+	}
+	bad.reject(g.Status.Revision+7, g, 1, true)
 	bad.ack(g.Status.Revision + 8)
 	if over := next(); len(over.Gateway.GetStatus().GetWorkers()) != 0 || over.Revision <= told.Revision {
 		t.Errorf("no longer rejected: got %v, want the gateway once more without", over)
 	}
+	eventually(t, "that is logged", func() bool { return log.count("worker no longer rejects a gateway") == 1 })
+	if n := log.count("worker rejects a gateway"); n != 1 {
+		t.Errorf("the rejection is logged %d times, want once", n)
+	}
+	eventually(t, "the metric says so", func() bool { return gauge(t, metrics, "leasehold_gateways_rejected") == 0 })
 }
 
 func TestAnAcknowledgementOfManyRejectionsCountsNoneOfThemAsApplied(t *testing.T) {
@@ -130,6 +149,41 @@ func TestAnAcknowledgementOfManyRejectionsCountsNoneOfThemAsApplied(t *testing.T
 			t.Errorf("%s counts as applied", g.Name)
 		}
 	}
+}
+
+// logged is a log that replicas share.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+// Write implements io.Writer.
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) count(message string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), message+":")
+}
+
+// gauge is the value of a metric without labels.
+func gauge(t testing.TB, metrics *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return 0
 }
 
 // patient gives workers, which do not renew their leases here, time for the whole test.

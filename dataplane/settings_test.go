@@ -151,6 +151,28 @@ func TestCallsInFlightEndBeforeTheirUpstreamSessionAndHoldUpNoOther(t *testing.T
 	}
 }
 
+// TestAnUpstreamThatHangsDoesNotHaveItsSessionsEndOneAfterTheOther has more sessions than would
+// end in time a few at once.
+func TestAnUpstreamThatHangsDoesNotHaveItsSessionsEndOneAfterTheOther(t *testing.T) {
+	p, old, next := startPlane(t), startUpstream(t), startUpstream(t)
+	p.setGateway("g", old.URL, nil)
+	w := startWorker(t, p)
+	const sessions = 200
+	for range sessions {
+		newClient(t, "g").initialize(w)
+	}
+	old.setHook(func(_ http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.Method == http.MethodDelete {
+			<-r.Context().Done()
+		}
+		return r.Method == http.MethodDelete
+	})
+	began := time.Now()
+	p.redefine("g", reached(next.URL))
+	eventually(t, "all sessions are over", func() bool { return len(p.tombstones()) == sessions })
+	t.Logf("%d sessions were over after %v", sessions, time.Since(began).Round(time.Millisecond))
+}
+
 func TestACallThatDoesNotEndIsCutBeforeItsUpstreamSessionEnds(t *testing.T) {
 	p, old, next := startPlane(t), startUpstream(t), startUpstream(t)
 	p.setGateway("g", old.URL, goesOn)

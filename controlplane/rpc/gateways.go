@@ -44,7 +44,9 @@ func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGat
 		audit.Of(ctx).Changed(nil, next)
 		return &leaseholdv1.CreateGatewayResponse{Gateway: next}, nil
 	}
-	stored, err := s.store.CreateGateway(ctx, g)
+	write, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	stored, err := s.store.CreateGateway(write, g)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +178,9 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 		audit.Of(ctx).Changed(before, next)
 		return &leaseholdv1.UpdateGatewayResponse{Gateway: next}, nil
 	}
-	stored, err := s.store.UpdateGateway(ctx, id, change.GetEtag(), apply)
+	write, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	stored, err := s.store.UpdateGateway(write, id, change.GetEtag(), apply)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +200,9 @@ func (s *gateways) DeleteGateway(ctx context.Context, req *leaseholdv1.DeleteGat
 	if err := checkWait(req).Err(); err != nil {
 		return nil, err
 	}
-	deleted, err := s.store.DeleteGateway(ctx, id, req.GetEtag())
+	write, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	deleted, err := s.store.DeleteGateway(write, id, req.GetEtag())
 	if err != nil {
 		return nil, err
 	}
