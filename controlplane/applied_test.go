@@ -87,7 +87,7 @@ func TestARejectionIsSeenAtEveryReplicaAndIsNoApplication(t *testing.T) {
 	})
 	var states []string
 	for _, w := range got.Workers {
-		states = append(states, fmt.Sprint(strings.TrimLeft(w.Worker, "workers/0"), " ", strings.TrimPrefix(w.State.String(), "APPLY_STATE_"), " ", w.Revision))
+		states = append(states, fmt.Sprint(strings.TrimLeft(strings.TrimPrefix(w.Worker, "workers/"), "0"), " ", strings.TrimPrefix(w.State.String(), "APPLY_STATE_"), " ", w.Revision))
 	}
 	want := fmt.Sprintf("[aa APPLIED %d bb QUARANTINED 1 cc PENDING 0]", g.Status.Revision)
 	if fmt.Sprint(states) != want || got.WorkersTotal != 3 {

@@ -261,10 +261,10 @@ type ForwardStart struct {
 	Hold bool `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`
 	// The lists that the request concerns: 1 tools, 2 prompts, 4 resources, added up.
 	Lists uint32 `protobuf:"varint,13,opt,name=lists,proto3" json:"lists,omitempty"`
-	// The definition of the gateway that the caller knows: its revision, and the
-	// fingerprint of its connection settings. An owner that has not heard of it yet and
-	// would connect otherwise does not serve the request.
-	GatewayRevision       int64  `protobuf:"varint,14,opt,name=gateway_revision,json=gatewayRevision,proto3" json:"gateway_revision,omitempty"`
+	// The revision of the gateway's definition that the caller knows.
+	GatewayRevision int64 `protobuf:"varint,14,opt,name=gateway_revision,json=gatewayRevision,proto3" json:"gateway_revision,omitempty"`
+	// The fingerprint of its connection settings: 16 bytes. An owner that has not heard
+	// of that revision yet, and would connect otherwise, does not serve the request.
 	ConnectionFingerprint []byte `protobuf:"bytes,15,opt,name=connection_fingerprint,json=connectionFingerprint,proto3" json:"connection_fingerprint,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
