@@ -286,19 +286,16 @@ func (c *Client) Run(ctx context.Context) error {
 
 // open makes a connection, unless too many in a row have failed.
 func (c *Client) open(ctx context.Context, p place, key string) (*conn, error) {
-	try, err := c.breaker.enter(key)
+	report, err := c.breaker.enter(p, key)
 	if err != nil {
 		return nil, err
 	}
 	began := c.now()
 	cn, err := c.dial(ctx, p, key)
-	switch {
-	case err == nil:
-		c.breaker.succeeded(key)
-	case ctx.Err() != nil && c.now().Sub(began) < p.timeout, errors.As(err, new(*dial.Refused)):
-		c.breaker.gaveUp(key, try)
-	default:
-		c.breaker.failed(key, try, err)
+	if ctx.Err() != nil && err != nil && c.now().Sub(began) < p.timeout || errors.As(err, new(*dial.Refused)) {
+		report(errGaveUp)
+	} else {
+		report(err)
 	}
 	return cn, err
 }
