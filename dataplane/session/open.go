@@ -107,7 +107,7 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 	// must still learn its id to end it.
 	upCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	most := openBudgetOf(o.gateway.Upstream)
+	most := OpenBudget(o.gateway.Upstream)
 	budget := time.AfterFunc(most, func() { cancel(fmt.Errorf("%w within %v", errBudget, most)) })
 	defer budget.Stop()
 	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), &Dispatch{
@@ -157,8 +157,8 @@ func withAddress(ctx context.Context, address *string) context.Context {
 // errBudget says that an upstream took too long to open a session.
 var errBudget = errors.New("no answer to initialize")
 
-// openBudgetOf bounds initialize at u.
-func openBudgetOf(u *config.Upstream) time.Duration {
+// OpenBudget bounds initialize at u.
+func OpenBudget(u *config.Upstream) time.Duration {
 	if u.Program != nil {
 		return startBudget
 	}

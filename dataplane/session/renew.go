@@ -196,7 +196,7 @@ func (s *Session) initialize(ctx context.Context, u *config.Upstream, record *le
 	up := &upstreamSession{of: u}
 	header := up.header()
 	answer, err := s.table.cfg.Upstream.Do(withAddress(ctx, &up.address), &Dispatch{
-		Upstream: u, Method: http.MethodPost, Header: header, Body: body, Silence: openBudgetOf(u), Own: true, Gate: s})
+		Upstream: u, Method: http.MethodPost, Header: header, Body: body, Silence: OpenBudget(u), Own: true, Gate: s})
 	if err != nil {
 		return nil, nil, err
 	}

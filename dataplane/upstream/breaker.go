@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/leasehold/leasehold/dataplane/config"
 )
 
 // Bounds of a circuit.
@@ -123,6 +127,32 @@ func (b *breaker) leave(key string, c *circuit, done func(error), err error) {
 		c.last, c.failed = err, b.now()
 	}
 	done(err)
+}
+
+// Circuit is an address of an upstream to which the newest connection failed.
+type Circuit struct {
+	Address   string // host:port
+	Failures  int    // in a row
+	LastError error
+	// Opened says that requests fail at once until Until, and then one at a time tries.
+	Opened bool
+	Until  time.Time
+}
+
+// Circuits returns what the client remembers of the addresses of an upstream, ordered by
+// address.
+func (c *Client) Circuits(u *config.Upstream) []Circuit {
+	b := c.breaker
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []Circuit
+	for _, one := range b.circuits {
+		if one.failures > 0 && one.place.of(u) {
+			all = append(all, Circuit{one.place.address, one.failures, one.last, one.pause > 0, one.until})
+		}
+	}
+	slices.SortFunc(all, func(a, b Circuit) int { return strings.Compare(a.Address, b.Address) })
+	return all
 }
 
 // makeRoom forgets a circuit if there are as many as may be.
