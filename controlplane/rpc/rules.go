@@ -35,12 +35,13 @@ var (
 // rules has a rule for each method of the listener. A method without one is for
 // nobody.
 var rules = map[string]rule{
-	leaseholdv1.GatewayService_CreateGateway_FullMethodName: forOperators,
-	leaseholdv1.GatewayService_GetGateway_FullMethodName:    forOperators,
-	leaseholdv1.GatewayService_ListGateways_FullMethodName:  forOperators,
-	leaseholdv1.GatewayService_UpdateGateway_FullMethodName: forOperators,
-	leaseholdv1.GatewayService_DeleteGateway_FullMethodName: forOperators,
-	leaseholdv1.GatewayService_WatchGateways_FullMethodName: forOperators,
+	leaseholdv1.GatewayService_CreateGateway_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_GetGateway_FullMethodName:     forOperators,
+	leaseholdv1.GatewayService_ListGateways_FullMethodName:   forOperators,
+	leaseholdv1.GatewayService_UpdateGateway_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_DeleteGateway_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_WatchGateways_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_InspectGateway_FullMethodName: forOperators,
 
 	leaseholdv1.SessionService_GetSession_FullMethodName:       forOperators,
 	leaseholdv1.SessionService_ListSessions_FullMethodName:     forOperators,

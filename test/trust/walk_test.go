@@ -29,18 +29,20 @@ var roles = []string{"operator", "worker", "controlplane", "etcd"}
 // allowed are the roles that may call the methods of each service, and those of
 // methods that differ from their service.
 var allowed = map[string]string{
-	"leasehold.v1.GatewayService":              "operator",
-	"leasehold.v1.SessionService":              "operator",
-	"leasehold.v1.WorkerService":               "operator",
-	"leasehold.v1.KeyService":                  "operator",
-	"leasehold.v1.ControlService":              "worker",
-	"leasehold.v1.PeerService":                 "worker",
-	"leasehold.v1.PeerService/ObserveSessions": "controlplane",
-	"leasehold.v1.PeerService/ObserveLoad":     "controlplane worker",
-	"leasehold.v1.PeerService/HandOverNow":     "controlplane",
-	"grpc.health.v1.Health":                    "operator worker controlplane etcd",
-	"grpc.reflection.v1.ServerReflection":      "operator",
-	"grpc.reflection.v1alpha.ServerReflection": "operator",
+	"leasehold.v1.GatewayService":               "operator",
+	"leasehold.v1.SessionService":               "operator",
+	"leasehold.v1.WorkerService":                "operator",
+	"leasehold.v1.KeyService":                   "operator",
+	"leasehold.v1.ControlService":               "worker",
+	"leasehold.v1.PeerService":                  "worker",
+	"leasehold.v1.PeerService/ObserveSessions":  "controlplane",
+	"leasehold.v1.PeerService/ObserveLoad":      "controlplane worker",
+	"leasehold.v1.PeerService/HandOverNow":      "controlplane",
+	"leasehold.v1.PeerService/ObserveUpstreams": "controlplane",
+	"leasehold.v1.PeerService/InspectNow":       "controlplane",
+	"grpc.health.v1.Health":                     "operator worker controlplane etcd",
+	"grpc.reflection.v1.ServerReflection":       "operator",
+	"grpc.reflection.v1alpha.ServerReflection":  "operator",
 }
 
 // services are all services of ours, and those of gRPC that our servers have.

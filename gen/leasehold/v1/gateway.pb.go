@@ -246,6 +246,122 @@ func (OnUpstreamLost) EnumDescriptor() ([]byte, []int) {
 	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{3}
 }
 
+// UpstreamState is what a worker's health checks of an upstream came to.
+type UpstreamState int32
+
+const (
+	// Not known.
+	UpstreamState_UPSTREAM_STATE_UNSPECIFIED UpstreamState = 0
+	// The worker has not asked it: its definition has no health check, or the first one is
+	// not over.
+	UpstreamState_UPSTREAM_STATE_UNKNOWN UpstreamState = 1
+	// It serves it.
+	UpstreamState_UPSTREAM_STATE_HEALTHY UpstreamState = 2
+	// So many health checks failed that the worker sends nothing there until it has
+	// recovered.
+	UpstreamState_UPSTREAM_STATE_EJECTED UpstreamState = 3
+)
+
+// Enum value maps for UpstreamState.
+var (
+	UpstreamState_name = map[int32]string{
+		0: "UPSTREAM_STATE_UNSPECIFIED",
+		1: "UPSTREAM_STATE_UNKNOWN",
+		2: "UPSTREAM_STATE_HEALTHY",
+		3: "UPSTREAM_STATE_EJECTED",
+	}
+	UpstreamState_value = map[string]int32{
+		"UPSTREAM_STATE_UNSPECIFIED": 0,
+		"UPSTREAM_STATE_UNKNOWN":     1,
+		"UPSTREAM_STATE_HEALTHY":     2,
+		"UPSTREAM_STATE_EJECTED":     3,
+	}
+)
+
+func (x UpstreamState) Enum() *UpstreamState {
+	p := new(UpstreamState)
+	*p = x
+	return p
+}
+
+func (x UpstreamState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UpstreamState) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[4].Descriptor()
+}
+
+func (UpstreamState) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[4]
+}
+
+func (x UpstreamState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UpstreamState.Descriptor instead.
+func (UpstreamState) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+// CircuitState is whether a worker tries to connect to an address.
+type CircuitState int32
+
+const (
+	// Not known.
+	CircuitState_CIRCUIT_STATE_UNSPECIFIED CircuitState = 0
+	// It does.
+	CircuitState_CIRCUIT_STATE_CLOSED CircuitState = 1
+	// It does not: requests fail at once.
+	CircuitState_CIRCUIT_STATE_OPEN CircuitState = 2
+	// One request at a time tries.
+	CircuitState_CIRCUIT_STATE_HALF_OPEN CircuitState = 3
+)
+
+// Enum value maps for CircuitState.
+var (
+	CircuitState_name = map[int32]string{
+		0: "CIRCUIT_STATE_UNSPECIFIED",
+		1: "CIRCUIT_STATE_CLOSED",
+		2: "CIRCUIT_STATE_OPEN",
+		3: "CIRCUIT_STATE_HALF_OPEN",
+	}
+	CircuitState_value = map[string]int32{
+		"CIRCUIT_STATE_UNSPECIFIED": 0,
+		"CIRCUIT_STATE_CLOSED":      1,
+		"CIRCUIT_STATE_OPEN":        2,
+		"CIRCUIT_STATE_HALF_OPEN":   3,
+	}
+)
+
+func (x CircuitState) Enum() *CircuitState {
+	p := new(CircuitState)
+	*p = x
+	return p
+}
+
+func (x CircuitState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CircuitState) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+}
+
+func (CircuitState) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+}
+
+func (x CircuitState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CircuitState.Descriptor instead.
+func (CircuitState) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
 // ApplyState is what a worker made of a definition.
 type ApplyState int32
 
@@ -291,11 +407,11 @@ func (x ApplyState) String() string {
 }
 
 func (ApplyState) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[4].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
 }
 
 func (ApplyState) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[4]
+	return &file_leasehold_v1_gateway_proto_enumTypes[6]
 }
 
 func (x ApplyState) Number() protoreflect.EnumNumber {
@@ -304,7 +420,7 @@ func (x ApplyState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApplyState.Descriptor instead.
 func (ApplyState) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 // Wait is what a write waits for before it returns.
@@ -348,11 +464,11 @@ func (x Wait) String() string {
 }
 
 func (Wait) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[7].Descriptor()
 }
 
 func (Wait) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+	return &file_leasehold_v1_gateway_proto_enumTypes[7]
 }
 
 func (x Wait) Number() protoreflect.EnumNumber {
@@ -361,7 +477,7 @@ func (x Wait) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Wait.Descriptor instead.
 func (Wait) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 // ChangeType is what happened to a watched resource.
@@ -405,11 +521,11 @@ func (x ChangeType) String() string {
 }
 
 func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[8].Descriptor()
 }
 
 func (ChangeType) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[6]
+	return &file_leasehold_v1_gateway_proto_enumTypes[8]
 }
 
 func (x ChangeType) Number() protoreflect.EnumNumber {
@@ -418,7 +534,7 @@ func (x ChangeType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeType.Descriptor instead.
 func (ChangeType) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
@@ -1637,6 +1753,9 @@ type GatewayStatus struct {
 	// What the living workers made of the definition, ordered by name: GetGateway says
 	// it of all of them, lists and watches of those that rejected it.
 	Workers []*GatewayWorker `protobuf:"bytes,5,rep,name=workers,proto3" json:"workers,omitempty"`
+	// How the gateway's upstreams are, as the living workers see them. Only GetGateway says
+	// it, by asking them: within a second, and without those that do not answer.
+	Upstreams []*UpstreamStatus `protobuf:"bytes,6,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	// Why the replica asked cannot open the secrets that are stored, such as for want of
 	// a root key, at most 512 bytes; empty when it can. Its workers serve on by the last
 	// definition that they were told. To mend it, give the replica the root key, or the
@@ -1711,11 +1830,238 @@ func (x *GatewayStatus) GetWorkers() []*GatewayWorker {
 	return nil
 }
 
+func (x *GatewayStatus) GetUpstreams() []*UpstreamStatus {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
 func (x *GatewayStatus) GetUnusable() string {
 	if x != nil {
 		return x.Unusable
 	}
 	return ""
+}
+
+// UpstreamStatus is how an upstream is.
+type UpstreamStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The upstream's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What each worker knows of it, ordered by worker; of at most 100, those first that
+	// have something to complain of.
+	Workers       []*UpstreamWorker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamStatus) Reset() {
+	*x = UpstreamStatus{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamStatus) ProtoMessage() {}
+
+func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
+func (*UpstreamStatus) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UpstreamStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpstreamStatus) GetWorkers() []*UpstreamWorker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+// UpstreamWorker is what one worker knows of an upstream.
+type UpstreamWorker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker, `workers/{worker}`.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// What its health checks came to.
+	State UpstreamState `protobuf:"varint,2,opt,name=state,proto3,enum=leasehold.v1.UpstreamState" json:"state,omitempty"`
+	// From when on that is so.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// What the newest health check failed by, at most 256 bytes; empty if it did not.
+	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// The addresses of the upstream to which the newest connection failed, at most 4.
+	Circuits      []*UpstreamCircuit `protobuf:"bytes,5,rep,name=circuits,proto3" json:"circuits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamWorker) Reset() {
+	*x = UpstreamWorker{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamWorker) ProtoMessage() {}
+
+func (x *UpstreamWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamWorker.ProtoReflect.Descriptor instead.
+func (*UpstreamWorker) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UpstreamWorker) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *UpstreamWorker) GetState() UpstreamState {
+	if x != nil {
+		return x.State
+	}
+	return UpstreamState_UPSTREAM_STATE_UNSPECIFIED
+}
+
+func (x *UpstreamWorker) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *UpstreamWorker) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *UpstreamWorker) GetCircuits() []*UpstreamCircuit {
+	if x != nil {
+		return x.Circuits
+	}
+	return nil
+}
+
+// UpstreamCircuit is an address of an upstream to which connecting fails.
+type UpstreamCircuit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address, host:port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Whether the worker tries to connect to it.
+	State CircuitState `protobuf:"varint,2,opt,name=state,proto3,enum=leasehold.v1.CircuitState" json:"state,omitempty"`
+	// How many connections in a row failed.
+	Failures int32 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// What the last one failed by, at most 256 bytes.
+	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When the worker tries again, with CIRCUIT_STATE_OPEN.
+	RetryTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamCircuit) Reset() {
+	*x = UpstreamCircuit{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamCircuit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamCircuit) ProtoMessage() {}
+
+func (x *UpstreamCircuit) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamCircuit.ProtoReflect.Descriptor instead.
+func (*UpstreamCircuit) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *UpstreamCircuit) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *UpstreamCircuit) GetState() CircuitState {
+	if x != nil {
+		return x.State
+	}
+	return CircuitState_CIRCUIT_STATE_UNSPECIFIED
+}
+
+func (x *UpstreamCircuit) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *UpstreamCircuit) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *UpstreamCircuit) GetRetryTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryTime
+	}
+	return nil
 }
 
 // GatewayWorker is what one worker made of a definition.
@@ -1736,7 +2082,7 @@ type GatewayWorker struct {
 
 func (x *GatewayWorker) Reset() {
 	*x = GatewayWorker{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2094,7 @@ func (x *GatewayWorker) String() string {
 func (*GatewayWorker) ProtoMessage() {}
 
 func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[12]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2107,7 @@ func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayWorker.ProtoReflect.Descriptor instead.
 func (*GatewayWorker) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{12}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GatewayWorker) GetWorker() string {
@@ -1806,7 +2152,7 @@ type ApplyError struct {
 
 func (x *ApplyError) Reset() {
 	*x = ApplyError{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2164,7 @@ func (x *ApplyError) String() string {
 func (*ApplyError) ProtoMessage() {}
 
 func (x *ApplyError) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[13]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2177,7 @@ func (x *ApplyError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyError.ProtoReflect.Descriptor instead.
 func (*ApplyError) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{13}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApplyError) GetField() string {
@@ -1867,7 +2213,7 @@ type CreateGatewayRequest struct {
 
 func (x *CreateGatewayRequest) Reset() {
 	*x = CreateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2225,7 @@ func (x *CreateGatewayRequest) String() string {
 func (*CreateGatewayRequest) ProtoMessage() {}
 
 func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[14]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2238,7 @@ func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*CreateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{14}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateGatewayRequest) GetGatewayId() string {
@@ -1941,7 +2287,7 @@ type CreateGatewayResponse struct {
 
 func (x *CreateGatewayResponse) Reset() {
 	*x = CreateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2299,7 @@ func (x *CreateGatewayResponse) String() string {
 func (*CreateGatewayResponse) ProtoMessage() {}
 
 func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2312,7 @@ func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*CreateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateGatewayResponse) GetGateway() *Gateway {
@@ -1987,7 +2333,7 @@ type GetGatewayRequest struct {
 
 func (x *GetGatewayRequest) Reset() {
 	*x = GetGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2345,7 @@ func (x *GetGatewayRequest) String() string {
 func (*GetGatewayRequest) ProtoMessage() {}
 
 func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2358,7 @@ func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayRequest.ProtoReflect.Descriptor instead.
 func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetGatewayRequest) GetName() string {
@@ -2033,7 +2379,7 @@ type GetGatewayResponse struct {
 
 func (x *GetGatewayResponse) Reset() {
 	*x = GetGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2391,7 @@ func (x *GetGatewayResponse) String() string {
 func (*GetGatewayResponse) ProtoMessage() {}
 
 func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2404,7 @@ func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayResponse.ProtoReflect.Descriptor instead.
 func (*GetGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetGatewayResponse) GetGateway() *Gateway {
@@ -2084,7 +2430,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2442,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2455,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListGatewaysRequest) GetPageSize() int32 {
@@ -2147,7 +2493,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2505,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2518,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -2210,7 +2556,7 @@ type UpdateGatewayRequest struct {
 
 func (x *UpdateGatewayRequest) Reset() {
 	*x = UpdateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2568,7 @@ func (x *UpdateGatewayRequest) String() string {
 func (*UpdateGatewayRequest) ProtoMessage() {}
 
 func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2581,7 @@ func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateGatewayRequest) GetGateway() *Gateway {
@@ -2284,7 +2630,7 @@ type UpdateGatewayResponse struct {
 
 func (x *UpdateGatewayResponse) Reset() {
 	*x = UpdateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2642,7 @@ func (x *UpdateGatewayResponse) String() string {
 func (*UpdateGatewayResponse) ProtoMessage() {}
 
 func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2655,7 @@ func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateGatewayResponse) GetGateway() *Gateway {
@@ -2337,7 +2683,7 @@ type DeleteGatewayRequest struct {
 
 func (x *DeleteGatewayRequest) Reset() {
 	*x = DeleteGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2695,7 @@ func (x *DeleteGatewayRequest) String() string {
 func (*DeleteGatewayRequest) ProtoMessage() {}
 
 func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2708,7 @@ func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteGatewayRequest) GetName() string {
@@ -2402,7 +2748,7 @@ type DeleteGatewayResponse struct {
 
 func (x *DeleteGatewayResponse) Reset() {
 	*x = DeleteGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2760,7 @@ func (x *DeleteGatewayResponse) String() string {
 func (*DeleteGatewayResponse) ProtoMessage() {}
 
 func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2773,7 @@ func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{26}
 }
 
 // WatchGatewaysRequest is the request of WatchGateways.
@@ -2443,7 +2789,7 @@ type WatchGatewaysRequest struct {
 
 func (x *WatchGatewaysRequest) Reset() {
 	*x = WatchGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2801,7 @@ func (x *WatchGatewaysRequest) String() string {
 func (*WatchGatewaysRequest) ProtoMessage() {}
 
 func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2814,7 @@ func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchGatewaysRequest) GetRevision() int64 {
@@ -2500,7 +2846,7 @@ type WatchGatewaysResponse struct {
 
 func (x *WatchGatewaysResponse) Reset() {
 	*x = WatchGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +2858,7 @@ func (x *WatchGatewaysResponse) String() string {
 func (*WatchGatewaysResponse) ProtoMessage() {}
 
 func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +2871,7 @@ func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchGatewaysResponse) GetType() ChangeType {
@@ -2549,11 +2895,141 @@ func (x *WatchGatewaysResponse) GetRevision() int64 {
 	return 0
 }
 
+// InspectGatewayRequest is the request of InspectGateway.
+type InspectGatewayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the gateway.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Resource name of the worker that shall look, `workers/{worker}`; empty for one that
+	// the control plane chooses.
+	Worker        string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectGatewayRequest) Reset() {
+	*x = InspectGatewayRequest{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectGatewayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectGatewayRequest) ProtoMessage() {}
+
+func (x *InspectGatewayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectGatewayRequest.ProtoReflect.Descriptor instead.
+func (*InspectGatewayRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *InspectGatewayRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InspectGatewayRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+// InspectGatewayResponse is the response of InspectGateway.
+type InspectGatewayResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker that looked.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The revision of the definition by which it did: the one that it serves by.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What it found, in the order of the definition.
+	Upstreams []*UpstreamInspection `protobuf:"bytes,3,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// The revision of the newest definition: another one if the worker has not applied
+	// that, or rejects it.
+	NewestRevision int64 `protobuf:"varint,4,opt,name=newest_revision,json=newestRevision,proto3" json:"newest_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *InspectGatewayResponse) Reset() {
+	*x = InspectGatewayResponse{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectGatewayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectGatewayResponse) ProtoMessage() {}
+
+func (x *InspectGatewayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectGatewayResponse.ProtoReflect.Descriptor instead.
+func (*InspectGatewayResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *InspectGatewayResponse) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *InspectGatewayResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *InspectGatewayResponse) GetUpstreams() []*UpstreamInspection {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *InspectGatewayResponse) GetNewestRevision() int64 {
+	if x != nil {
+		return x.NewestRevision
+	}
+	return 0
+}
+
 var File_leasehold_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/options.proto\"\xa1\x04\n" +
+	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/inspect.proto\x1a\x1aleasehold/v1/options.proto\"\xa1\x04\n" +
 	"\aGateway\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12&\n" +
 	"\vdescription\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x03R\vdescription\x12?\n" +
@@ -2649,15 +3125,34 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
 	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\x12F\n" +
-	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xe8\x01\n" +
+	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xa4\x02\n" +
 	"\rGatewayStatus\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fworkers_applied\x18\x02 \x01(\x05R\x0eworkersApplied\x12#\n" +
 	"\rworkers_total\x18\x03 \x01(\x05R\fworkersTotal\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\x03R\bsessions\x125\n" +
-	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\x12\x1a\n" +
+	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\x12:\n" +
+	"\tupstreams\x18\x06 \x03(\v2\x1c.leasehold.v1.UpstreamStatusR\tupstreams\x12\x1a\n" +
 	"\bunusable\x18\n" +
-	" \x01(\tR\bunusable\"\xa3\x01\n" +
+	" \x01(\tR\bunusable\"\\\n" +
+	"\x0eUpstreamStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
+	"\aworkers\x18\x02 \x03(\v2\x1c.leasehold.v1.UpstreamWorkerR\aworkers\"\xe7\x01\n" +
+	"\x0eUpstreamWorker\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x121\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1b.leasehold.v1.UpstreamStateR\x05state\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x04 \x01(\tR\tlastError\x129\n" +
+	"\bcircuits\x18\x05 \x03(\v2\x1d.leasehold.v1.UpstreamCircuitR\bcircuits\"\xd3\x01\n" +
+	"\x0fUpstreamCircuit\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x120\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1a.leasehold.v1.CircuitStateR\x05state\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x04 \x01(\tR\tlastError\x129\n" +
+	"\n" +
+	"retry_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"\xa3\x01\n" +
 	"\rGatewayWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.leasehold.v1.ApplyStateR\x05state\x12\x1a\n" +
@@ -2709,7 +3204,15 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x15WatchGatewaysResponse\x12,\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
 	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision*~\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"C\n" +
+	"\x15InspectGatewayRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\"\xb5\x01\n" +
+	"\x16InspectGatewayResponse\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12>\n" +
+	"\tupstreams\x18\x03 \x03(\v2 .leasehold.v1.UpstreamInspectionR\tupstreams\x12'\n" +
+	"\x0fnewest_revision\x18\x04 \x01(\x03R\x0enewestRevision*~\n" +
 	"\x14ClientAuthentication\x12%\n" +
 	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
@@ -2727,7 +3230,17 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x0eOnUpstreamLost\x12 \n" +
 	"\x1cON_UPSTREAM_LOST_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ON_UPSTREAM_LOST_FAIL\x10\x01\x12!\n" +
-	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*\x92\x01\n" +
+	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*\x83\x01\n" +
+	"\rUpstreamState\x12\x1e\n" +
+	"\x1aUPSTREAM_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16UPSTREAM_STATE_UNKNOWN\x10\x01\x12\x1a\n" +
+	"\x16UPSTREAM_STATE_HEALTHY\x10\x02\x12\x1a\n" +
+	"\x16UPSTREAM_STATE_EJECTED\x10\x03*|\n" +
+	"\fCircuitState\x12\x1d\n" +
+	"\x19CIRCUIT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CIRCUIT_STATE_CLOSED\x10\x01\x12\x16\n" +
+	"\x12CIRCUIT_STATE_OPEN\x10\x02\x12\x1b\n" +
+	"\x17CIRCUIT_STATE_HALF_OPEN\x10\x03*\x92\x01\n" +
 	"\n" +
 	"ApplyState\x12\x1b\n" +
 	"\x17APPLY_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -2744,7 +3257,7 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x17CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHANGE_TYPE_PUT\x10\x01\x12\x17\n" +
 	"\x13CHANGE_TYPE_REMOVED\x10\x02\x12\x18\n" +
-	"\x14CHANGE_TYPE_BOOKMARK\x10\x032\xa2\x04\n" +
+	"\x14CHANGE_TYPE_BOOKMARK\x10\x032\xff\x04\n" +
 	"\x0eGatewayService\x12X\n" +
 	"\rCreateGateway\x12\".leasehold.v1.CreateGatewayRequest\x1a#.leasehold.v1.CreateGatewayResponse\x12O\n" +
 	"\n" +
@@ -2752,7 +3265,8 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\fListGateways\x12!.leasehold.v1.ListGatewaysRequest\x1a\".leasehold.v1.ListGatewaysResponse\x12X\n" +
 	"\rUpdateGateway\x12\".leasehold.v1.UpdateGatewayRequest\x1a#.leasehold.v1.UpdateGatewayResponse\x12X\n" +
 	"\rDeleteGateway\x12\".leasehold.v1.DeleteGatewayRequest\x1a#.leasehold.v1.DeleteGatewayResponse\x12Z\n" +
-	"\rWatchGateways\x12\".leasehold.v1.WatchGatewaysRequest\x1a#.leasehold.v1.WatchGatewaysResponse0\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\rWatchGateways\x12\".leasehold.v1.WatchGatewaysRequest\x1a#.leasehold.v1.WatchGatewaysResponse0\x01\x12[\n" +
+	"\x0eInspectGateway\x12#.leasehold.v1.InspectGatewayRequest\x1a$.leasehold.v1.InspectGatewayResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_gateway_proto_rawDescOnce sync.Once
@@ -2766,116 +3280,134 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
 	(ClientAuthentication)(0),      // 0: leasehold.v1.ClientAuthentication
 	(TLSVersion)(0),                // 1: leasehold.v1.TLSVersion
 	(Transport)(0),                 // 2: leasehold.v1.Transport
 	(OnUpstreamLost)(0),            // 3: leasehold.v1.OnUpstreamLost
-	(ApplyState)(0),                // 4: leasehold.v1.ApplyState
-	(Wait)(0),                      // 5: leasehold.v1.Wait
-	(ChangeType)(0),                // 6: leasehold.v1.ChangeType
-	(*Gateway)(nil),                // 7: leasehold.v1.Gateway
-	(*Upstream)(nil),               // 8: leasehold.v1.Upstream
-	(*Secret)(nil),                 // 9: leasehold.v1.Secret
-	(*Credential)(nil),             // 10: leasehold.v1.Credential
-	(*CredentialHeader)(nil),       // 11: leasehold.v1.CredentialHeader
-	(*BasicCredential)(nil),        // 12: leasehold.v1.BasicCredential
-	(*APIKey)(nil),                 // 13: leasehold.v1.APIKey
-	(*OAuthClientCredentials)(nil), // 14: leasehold.v1.OAuthClientCredentials
-	(*UpstreamTLS)(nil),            // 15: leasehold.v1.UpstreamTLS
-	(*HealthCheck)(nil),            // 16: leasehold.v1.HealthCheck
-	(*SessionPolicy)(nil),          // 17: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),          // 18: leasehold.v1.GatewayStatus
-	(*GatewayWorker)(nil),          // 19: leasehold.v1.GatewayWorker
-	(*ApplyError)(nil),             // 20: leasehold.v1.ApplyError
-	(*CreateGatewayRequest)(nil),   // 21: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil),  // 22: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),      // 23: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),     // 24: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),    // 25: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),   // 26: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),   // 27: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil),  // 28: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),   // 29: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil),  // 30: leasehold.v1.DeleteGatewayResponse
-	(*WatchGatewaysRequest)(nil),   // 31: leasehold.v1.WatchGatewaysRequest
-	(*WatchGatewaysResponse)(nil),  // 32: leasehold.v1.WatchGatewaysResponse
-	nil,                            // 33: leasehold.v1.Gateway.LabelsEntry
-	nil,                            // 34: leasehold.v1.Upstream.EnvEntry
-	nil,                            // 35: leasehold.v1.OAuthClientCredentials.ParametersEntry
-	(*timestamppb.Timestamp)(nil),  // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 37: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),  // 38: google.protobuf.FieldMask
+	(UpstreamState)(0),             // 4: leasehold.v1.UpstreamState
+	(CircuitState)(0),              // 5: leasehold.v1.CircuitState
+	(ApplyState)(0),                // 6: leasehold.v1.ApplyState
+	(Wait)(0),                      // 7: leasehold.v1.Wait
+	(ChangeType)(0),                // 8: leasehold.v1.ChangeType
+	(*Gateway)(nil),                // 9: leasehold.v1.Gateway
+	(*Upstream)(nil),               // 10: leasehold.v1.Upstream
+	(*Secret)(nil),                 // 11: leasehold.v1.Secret
+	(*Credential)(nil),             // 12: leasehold.v1.Credential
+	(*CredentialHeader)(nil),       // 13: leasehold.v1.CredentialHeader
+	(*BasicCredential)(nil),        // 14: leasehold.v1.BasicCredential
+	(*APIKey)(nil),                 // 15: leasehold.v1.APIKey
+	(*OAuthClientCredentials)(nil), // 16: leasehold.v1.OAuthClientCredentials
+	(*UpstreamTLS)(nil),            // 17: leasehold.v1.UpstreamTLS
+	(*HealthCheck)(nil),            // 18: leasehold.v1.HealthCheck
+	(*SessionPolicy)(nil),          // 19: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),          // 20: leasehold.v1.GatewayStatus
+	(*UpstreamStatus)(nil),         // 21: leasehold.v1.UpstreamStatus
+	(*UpstreamWorker)(nil),         // 22: leasehold.v1.UpstreamWorker
+	(*UpstreamCircuit)(nil),        // 23: leasehold.v1.UpstreamCircuit
+	(*GatewayWorker)(nil),          // 24: leasehold.v1.GatewayWorker
+	(*ApplyError)(nil),             // 25: leasehold.v1.ApplyError
+	(*CreateGatewayRequest)(nil),   // 26: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil),  // 27: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),      // 28: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),     // 29: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),    // 30: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),   // 31: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),   // 32: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil),  // 33: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),   // 34: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil),  // 35: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),   // 36: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil),  // 37: leasehold.v1.WatchGatewaysResponse
+	(*InspectGatewayRequest)(nil),  // 38: leasehold.v1.InspectGatewayRequest
+	(*InspectGatewayResponse)(nil), // 39: leasehold.v1.InspectGatewayResponse
+	nil,                            // 40: leasehold.v1.Gateway.LabelsEntry
+	nil,                            // 41: leasehold.v1.Upstream.EnvEntry
+	nil,                            // 42: leasehold.v1.OAuthClientCredentials.ParametersEntry
+	(*timestamppb.Timestamp)(nil),  // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 44: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 45: google.protobuf.FieldMask
+	(*UpstreamInspection)(nil),     // 46: leasehold.v1.UpstreamInspection
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	33, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	8,  // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	17, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	36, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	36, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	18, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	40, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	10, // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	19, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	43, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	43, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	20, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
 	2,  // 6: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	37, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
-	34, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
-	10, // 9: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
-	15, // 10: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
-	16, // 11: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
-	11, // 12: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
-	9,  // 13: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
-	12, // 14: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
-	13, // 15: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
-	14, // 16: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
-	9,  // 17: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
-	9,  // 18: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
-	9,  // 19: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
-	9,  // 20: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
-	35, // 21: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
+	44, // 7: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
+	41, // 8: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
+	12, // 9: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
+	17, // 10: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
+	18, // 11: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
+	13, // 12: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
+	11, // 13: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
+	14, // 14: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
+	15, // 15: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
+	16, // 16: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
+	11, // 17: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
+	11, // 18: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
+	11, // 19: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
+	11, // 20: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
+	42, // 21: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
 	0,  // 22: leasehold.v1.OAuthClientCredentials.client_authentication:type_name -> leasehold.v1.ClientAuthentication
-	15, // 23: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
-	9,  // 24: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
+	17, // 23: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
+	11, // 24: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
 	1,  // 25: leasehold.v1.UpstreamTLS.min_version:type_name -> leasehold.v1.TLSVersion
-	37, // 26: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	37, // 27: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	37, // 28: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	37, // 29: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	44, // 26: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	44, // 27: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	44, // 28: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	44, // 29: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
 	3,  // 30: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
-	19, // 31: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
-	4,  // 32: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
-	20, // 33: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
-	7,  // 34: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 35: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	37, // 36: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	7,  // 37: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	7,  // 38: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	7,  // 39: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	7,  // 40: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	38, // 41: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 42: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	37, // 43: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	7,  // 44: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	5,  // 45: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	37, // 46: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	6,  // 47: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
-	7,  // 48: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
-	21, // 49: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	23, // 50: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	25, // 51: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	27, // 52: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	29, // 53: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	31, // 54: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
-	22, // 55: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	24, // 56: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	26, // 57: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	28, // 58: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	30, // 59: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	32, // 60: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
-	55, // [55:61] is the sub-list for method output_type
-	49, // [49:55] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	24, // 31: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
+	21, // 32: leasehold.v1.GatewayStatus.upstreams:type_name -> leasehold.v1.UpstreamStatus
+	22, // 33: leasehold.v1.UpstreamStatus.workers:type_name -> leasehold.v1.UpstreamWorker
+	4,  // 34: leasehold.v1.UpstreamWorker.state:type_name -> leasehold.v1.UpstreamState
+	43, // 35: leasehold.v1.UpstreamWorker.since:type_name -> google.protobuf.Timestamp
+	23, // 36: leasehold.v1.UpstreamWorker.circuits:type_name -> leasehold.v1.UpstreamCircuit
+	5,  // 37: leasehold.v1.UpstreamCircuit.state:type_name -> leasehold.v1.CircuitState
+	43, // 38: leasehold.v1.UpstreamCircuit.retry_time:type_name -> google.protobuf.Timestamp
+	6,  // 39: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
+	25, // 40: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
+	9,  // 41: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	7,  // 42: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	44, // 43: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	9,  // 44: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	9,  // 45: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	9,  // 46: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	9,  // 47: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	45, // 48: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 49: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	44, // 50: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	9,  // 51: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	7,  // 52: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	44, // 53: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	8,  // 54: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	9,  // 55: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	46, // 56: leasehold.v1.InspectGatewayResponse.upstreams:type_name -> leasehold.v1.UpstreamInspection
+	26, // 57: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	28, // 58: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	30, // 59: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	32, // 60: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	34, // 61: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	36, // 62: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	38, // 63: leasehold.v1.GatewayService.InspectGateway:input_type -> leasehold.v1.InspectGatewayRequest
+	27, // 64: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	29, // 65: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	31, // 66: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	33, // 67: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	35, // 68: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	37, // 69: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	39, // 70: leasehold.v1.GatewayService.InspectGateway:output_type -> leasehold.v1.InspectGatewayResponse
+	64, // [64:71] is the sub-list for method output_type
+	57, // [57:64] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -2883,6 +3415,7 @@ func file_leasehold_v1_gateway_proto_init() {
 	if File_leasehold_v1_gateway_proto != nil {
 		return
 	}
+	file_leasehold_v1_inspect_proto_init()
 	file_leasehold_v1_options_proto_init()
 	file_leasehold_v1_gateway_proto_msgTypes[2].OneofWrappers = []any{
 		(*Secret_Value)(nil),
@@ -2911,8 +3444,8 @@ func file_leasehold_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   29,
+			NumEnums:      9,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
