@@ -83,6 +83,7 @@ type worker struct {
 	drainer    *drainer
 	clients    *http.Server
 	peers      *forward.Server
+	lookout    *lookout
 	ttl        atomic.Int64
 	endings    chan struct{} // capacity 1: the list of endings changed
 	health     *health
@@ -143,6 +144,8 @@ func assemble(cfg Config) (*worker, error) {
 	w.peers.Proves(w.table)
 	w.peers.Expects(expecter{w})
 	w.peers.Moves(w.mover)
+	w.lookout = newLookout(w)
+	w.peers.Looks(w.lookout)
 	w.peers.Knows(self{w.control.Authority(), w})
 	w.keys = keycheck.New(keycheck.Config{World: w.world, Newest: w.control.KeyRingRevision, Logger: cfg.Logger.Named("keys")})
 	w.handler = front.New(front.Config{
@@ -354,6 +357,7 @@ func (w *worker) shutdown(most time.Duration) {
 	w.peers.Drain(ctx)
 	w.table.DropAll() // cuts what is left; the sessions go on elsewhere
 	w.peers.Stop()
+	w.lookout.close()
 }
 
 func (w *worker) leave() {

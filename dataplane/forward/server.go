@@ -47,6 +47,7 @@ type Server struct {
 
 	expecter Expecter // of sessions that are handed over
 	mover    Mover    // of sessions for operators
+	looker   Looker   // at upstreams for operators
 
 	mu      sync.Mutex // guards what follows
 	serving int
