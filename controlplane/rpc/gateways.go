@@ -17,9 +17,10 @@ import (
 // gateways implements GatewayService.
 type gateways struct {
 	leaseholdv1.UnimplementedGatewayServiceServer
-	store   Store
-	hub     *publish.Hub
-	watches *watches
+	store    Store
+	hub      *publish.Hub
+	observer Observer
+	watches  *watches
 }
 
 // CreateGateway implements GatewayService.
@@ -81,6 +82,9 @@ func (s *gateways) GetGateway(ctx context.Context, req *leaseholdv1.GetGatewayRe
 	}
 	g, err := s.store.GetGateway(ctx, id)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.observe(ctx, id, g); err != nil {
 		return nil, err
 	}
 	return &leaseholdv1.GetGatewayResponse{Gateway: g}, nil

@@ -84,6 +84,12 @@ type Observer interface {
 	// Loads asks each of the members how much it has to do, in bounded time. What is
 	// not answered is left out.
 	Loads(ctx context.Context, members []store.Member) map[store.MemberKey]*leaseholdv1.ObserveLoadResponse
+	// Upstreams asks each of the members how the upstreams of a gateway are, in bounded
+	// time. What is not answered is left out.
+	Upstreams(ctx context.Context, members []store.Member, gateway string) map[store.MemberKey]*leaseholdv1.ObserveUpstreamsResponse
+	// Inspect makes a member inspect a gateway. Its errors are those of the package
+	// gateway, and of context.
+	Inspect(ctx context.Context, m store.Member, req *leaseholdv1.InspectNowRequest) (*leaseholdv1.InspectNowResponse, error)
 	// HandOver makes the owner hand a session over. Its errors are those of the package
 	// session, and of context.
 	HandOver(ctx context.Context, owner store.Member, req *leaseholdv1.HandOverNowRequest) error
@@ -138,7 +144,7 @@ func NewServer(cfg Config) *Server {
 		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks, outage: durationpb.New(cfg.MaxOutage)},
 		watches: newWatches(cfg.ReadPatience),
 	}
-	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, hub: cfg.Hub, watches: s.watches})
+	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterKeyServiceServer(s.grpc, &keys{store: cfg.Store, session: cfg.SessionKeys})
