@@ -65,6 +65,7 @@ func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
 		}
 		p.line("  Transport", "%s", transport(upstream))
 		p.line("  Response timeout", "%s", durationOr(upstream.GetResponseTimeout(), "5m (default)"))
+		p.upstreamWorkers(upstream.GetName(), status)
 	}
 }
 

@@ -87,7 +87,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(usage.FlagError)
 	root.AddCommand(
 		newDev(), newControlPlane(), newWorker(),
-		newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDelete(), newTerminate(), newMove(), newDrain(), newUndrain(), newForget(),
+		newApply(), newDiff(), newGet(), newDescribe(), newInspect(), newExplain(), newDelete(), newTerminate(), newMove(), newDrain(), newUndrain(), newForget(),
 		newKeys(), newCerts(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())

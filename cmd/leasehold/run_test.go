@@ -208,7 +208,7 @@ func TestAWrongValueInTheEnvironmentNamesIt(t *testing.T) {
 func TestEveryFlagHasATwinAndEveryCommandAnExample(t *testing.T) {
 	values := map[string]string{
 		"bool": "true", "string": "x", "int": "7", "duration": "7s", "stringSlice": "x", "stringArray": "x",
-		"text|json": "json", "table|yaml|json|name": "json", "resumable|rebuildable|pinned": "pinned", "trace|debug|info|warn|error|off": "debug",
+		"text|json": "json", "table|yaml|json|name": "json", "table|yaml|json": "json", "resumable|rebuildable|pinned": "pinned", "trace|debug|info|warn|error|off": "debug",
 		"ipSlice": "127.0.0.1", "operator|worker|controlplane|etcd": "worker",
 	}
 	commands := 0
