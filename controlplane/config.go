@@ -83,6 +83,10 @@ type Config struct {
 	// Health is told each time the plane becomes ready (nil) or stops being
 	// ready (why). May be nil. Called from one goroutine at a time.
 	Health func(error)
+	// Alarm is told what somebody has to do something about though the plane is ready:
+	// that etcd has no space left, or hardly any; and nil once it is well again. May be
+	// nil. Called from one goroutine at a time.
+	Alarm func(error)
 	// EtcdReady is told the client URLs of etcd, once: when the embedded etcd
 	// serves, or the cluster was reached. May be nil.
 	EtcdReady func(endpoints []string)

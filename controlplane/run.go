@@ -68,6 +68,7 @@ func run(ctx context.Context, cfg Config) error {
 		Metrics:     cfg.Metrics,
 		Credentials: cfg.Trust.Etcd,
 		RootKeys:    root.Keys,
+		Alarm:       cfg.Alarm,
 	})
 	if err != nil {
 		return err

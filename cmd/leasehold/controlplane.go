@@ -178,6 +178,7 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 				defer mu.Unlock()
 				etcd = strings.Join(endpoints, ",")
 			},
+			Alarm: func(err error) { health.Alarm("etcd", err) },
 			Health: func(err error) {
 				part(err)
 				if err == nil {

@@ -66,6 +66,9 @@ type ClientConfig struct {
 	Logger hclog.Logger
 	// Metrics gets the count of requests; nil means it is not kept.
 	Metrics prometheus.Registerer
+	// Alarm is told that etcd has no space left, or hardly any, and nil once it has
+	// again. May be nil. Called from one goroutine.
+	Alarm func(error)
 }
 
 // Store is the control plane's state in etcd. It is safe to call from many
@@ -81,6 +84,7 @@ type Store struct {
 	bookmark time.Duration // how often a watch is told how far it has come
 	counts   *counts
 	contact  *contact
+	space    *space
 	writes   *batcher
 	lookups  *lookups
 	// condemned spares reclaims from condemning again.
@@ -113,6 +117,10 @@ func Open(cfg ClientConfig) (*Store, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	count, err := newCounts(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("etcd client: %w", err)
+	}
+	room, err := newSpace(cfg.Metrics, cfg.Logger, cfg.Alarm)
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
@@ -151,7 +159,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 	s := &Store{
 		client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, outage: cfg.MaxOutage,
 		reread: rereadEvery, patience: patience, bookmark: bookmarkEvery,
-		counts: count, contact: hear, endpoints: len(cfg.Endpoints), now: time.Now,
+		counts: count, contact: hear, space: room, endpoints: len(cfg.Endpoints), now: time.Now,
 		muted: session.PermitLasts(cfg.LeaseTTL),
 		roots: cfg.RootKeys, again: make(chan struct{}, 1), pace: rate.NewLimiter(rotationsPerSecond, 1),
 	}
@@ -164,6 +172,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 func (s *Store) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() { s.pulse(ctx) })
+	group.Go(func() { s.watchSpace(ctx) })
 	group.Go(func() { s.deaths.run(ctx) })
 	group.Go(func() { s.collect(ctx) })
 	group.Go(func() { s.keepOrphans(ctx) })
@@ -227,7 +236,10 @@ func (s *Store) wrap(ctx context.Context, op string, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("etcd %s: %w: %w", op, ctx.Err(), err)
+	case errors.Is(err, errMaybeFull):
+		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrUnavailable, err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
+		s.space.doubt()
 		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrFull, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), away(err):
 		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrUnavailable, err)

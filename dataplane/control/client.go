@@ -34,6 +34,9 @@ var (
 	errCondemned = errors.New("incarnation condemned")
 )
 
+// storeFull is the reason of a control plane that can change nothing for want of space.
+const storeFull = "STORE_FULL"
+
 // errNotServing says that the lease is not to be kept.
 var errNotServing = errors.New("not serving")
 
@@ -230,7 +233,8 @@ const attemptTimeout = 2 * time.Second
 // method is safe to repeat, so an attempt with an unknown outcome is repeated.
 //
 // A replica that holds is well, and is not left for other calls. When all of them
-// hold the verdict is session.ErrUncertain.
+// hold the verdict is session.ErrUncertain. When the store is full it is
+// session.ErrNoRoom, unless an attempt before may have been carried out.
 func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 	do func(leaseholdv1.ControlServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
 	holding, unknown := 0, false
@@ -257,6 +261,10 @@ func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 			if !unknown {
 				return resp, fmt.Errorf("%s: %w: %s", method, session.ErrUncertain, status.Convert(err).Message())
 			}
+		case reason(err) == storeFull && !unknown:
+			// Every replica has the same store, and none of them changed anything.
+			c.hear()
+			return resp, fmt.Errorf("%s: %w: %s", method, session.ErrNoRoom, status.Convert(err).Message())
 		case holding > 0:
 			holding++ // the replica that other calls use is not concerned
 			unknown = true
@@ -265,7 +273,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 			unknown = true
 		}
 		if attempt == 0 || attempt%20 == 0 {
-			c.cfg.Logger.Warn("control plane did not answer", "method", method, "endpoint", r.address, "error", err)
+			c.cfg.Logger.Warn(unanswered(err), "method", method, "endpoint", r.address, "error", err)
 		}
 		if err := pause(ctx, attempt); err != nil {
 			return resp, fmt.Errorf("%s: %w: %w", method, session.ErrUnavailable, err)
@@ -324,6 +332,14 @@ func verdictOf(err error) error {
 
 // refusedFor is session.ErrRefused with why.
 func refusedFor(why error) error { return fmt.Errorf("%w: %w", session.ErrRefused, why) }
+
+// unanswered says why a call is made again.
+func unanswered(err error) string {
+	if reason(err) == storeFull {
+		return "control plane refuses, since its store is full"
+	}
+	return "control plane did not answer"
+}
 
 func reason(err error) string {
 	for _, detail := range status.Convert(err).Details() {

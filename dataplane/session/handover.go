@@ -148,7 +148,10 @@ func (t *Table) decide(ctx context.Context, s *Session, to Receiver) (*leasehold
 	if refused == nil {
 		return resp.GetRecord(), resp.GetRevision(), nil
 	}
-	// Even a refusal is not final: an attempt before it may still be on its way, and
+	if errors.Is(refused, ErrNoRoom) { // which is final: there was no attempt before it
+		return nil, 0, fmt.Errorf("hand over to worker %s: %w", to.Worker, refused)
+	}
+	// Even another refusal is not final: an attempt before it may still be on its way, and
 	// find the receiver alive.
 	t.cfg.Logger.Warn("hand-over not recorded", "session", s.digest, "to", to.Worker, "error", refused)
 	for !s.isDropped() && ctx.Err() == nil {

@@ -258,7 +258,7 @@ func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRec
 }
 
 // claim makes the session durable, and reports whether it is. When the control plane
-// is away it is not yet: whether a claim that was sent took effect or not, nobody else
+// is away, or has no room, it is not yet: whether a claim that was sent took effect or not, nobody else
 // can own the session while this worker may dispatch.
 func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.SessionRecord) (bool, error) {
 	t := o.table
@@ -268,7 +268,7 @@ func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.Ses
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimBudget)
 	defer cancel()
 	revision, err := t.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), record)
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNoRoom) {
 		return false, nil
 	}
 	s.revision.Store(revision)

@@ -170,7 +170,7 @@ func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error
 	part.Class = classOf(up.of, up.id)
 	revision, err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next)
 	switch {
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrNoRoom):
 		// The next owner may find the lost session in the record, and do the same.
 		s.table.cfg.Logger.Warn("new upstream session not recorded", "gateway", s.gateway, "session", s.digest, "error", err)
 	case err != nil:

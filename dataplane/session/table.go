@@ -497,7 +497,7 @@ func (t *Table) bury(ctx context.Context, s *Session) bool {
 	ctx, cancel := context.WithTimeout(ctx, retryEnd)
 	defer cancel()
 	err := t.cfg.Records.End(ctx, s.endRequest())
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNoRoom) {
 		t.cfg.Logger.Warn("session end not recorded yet", "session", s.digest, "error", err)
 		t.completeLater(s)
 		return false

@@ -87,7 +87,7 @@ func (t *Table) recordOne(ctx context.Context, s *Session, u *undurable) {
 	defer cancel()
 	revision, err := t.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), u.record)
 	switch {
-	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrNotAlive):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrNoRoom), errors.Is(err, ErrNotAlive):
 		return // again later
 	case err == nil:
 		s.revision.Store(revision)
