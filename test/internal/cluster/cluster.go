@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -26,6 +27,9 @@ type Config struct {
 	// EtcdMembers is how many etcd processes there are; 0 means that etcd is
 	// embedded in the one control plane.
 	EtcdMembers int
+	// EtcdQuota is how many bytes each etcd member's data may take; 0 means etcd's
+	// default.
+	EtcdQuota int64
 	// ControlPlanes is how many control-plane replicas there are; 0 means 1.
 	ControlPlanes int
 	// Workers is how many workers there are.
@@ -173,6 +177,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 		return c.run(ctx, Command{Name: name, Path: c.Binaries.Etcd, Args: append(own,
 			"--name", name, "--data-dir", filepath.Join(c.cfg.Dir, name), "--client", c.endpoints[i],
 			"--peer", scheme+loopback(first+2*i+1), "--cluster", strings.Join(members, ","),
+			"--quota", strconv.FormatInt(c.cfg.EtcdQuota, 10),
 		)})
 	})
 	c.Etcd = started
