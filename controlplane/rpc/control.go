@@ -36,6 +36,9 @@ func (s *control) Register(ctx context.Context, req *leaseholdv1.RegisterRequest
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	if err := compatible(req.GetInfo().GetProtocol()); err != nil {
+		return nil, err
+	}
 	incarnation, lease, err := s.register(ctx, req)
 	if err != nil {
 		return nil, err
@@ -70,6 +73,9 @@ func (s *control) Readopt(ctx context.Context, req *leaseholdv1.ReadoptRequest) 
 	c.positive("incarnation", req.GetIncarnation())
 	c.info("info", req.GetInfo())
 	if err := c.err(); err != nil {
+		return nil, err
+	}
+	if err := compatible(req.GetInfo().GetProtocol()); err != nil {
 		return nil, err
 	}
 	lease, err := s.store.Readopt(ctx, req.GetWorker(), req.GetIncarnation(), req.GetInfo())

@@ -46,6 +46,7 @@ var outcomes = []outcome{
 	{session.ErrLeaseLost, codes.NotFound, "LEASE_LOST"},
 	{session.ErrForeign, codes.PermissionDenied, "NOT_YOUR_WORKER"},
 	{errForbidden, codes.PermissionDenied, "ROLE_NOT_ALLOWED"},
+	{errIncompatible, codes.FailedPrecondition, "INCOMPATIBLE_WORKER"},
 	{session.ErrWorkerNotFound, codes.NotFound, "WORKER_NOT_FOUND"},
 	{session.ErrWorkerAlive, codes.FailedPrecondition, "ALIVE"},
 	{session.ErrPinned, codes.FailedPrecondition, "PINNED"},

@@ -34,6 +34,10 @@ var (
 	errCondemned = errors.New("incarnation condemned")
 )
 
+// Protocol is the version of the protocol of workers and control planes that this worker
+// speaks.
+const Protocol = 1
+
 // storeFull is the reason of a control plane that can change nothing for want of space.
 const storeFull = "STORE_FULL"
 
@@ -335,8 +339,11 @@ func refusedFor(why error) error { return fmt.Errorf("%w: %w", session.ErrRefuse
 
 // unanswered says why a call is made again.
 func unanswered(err error) string {
-	if reason(err) == storeFull {
+	switch reason(err) {
+	case storeFull:
 		return "control plane refuses, since its store is full"
+	case "INCOMPATIBLE_WORKER":
+		return "control plane refuses workers of this version"
 	}
 	return "control plane did not answer"
 }

@@ -142,7 +142,7 @@ func (c *Client) hold(held lease, sent time.Duration) {
 // info is what the worker says of itself now.
 func (c *Client) info() *leaseholdv1.WorkerInfo {
 	info := proto.CloneOf(c.cfg.Info)
-	info.Draining = c.draining.Load()
+	info.Draining, info.Protocol = c.draining.Load(), Protocol
 	return info
 }
 

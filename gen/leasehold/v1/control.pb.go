@@ -39,7 +39,12 @@ type WorkerInfo struct {
 	// How many sessions it can own.
 	Capacity int32 `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	// It hands its sessions over and takes no more.
-	Draining      bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// The version of this protocol, that of workers with control planes, which it speaks;
+	// 0 means 1. A control plane takes workers that speak its own version, the one before
+	// and the one after; others are refused with FAILED_PRECONDITION and
+	// INCOMPATIBLE_WORKER.
+	Protocol      int32 `protobuf:"varint,8,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -121,6 +126,13 @@ func (x *WorkerInfo) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *WorkerInfo) GetProtocol() int32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
 }
 
 // RegisterRequest is the request of Register.
@@ -2758,7 +2770,7 @@ var File_leasehold_v1_control_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/control.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\x1a\x1aleasehold/v1/session.proto\"\xe1\x01\n" +
+	"\x1aleasehold/v1/control.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\x1a\x1aleasehold/v1/session.proto\"\xfd\x01\n" +
 	"\n" +
 	"WorkerInfo\x12!\n" +
 	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\x12%\n" +
@@ -2767,7 +2779,8 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1a\n" +
 	"\bcapacity\x18\x06 \x01(\x05R\bcapacity\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\x8d\x01\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\x12\x1a\n" +
+	"\bprotocol\x18\b \x01(\x05R\bprotocol\"\x8d\x01\n" +
 	"\x0fRegisterRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12,\n" +
 	"\x04info\x18\x02 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\x12\x18\n" +
