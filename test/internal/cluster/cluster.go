@@ -36,6 +36,9 @@ type Config struct {
 	Workers int
 	// Race builds the product with the race detector.
 	Race bool
+	// Leasehold is a program of the product to run instead of one that is built;
+	// empty for none. Process.Become has a process be another one later.
+	Leasehold string
 	// Dir holds data and logs. Required.
 	Dir string
 	// WorkerEnv is added to the workers' environment.
@@ -126,6 +129,9 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	binaries, err := Build(cfg.Race)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Leasehold != "" {
+		binaries.Leasehold = cfg.Leasehold
 	}
 	c := &Cluster{cfg: cfg, Binaries: binaries, owners: map[string]*Worker{}, conns: map[string]*grpc.ClientConn{}}
 	if err := c.start(ctx); err != nil {

@@ -14,6 +14,9 @@ func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
 // Resume lets a paused process go on.
 func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }
 
+// Become has a process run another program once it is started again.
+func (p *Process) Become(path string) { p.command.Path = path }
+
 // restart starts a process that has ended once more, with the same arguments,
 // and returns the new one.
 func (c *Cluster) restart(ctx context.Context, p *Process, started func(pid int)) (*Process, error) {
