@@ -75,6 +75,12 @@ func (d *draft) put(kv *mvccpb.KeyValue) {
 // be used stays, and if none is known, it is among those that workers keep.
 func (d *draft) putGateway(kv *mvccpb.KeyValue) error {
 	id := strings.TrimPrefix(string(kv.Key), gatewaysPrefix)
+	if d.before.Gateways != nil {
+		if last := d.before.Gateways.Entries[id]; last != nil && last.Status.Revision == kv.ModRevision {
+			d.gateways.put(id, last) // it has not changed since it could be used
+			return nil
+		}
+	}
 	g, err := d.usable(id, kv)
 	if err == nil {
 		g.Etag = ""

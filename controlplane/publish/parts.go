@@ -92,19 +92,28 @@ func (p *packer) gateways(sent, now *store.Table[string, *leaseholdv1.Gateway]) 
 	if sent == nil {
 		sent = &store.Table[string, *leaseholdv1.Gateway]{}
 	}
-	for _, id := range slices.Sorted(maps.Keys(now.Entries)) {
-		g, old := now.Entries[id], sent.Entries[id]
-		if old == nil || old.Status.Revision != g.Status.Revision {
-			msg := p.room(g)
-			msg.Gateways = append(msg.Gateways, g)
+	// There may be many, and few that changed: only those are sorted.
+	var changed, removed []string
+	for id, g := range now.Entries {
+		if old := sent.Entries[id]; old == nil || old.Status.Revision != g.Status.Revision {
+			changed = append(changed, id)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(sent.Entries)) {
+	for id := range sent.Entries {
 		if now.Entries[id] == nil {
-			name := gateway.Name(id)
-			msg := p.take(len(name))
-			msg.RemovedGateways = append(msg.RemovedGateways, name)
+			removed = append(removed, id)
 		}
+	}
+	slices.Sort(changed)
+	slices.Sort(removed)
+	for _, id := range changed {
+		msg := p.room(now.Entries[id])
+		msg.Gateways = append(msg.Gateways, now.Entries[id])
+	}
+	for _, id := range removed {
+		name := gateway.Name(id)
+		msg := p.take(len(name))
+		msg.RemovedGateways = append(msg.RemovedGateways, name)
 	}
 }
 
