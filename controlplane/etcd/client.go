@@ -81,6 +81,7 @@ type Store struct {
 	muted    time.Duration // how long after it was superseded nothing counts any more that a worker said
 	reread   time.Duration // how often Follow reads everything again
 	patience time.Duration // how long that may fail before Follow says so
+	hush     time.Duration // how long etcd may answer nothing before Follow takes it for lost
 	bookmark time.Duration // how often a watch is told how far it has come
 	counts   *counts
 	contact  *contact
@@ -158,7 +159,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 	}
 	s := &Store{
 		client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, outage: cfg.MaxOutage,
-		reread: rereadEvery, patience: patience, bookmark: bookmarkEvery,
+		reread: rereadEvery, patience: patience, hush: max(patience, cfg.LeaseTTL/2), bookmark: bookmarkEvery,
 		counts: count, contact: hear, space: room, endpoints: len(cfg.Endpoints), now: time.Now,
 		muted: session.PermitLasts(cfg.LeaseTTL),
 		roots: cfg.RootKeys, again: make(chan struct{}, 1), pace: rate.NewLimiter(rotationsPerSecond, 1),
