@@ -46,11 +46,10 @@ func TestARollingUpgradeAndItsUndoingLoseNoSessionAndFailNoCall(t *testing.T) {
 	s := &system{t: t, now: now, inturn: make([]sync.RWMutex, 3)}
 	s.Cluster = cluster.Test(t, cluster.Config{
 		EtcdMembers: 1, ControlPlanes: 2, Workers: 3, Race: true, Leasehold: before,
-		ControlArgs: []string{"--lease-ttl", "3s"}, WorkerArgs: []string{"--drain-notice", "500ms"},
+		WorkerArgs: []string{"--drain-notice", "500ms"},
 	})
 	upstream := s.Serve(t, "counter", "")
 	s.put()
-	s.Settle(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	defer group.Wait()
