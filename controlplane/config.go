@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leasehold/leasehold/controlplane/audit"
+	"github.com/leasehold/leasehold/controlplane/keyring"
 )
 
 // DefaultLeaseTTL is how long a worker's lease lives without renewal.
@@ -19,6 +23,14 @@ const DefaultMaxOutage = 10 * time.Minute
 
 // LongestMaxOutage bounds that time: an incarnation is remembered for longer.
 const LongestMaxOutage = 24 * time.Hour
+
+// How old the key that seals session ids gets before another one seals, unless an
+// operator says otherwise, and what an operator may say.
+const (
+	DefaultSessionKeyRotation  = keyring.DefaultRotation
+	ShortestSessionKeyRotation = keyring.MinRotation
+	LongestSessionKeyRotation  = keyring.MaxRotation
+)
 
 // minLeaseTTL is the shortest lease that etcd grants for sure.
 const minLeaseTTL = 2 * time.Second
@@ -36,10 +48,14 @@ type Config struct {
 	// DataDir holds the embedded etcd's data and, unless RootKeyFile is set, the
 	// root key. Required with EmbeddedEtcd.
 	DataDir string
-	// RootKeyFile holds the 32-byte root key, as 64 hexadecimal digits, that
-	// wraps the key ring. Required with EtcdEndpoints; with EmbeddedEtcd it
-	// defaults to a file in DataDir that is made when it is not there.
+	// RootKeyFile holds root keys of 32 bytes, each a line of 64 hexadecimal digits:
+	// the first one wraps the key ring and the data keys of gateways, all of them
+	// unwrap. It is read again when it changes. Required with EtcdEndpoints; with
+	// EmbeddedEtcd it defaults to a file in DataDir that is made when it is not there.
 	RootKeyFile string
+	// AuditLog is the file that gets a line for each call that changes something, or
+	// audit.Stderr; empty means audit.log in DataDir, or standard error without one.
+	AuditLog string
 	// Trust is how the plane proves what it is, and how it knows others. Its zero
 	// value means plaintext everywhere, which is for loopback.
 	Trust Trust
@@ -50,6 +66,10 @@ type Config struct {
 	// for how long nobody may take over from one that could and whom nobody can ask; 0
 	// means that workers may not. At most LongestMaxOutage, the same at every replica.
 	MaxOutage time.Duration
+	// SessionKeyRotation is how old the key that seals session ids gets before another one
+	// seals; 0 means DefaultSessionKeyRotation. Between ShortestSessionKeyRotation and
+	// LongestSessionKeyRotation, the same at every replica.
+	SessionKeyRotation time.Duration
 	// Hold is for how long a replica that has just started or got etcd back lets workers
 	// come back before it takes anything from them; 0 means one and a half leases, less
 	// than 0 not at all, which is for tests.
@@ -63,6 +83,10 @@ type Config struct {
 	// Health is told each time the plane becomes ready (nil) or stops being
 	// ready (why). May be nil. Called from one goroutine at a time.
 	Health func(error)
+	// Alarm is told what somebody has to do something about though the plane is ready:
+	// that etcd has no space left, or hardly any; and nil once it is well again. May be
+	// nil. Called from one goroutine at a time.
+	Alarm func(error)
 	// EtcdReady is told the client URLs of etcd, once: when the embedded etcd
 	// serves, or the cluster was reached. May be nil.
 	EtcdReady func(endpoints []string)
@@ -85,12 +109,23 @@ func (c Config) Validate() error {
 	add(c.LeaseTTL != 0 && c.LeaseTTL < minLeaseTTL, "the lease TTL must be at least %s; is %s", minLeaseTTL, c.LeaseTTL)
 	add(c.LeaseTTL%time.Second != 0, "the lease TTL must be whole seconds; is %s", c.LeaseTTL)
 	add(c.MaxOutage < 0 || c.MaxOutage > LongestMaxOutage, "the longest outage must be between 0 and %s; is %s", LongestMaxOutage, c.MaxOutage)
+	add(c.SessionKeyRotation != 0 && (c.SessionKeyRotation < ShortestSessionKeyRotation || c.SessionKeyRotation > LongestSessionKeyRotation),
+		"the session key's rotation must be between %s and %s; is %s", ShortestSessionKeyRotation, LongestSessionKeyRotation, c.SessionKeyRotation)
 	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = DefaultLeaseTTL
+	}
+	switch {
+	case c.AuditLog == "" && c.DataDir == "":
+		c.AuditLog = audit.Stderr
+	case c.AuditLog == "":
+		c.AuditLog = filepath.Join(c.DataDir, "audit.log")
+	}
+	if c.SessionKeyRotation == 0 {
+		c.SessionKeyRotation = DefaultSessionKeyRotation
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/etcd"
 	"github.com/leasehold/leasehold/controlplane/keyring"
 	"github.com/leasehold/leasehold/controlplane/observe"
@@ -33,7 +34,7 @@ const (
 
 // Run serves until ctx ends and then shuts down within 5 s. It returns nil when
 // ctx ended, and an error when the plane cannot work: a wrong configuration, a
-// root key that is not the one the store was set up with, or an embedded etcd
+// root key that is not among those that the store is sealed with, or an embedded etcd
 // that fails. An etcd that is away is waited for.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Listener != nil {
@@ -49,7 +50,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func run(ctx context.Context, cfg Config) error {
-	root, err := rootKey(cfg)
+	root, err := rootKeys(cfg)
 	if err != nil {
 		return err
 	}
@@ -66,34 +67,42 @@ func run(ctx context.Context, cfg Config) error {
 		Logger:      cfg.Logger.Named("etcd"),
 		Metrics:     cfg.Metrics,
 		Credentials: cfg.Trust.Etcd,
+		RootKeys:    root.Keys,
+		Alarm:       cfg.Alarm,
 	})
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	p := newPlane(cfg, db, root)
+	root.OnChange(db.Reread)
+	p, err := newPlane(cfg, db, root)
+	if err != nil {
+		return err
+	}
+	defer p.audit.Close()
 	p.endpoints = endpoints
 	defer p.observer.Close()
 	return p.run(ctx, failed)
 }
 
-// rootKey reads the root key, and makes it for an etcd of our own that is new.
-func rootKey(cfg Config) (keyring.RootKey, error) {
+// rootKeys reads the root keys, and makes one for an etcd of our own that is new.
+func rootKeys(cfg Config) (*keyring.RootFile, error) {
+	log := cfg.Logger.Named("keyring")
 	if cfg.RootKeyFile != "" {
-		return keyring.Load(cfg.RootKeyFile)
+		return keyring.OpenRootFile(cfg.RootKeyFile, log)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return keyring.RootKey{}, fmt.Errorf("data directory: %w", err)
+		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	path := filepath.Join(cfg.DataDir, "root.key")
 	if _, err := os.Stat(etcdDir(cfg)); errors.Is(err, fs.ErrNotExist) {
-		return keyring.LoadOrMake(path)
+		return keyring.OpenOrMakeRootFile(path, log)
 	}
-	key, err := keyring.Load(path)
+	keys, err := keyring.OpenRootFile(path, log)
 	if errors.Is(err, fs.ErrNotExist) {
-		return key, fmt.Errorf("root key file %s is missing, but there is data sealed with it; put it back", path)
+		return nil, fmt.Errorf("root key file %s is missing, but there is data sealed with it; put it back", path)
 	}
-	return key, err
+	return keys, err
 }
 
 func etcdDir(cfg Config) string { return filepath.Join(cfg.DataDir, "etcd") }
@@ -118,23 +127,32 @@ type plane struct {
 	cfg       Config
 	db        *etcd.Store
 	endpoints []string
-	root      keyring.RootKey
+	root      *keyring.RootFile
 	hub       *publish.Hub
 	acks      *publish.Acks
 	observer  *observe.Observer
 	server    *rpc.Server
-	ready     bool // used by the follower's goroutine only
+	rotator   *rotator
+	audit     *audit.Log
+	readiness readiness
 }
 
-func newPlane(cfg Config, db *etcd.Store, root keyring.RootKey) *plane {
-	p := &plane{cfg: cfg, db: db, root: root}
+func newPlane(cfg Config, db *etcd.Store, root *keyring.RootFile) (*plane, error) {
+	p := &plane{cfg: cfg, db: db, root: root, readiness: readiness{etcd: errStarting}}
+	var err error
+	if p.audit, err = audit.Open(cfg.AuditLog, p.audited); err != nil {
+		return nil, err
+	}
 	p.hub = publish.NewHub(p.openRing, cfg.Logger.Named("publish"))
 	p.acks = publish.NewAcks(db, cfg.Logger.Named("publish"))
 	p.observer = observe.New(cfg.Trust.Workers, cfg.Logger.Named("observe"))
+	p.rotator = &rotator{db: db, hub: p.hub, every: cfg.SessionKeyRotation, open: p.openRing, seal: p.sealRing, log: cfg.Logger.Named("keys")}
 	p.server = rpc.NewServer(rpc.Config{
-		Store: db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Credentials: cfg.Trust.Listener, Logger: cfg.Logger.Named("rpc"),
+		SessionKeys: p.rotator,
+		Audit:       p.audit,
+		Store:       db, Hub: p.hub, Acks: p.acks, Observer: p.observer, MaxOutage: cfg.MaxOutage, Credentials: cfg.Trust.Listener, Logger: cfg.Logger.Named("rpc"),
 	})
-	return p
+	return p, nil
 }
 
 // run has two circles, so that calls under way at the end still have a store:
@@ -145,6 +163,9 @@ func (p *plane) run(ctx context.Context, failed <-chan error) error {
 	var outer errgroup.Group
 	outer.Go(func() error { return p.db.Run(background) })
 	outer.Go(func() error { p.acks.Run(background); return nil })
+	outer.Go(func() error { p.audit.Run(background); return nil })
+	outer.Go(func() error { p.db.KeepRing(background, p.rotator.Tend); return nil })
+	outer.Go(func() error { p.root.Run(background); return nil })
 
 	inner, ctx := errgroup.WithContext(ctx)
 	inner.Go(func() error { return p.serve() })
@@ -190,28 +211,13 @@ func (p *plane) Publish(snap *store.Snapshot) {
 	p.hub.Publish(snap)
 	p.acks.Check(snap)
 	p.observer.Retain(snap.Members)
-	p.setReady(nil)
+	p.followed(nil)
 }
 
 // Lost implements etcd.Follower.
 func (p *plane) Lost(err error) {
 	p.hub.Lost()
-	p.setReady(err)
-}
-
-func (p *plane) setReady(err error) {
-	ready := err == nil
-	if ready == p.ready {
-		return
-	}
-	p.ready = ready
-	p.server.SetReady(ready)
-	p.cfg.Health(err)
-	if ready {
-		p.cfg.Logger.Info("control plane is ready", "address", p.cfg.Listener.Addr().String(), "version", p.cfg.Version)
-		return
-	}
-	p.cfg.Logger.Warn("control plane is not ready", "error", err)
+	p.followed(err)
 }
 
 // setUp sees to the key ring, waiting for an etcd that is away.
@@ -239,7 +245,7 @@ func (p *plane) setUp(ctx context.Context) error {
 	}
 }
 
-// ring makes sure that there is a key ring and that our root key opens it.
+// ring makes sure that there is a key ring and that a root key of ours opens it.
 func (p *plane) ring(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -248,7 +254,7 @@ func (p *plane) ring(ctx context.Context) error {
 		return err
 	}
 	if ring == nil {
-		sealed, err := p.root.Seal(etcd.RingKey, keyring.New())
+		sealed, err := p.sealRing(keyring.New(time.Now()))
 		if err != nil {
 			return err
 		}
@@ -265,4 +271,8 @@ func (p *plane) ring(ctx context.Context) error {
 
 func (p *plane) openRing(sealed []byte) (*leaseholdv1.KeyRing, error) {
 	return p.root.Open(etcd.RingKey, sealed)
+}
+
+func (p *plane) sealRing(ring *leaseholdv1.KeyRing) ([]byte, error) {
+	return p.root.Seal(etcd.RingKey, ring)
 }

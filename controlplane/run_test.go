@@ -1,6 +1,8 @@
 package controlplane_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -63,11 +65,11 @@ func TestRestartOnTheSameDataKeepsGateways(t *testing.T) {
 	}
 }
 
-// writeRootKey writes a root key file: 32 times the byte.
-func writeRootKey(t testing.TB, hexByte string) string {
+// writeRootKey writes a root key file with the key of that name.
+func writeRootKey(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "root.key")
-	if err := os.WriteFile(path, []byte(strings.Repeat(hexByte, 32)+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, "%x\n", sha256.Sum256([]byte(name))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -153,8 +155,8 @@ func TestReplicaWaitsForAnEtcdThatIsAway(t *testing.T) {
 }
 
 func TestConfigSaysEverythingThatIsWrong(t *testing.T) {
-	err := controlplane.Config{EmbeddedEtcd: true, EtcdEndpoints: []string{"x"}, LeaseTTL: 1500 * time.Millisecond, MaxOutage: 25 * time.Hour}.Validate()
-	for _, want := range []string{"between 0 and 24h0m0s; is 25h0m0s", "listener", "exclude each other", "data directory", "at least 2s", "whole seconds"} {
+	err := controlplane.Config{EmbeddedEtcd: true, EtcdEndpoints: []string{"x"}, LeaseTTL: 1500 * time.Millisecond, MaxOutage: 25 * time.Hour, SessionKeyRotation: time.Hour}.Validate()
+	for _, want := range []string{"between 0 and 24h0m0s; is 25h0m0s", "between 12h0m0s and 720h0m0s; is 1h0m0s", "listener", "exclude each other", "data directory", "at least 2s", "whole seconds"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want it to say %q", err, want)
 		}

@@ -46,7 +46,10 @@ func TestArrowsPointOneWay(t *testing.T) {
 	may["dataplane/route"] = rules
 	may["dataplane/front"] = rules
 	may["dataplane/upstream"] = append([]string{"dataplane/dial", "dataplane/material"}, rules...)
-	may["dataplane/checkup"] = rules
+	may["dataplane/visit"] = rules
+	may["dataplane/checkup"] = append([]string{"dataplane/visit"}, rules...)
+	may["dataplane/inspect"] = may["dataplane/checkup"]
+	may["dataplane/keycheck"] = []string{gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config"}
 	may["dataplane/control"] = rules
 	may["dataplane/forward"] = append([]string{"dataplane/route"}, rules...)
 	may["dataplane/duplex"] = rules
@@ -55,7 +58,7 @@ func TestArrowsPointOneWay(t *testing.T) {
 	may["dataplane/duplex/sse"] = append([]string{"dataplane/duplex"}, rules...)
 	may["dataplane/merge"] = rules
 	may["dataplane"] = append([]string{"dataplane/balance", "dataplane/merge", "dataplane/duplex", "dataplane/duplex/stdio", "dataplane/duplex/sse", "dataplane/route", "dataplane/front", "dataplane/upstream", "dataplane/dial",
-		"dataplane/material", "dataplane/checkup", "dataplane/control", "dataplane/forward"}, rules...)
+		"dataplane/material", "dataplane/checkup", "dataplane/keycheck", "dataplane/visit", "dataplane/inspect", "dataplane/control", "dataplane/forward"}, rules...)
 	out, err := exec.Command("go", "list", "./...").Output()
 	if err != nil {
 		t.Fatal(err)

@@ -62,7 +62,6 @@ func TestFrontRefusesWithAStatusAndAReason(t *testing.T) {
 		"GET without session id":  {method: "GET", status: 400, says: []string{"Mcp-Session-Id"}},
 		"forged id":               {body: call, header: with("Mcp-Session-Id", string(flipped)), status: 404, says: []string{"-32001", `"x7"`}},
 		"nonsense id":             {body: call, header: with("Mcp-Session-Id", "nonsense"), status: 404, says: []string{"-32001", `"x7"`}},
-		"unknown key id":          {body: call, header: with("Mcp-Session-Id", "lh1.AAAA"+c.session[8:]), status: 404, says: []string{"-32001", `"x7"`}},
 		"id of a deleted gateway": {path: "/gateways/gone/mcp", body: call, header: with("Mcp-Session-Id", c.session), status: 404, says: []string{"-32001", `"x7"`}},
 		"another gateway's id":    {path: "/gateways/h/mcp", body: call, header: with("Mcp-Session-Id", c.session), status: 404, says: []string{"-32001", `"x7"`}},
 		"no such gateway":         {path: "/gateways/nope/mcp", body: call, status: 404, says: []string{"nope"}},

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/dial"
 	"github.com/leasehold/leasehold/dataplane/duplex/stdio"
 )
@@ -47,6 +48,10 @@ type Config struct {
 	// was, is dead if the machine was not started since, and lets others have its
 	// sessions at once.
 	DataDir string
+	// Crash is what the Go runtime said when the process that used DataDir before
+	// crashed (see debug.SetCrashOutput); empty if it did not. Definitions of gateways
+	// that it was applying then are not applied again until they are written anew.
+	Crash string
 	// Zone is shown to operators.
 	Zone string
 	// AllowedHosts are Host header values (without port) that clients may use
@@ -107,7 +112,8 @@ type Config struct {
 	// Registered is told the worker's id each time it registers. May be nil.
 	Registered func(worker string)
 
-	lookup    dial.Lookup   // of upstreams' addresses; nil asks the system
-	keepAlive time.Duration // silence of a stream to a client; 0 means the default
-	stall     time.Duration // of a client that does not read; 0 means the default
+	applied   func(*config.Snapshot) // is told of each snapshot once it is served; may be nil
+	lookup    dial.Lookup            // of upstreams' addresses; nil asks the system
+	keepAlive time.Duration          // silence of a stream to a client; 0 means the default
+	stall     time.Duration          // of a client that does not read; 0 means the default
 }

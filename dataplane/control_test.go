@@ -30,6 +30,7 @@ type plane struct {
 	mu         sync.Mutex // guards what follows
 	revision   int64
 	gateways   map[string]*leaseholdv1.Gateway
+	kept       []string // names of gateways that it cannot tell
 	members    map[string]*leaseholdv1.Member
 	records    map[string]*stored
 	watchers   map[chan struct{}]bool
@@ -42,7 +43,8 @@ type plane struct {
 	// afterReclaim decides what is answered to a reclaim that was carried out.
 	afterReclaim func() error
 	endings      []*leaseholdv1.Ending
-	leaveErr     error // what Leave is answered with, which is not carried out then
+	ack          *leaseholdv1.WatchRequest // the newest of any worker
+	leaveErr     error                     // what Leave is answered with, which is not carried out then
 	leaves       []*leaseholdv1.LeaveRequest
 	newest       map[string]int64 // incarnation of each worker; 0 if it left
 	dark         bool             // no call gets an answer, and nobody is told anything
@@ -50,6 +52,7 @@ type plane struct {
 	lists        map[string]map[string]int64
 	renewed      time.Time     // when the last renewal came
 	ttl          time.Duration // of leases
+	ring         *leaseholdv1.KeyRing
 	// beforeHandOver is asked before a hand-over is carried out, and afterHandOver what
 	// is answered then; both may be nil.
 	beforeHandOver, afterHandOver func(*leaseholdv1.HandOverRequest) error
@@ -73,6 +76,7 @@ func startPlane(tb testing.TB) *plane {
 		gateways: map[string]*leaseholdv1.Gateway{}, members: map[string]*leaseholdv1.Member{}, records: map[string]*stored{},
 		watchers: map[chan struct{}]bool{}, calls: map[string]int{}, newest: map[string]int64{}, ttl: testTTL,
 	}
+	p.ring = &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{sessionKey(1)}, Revision: 1}
 	p.server = grpc.NewServer(
 		grpc.UnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 			if p.isDark() {
@@ -126,6 +130,28 @@ func (p *plane) setGateway(id, url string, policy *leaseholdv1.SessionPolicy) {
 			Upstreams: []*leaseholdv1.Upstream{{Name: "up", Url: url}},
 		}
 	})
+}
+
+// sessionKey returns a key of the ring that follows from n.
+func sessionKey(n byte) *leaseholdv1.Key {
+	return &leaseholdv1.Key{Id: []byte{'k', 'e', 'y', n}, Secret: bytes.Repeat([]byte{n}, 32)}
+}
+
+// setRing makes the numbered keys the ring, of which the last one seals.
+func (p *plane) setRing(numbers ...byte) {
+	p.change(func() {
+		p.ring = &leaseholdv1.KeyRing{Revision: p.revision}
+		for _, n := range numbers {
+			p.ring.Keys = append(p.ring.Keys, sessionKey(n))
+		}
+	})
+}
+
+func (p *plane) GetKeyRingRevision(context.Context, *leaseholdv1.GetKeyRingRevisionRequest) (*leaseholdv1.GetKeyRingRevisionResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls["GetKeyRingRevision"]++
+	return &leaseholdv1.GetKeyRingRevisionResponse{Revision: p.ring.Revision}, nil
 }
 
 func (p *plane) deleteGateway(id string) {
@@ -267,6 +293,7 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 	}
 	changed := make(chan struct{}, 1)
 	changed <- struct{}{}
+	go p.received(stream) // ends with the stream
 	p.mu.Lock()
 	p.calls["Watch"]++
 	p.watchers[changed] = true
@@ -282,8 +309,8 @@ func (p *plane) Watch(stream leaseholdv1.ControlService_WatchServer) error {
 			p.mu.Unlock()
 			continue
 		}
-		state := &leaseholdv1.WatchResponse{Revision: p.revision, Complete: true, Members: &leaseholdv1.MemberList{}, Endings: &leaseholdv1.EndingList{Endings: p.endings},
-			KeyRing: &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: []byte("key1"), Secret: bytes.Repeat([]byte{7}, 32)}}}}
+		state := &leaseholdv1.WatchResponse{Revision: p.revision, Complete: true, KeptGateways: p.kept, Members: &leaseholdv1.MemberList{}, Endings: &leaseholdv1.EndingList{Endings: p.endings},
+			KeyRing: p.ring}
 		for _, g := range p.gateways {
 			state.Gateways = append(state.Gateways, g)
 		}

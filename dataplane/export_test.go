@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/dial"
 )
 
@@ -15,6 +16,9 @@ func (cfg *Config) SetKeepAlive(d time.Duration) { cfg.keepAlive = d }
 
 // SetStall bounds how long clients may take nothing of an answer.
 func (cfg *Config) SetStall(d time.Duration) { cfg.stall = d }
+
+// SetApplied has f told of each snapshot once it is served.
+func (cfg *Config) SetApplied(f func(*config.Snapshot)) { cfg.applied = f }
 
 // RunWithTurn is Run, but a probe of the worker's loop is answered by turn, which
 // is given the loop's own answer.

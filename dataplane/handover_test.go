@@ -54,6 +54,53 @@ func (r pair) drained(t *testing.T) {
 
 func drainSoon(cfg *dataplane.Config) { cfg.DrainTimeout = 2 * time.Second }
 
+func TestAHandOverThatTheStoreHasNoRoomForLeavesTheSessionServingWhereItIs(t *testing.T) {
+	r := startPair(t, drainSoon)
+	tried := make(chan struct{}, 64)
+	full := refusal(codes.ResourceExhausted, "STORE_FULL")
+	r.p.mu.Lock()
+	r.p.saveErr = full
+	r.p.beforeHandOver = func(*leaseholdv1.HandOverRequest) error {
+		select {
+		case tried <- struct{}{}:
+		default:
+		}
+		return full
+	}
+	r.p.mu.Unlock()
+	r.p.drain(r.owner.id, true)
+	await(t, tried)
+	for i := range 3 {
+		if status, got := r.c.call(r.owner); status != 200 || got != fmt.Sprint(i+1) {
+			t.Errorf("call %d: got %d %q, want 200 %q", i, status, got, fmt.Sprint(i+1))
+		}
+	}
+	if epoch, worker := r.epoch(); epoch != 1 || worker != r.owner.id {
+		t.Errorf("epoch %d of %s, want 1 of %s", epoch, worker, r.owner.id)
+	}
+}
+
+func TestASessionThatTheStoreHasNoRoomForServesAndIsRecordedOnceThereIs(t *testing.T) {
+	p, u := startPlane(t), startUpstream(t)
+	p.setGateway("g", u.URL, nil)
+	owner, front := startWorker(t, p), startWorker(t, p)
+	p.change(func() { p.claimErr = refusal(codes.ResourceExhausted, "STORE_FULL") })
+	c := newClient(t, "g")
+	began := time.Now()
+	c.initialize(owner)
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("initialize took %v, want it not to wait for room", took)
+	}
+	if status, got := c.call(front); status != 200 || got != "1" {
+		t.Errorf("call: got %d %q, want 200 1", status, got)
+	}
+	if n := len(p.live()); n != 0 {
+		t.Errorf("%d records, want none yet", n)
+	}
+	p.change(func() { p.claimErr = nil })
+	eventually(t, "the session is recorded", func() bool { return len(p.live()) == 1 })
+}
+
 func TestADrainedWorkerHandsItsSessionsOverUnderTheSameUpstreamSession(t *testing.T) {
 	r := startPair(t, drainSoon)
 	r.c.call(r.owner)

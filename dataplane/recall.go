@@ -22,7 +22,7 @@ func (w *worker) recall() int64 {
 	}
 	var next *config.Snapshot
 	if err == nil {
-		next, err = config.Compile(state, w.world.Load())
+		next, err = w.quarantine.Recall(state)
 	}
 	if err != nil {
 		w.cfg.Logger.Error("the last good configuration cannot be used, nothing can be served without the control plane", "error", err)

@@ -21,6 +21,7 @@ import (
 	"github.com/leasehold/leasehold/dataplane/control"
 	"github.com/leasehold/leasehold/dataplane/forward"
 	"github.com/leasehold/leasehold/dataplane/front"
+	"github.com/leasehold/leasehold/dataplane/keycheck"
 	"github.com/leasehold/leasehold/dataplane/route"
 	"github.com/leasehold/leasehold/dataplane/session"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
@@ -63,26 +64,30 @@ func Run(ctx context.Context, cfg Config) error {
 
 // worker is an assembled worker.
 type worker struct {
-	cfg       Config
-	id        string
-	world     *config.Holder
-	disk      *config.Disk
-	recalled  atomic.Bool // world is from disk, and the control plane was not reached yet
-	control   *control.Client
-	upstreams *transports
-	checkup   *checkup.Checker
-	table     *session.Table
-	forwards  *forward.Client
-	router    *route.Router
-	handler   *front.Handler
-	mover     *mover
-	drainer   *drainer
-	clients   *http.Server
-	peers     *forward.Server
-	ttl       atomic.Int64
-	endings   chan struct{} // capacity 1: the list of endings changed
-	health    *health
-	watchdog  *watchdog
+	cfg        Config
+	id         string
+	world      *config.Holder
+	disk       *config.Disk
+	quarantine *config.Quarantine
+	applied    *config.State // the last one; used by apply only
+	recalled   atomic.Bool   // world is from disk, and the control plane was not reached yet
+	control    *control.Client
+	upstreams  *transports
+	checkup    *checkup.Checker
+	table      *session.Table
+	forwards   *forward.Client
+	router     *route.Router
+	keys       *keycheck.Checker
+	handler    *front.Handler
+	mover      *mover
+	drainer    *drainer
+	clients    *http.Server
+	peers      *forward.Server
+	lookout    *lookout
+	ttl        atomic.Int64
+	endings    chan struct{} // capacity 1: the list of endings changed
+	health     *health
+	watchdog   *watchdog
 }
 
 func assemble(cfg Config) (*worker, error) {
@@ -99,11 +104,12 @@ func assemble(cfg Config) (*worker, error) {
 		forwards: forward.NewClient(cfg.Trust.Workers), endings: make(chan struct{}, 1), health: &health{report: cfg.Health}}
 	cfg.Logger = cfg.Logger.With("worker", w.id)
 	w.watchdog = newWatchdog(w.probe, w.leaseTTL, cfg.Logger.Named("watchdog"))
-	err := errors.Join(w.watchdog.register(cfg.Metrics), w.registerRecalled(cfg.Metrics))
+	err := errors.Join(w.watchdog.register(cfg.Metrics), w.registerRecalled(cfg.Metrics), w.registerRejected(cfg.Metrics))
 	if err != nil {
 		return nil, err
 	}
 	w.disk = config.NewDisk(cfg.DataDir, cfg.Logger.Named("config"))
+	w.quarantine = config.NewQuarantine(cfg.DataDir, cfg.Crash, cfg.Logger.Named("config"))
 	if w.upstreams, err = newTransports(&cfg); err != nil {
 		return nil, fmt.Errorf("upstreams: %w", err)
 	}
@@ -142,9 +148,12 @@ func assemble(cfg Config) (*worker, error) {
 	w.peers.Proves(w.table)
 	w.peers.Expects(expecter{w})
 	w.peers.Moves(w.mover)
+	w.lookout = newLookout(w)
+	w.peers.Looks(w.lookout)
 	w.peers.Knows(self{w.control.Authority(), w})
+	w.keys = keycheck.New(keycheck.Config{World: w.world, Newest: w.control.KeyRingRevision, Logger: cfg.Logger.Named("keys")})
 	w.handler = front.New(front.Config{
-		World: w.world, Opener: w.router, Router: w.router, Logger: cfg.Logger.Named("front"), Current: w.newest, Stall: cfg.stall,
+		World: w.world, Opener: w.router, Router: w.router, Logger: cfg.Logger.Named("front"), Missing: w.keys.Missing, Stall: cfg.stall,
 		Access: front.Access{Loopback: isLoopback(cfg.Listener.Addr()), Hosts: cfg.AllowedHosts, Origins: cfg.AllowedOrigins, Proxies: cfg.TrustedProxies},
 	})
 	w.drainer = &drainer{mover: w.mover, world: w.world, log: cfg.Logger.Named("drain"), tell: w.tellDraining, timeout: w.mover.timeout}
@@ -228,6 +237,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.table.Record(running) })
 	group.Go(func() error { return w.control.Run(running) })
 	group.Go(func() error { return w.disk.Run(running) })
+	group.Go(func() error { return w.quarantine.Run(running) })
 	group.Go(func() error { return w.table.Run(running) })
 	group.Go(func() error { return w.endOrphans(running) })
 	group.Go(func() error { return w.watchHealth(running) })
@@ -236,6 +246,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error { return w.checkup.Run(running) })
 	group.Go(func() error { return w.forwards.Run(running) })
 	group.Go(func() error { return w.router.Run(running) })
+	group.Go(func() error { return w.keys.Run(running) })
 	group.Go(func() error {
 		w.awaitReady(running)
 		group.Go(func() error { return w.watchdog.Run(running) })
@@ -350,6 +361,7 @@ func (w *worker) shutdown(most time.Duration) {
 	w.peers.Drain(ctx)
 	w.table.DropAll() // cuts what is left; the sessions go on elsewhere
 	w.peers.Stop()
+	w.lookout.close()
 }
 
 func (w *worker) leave() {
@@ -358,14 +370,6 @@ func (w *worker) leave() {
 	if err := w.control.Leave(ctx); err != nil {
 		w.cfg.Logger.Warn("lease not given back; the sessions go on once it has run out", "error", err)
 	}
-}
-
-// newest reports whether this worker has heard of everything that the others may act
-// on: it has, while it holds its lease, once it was told what there was when it
-// registered.
-func (w *worker) newest() bool {
-	authority := w.control.Authority()
-	return authority.Contact() && w.world.Load().Revision >= authority.Incarnation()
 }
 
 // current reports whether this worker may act for the sessions that it owns.
@@ -387,39 +391,6 @@ func (w *worker) registered(_ int64, ttl time.Duration) {
 
 // leaseTTL returns the TTL of the worker's lease, or 0 before it registered.
 func (w *worker) leaseTTL() time.Duration { return time.Duration(w.ttl.Load()) }
-
-// apply makes a new state of the world the one that is served.
-func (w *worker) apply(state *config.State) error {
-	previous := w.world.Load()
-	next, err := config.Compile(state, previous)
-	if err != nil {
-		return err
-	}
-	w.world.Set(next)
-	w.disk.Keep(state)
-	w.table.Reconcile(previous, next)
-	addresses := make(map[string]bool, len(next.Members))
-	for _, m := range next.Members {
-		addresses[m.PeerAddress] = true
-	}
-	if _, member := next.Members[w.id]; member {
-		// Otherwise the list is of a moment when the leases had run out, this
-		// worker's too, and says nothing of who is really gone.
-		for _, address := range w.control.PeerAddresses() {
-			addresses[address] = true // though it is no member: it may be asked still
-		}
-		w.forwards.Retain(addresses)
-	} else {
-		w.control.Doubt()
-	}
-	if len(next.Endings) > 0 {
-		select {
-		case w.endings <- struct{}{}:
-		default:
-		}
-	}
-	return nil
-}
 
 // watchHealth reports when the worker becomes able to serve and when it stops
 // being so: it needs a configuration, a lease that is certain, and to answer its

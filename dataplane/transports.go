@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +29,8 @@ type transports struct {
 	host     *stdio.Host
 	material *material.Store
 	several  *merge.Upstream // that are one together
+	dialer   *dial.Dialer
+	logger   hclog.Logger
 }
 
 func newTransports(cfg *Config) (*transports, error) {
@@ -40,7 +43,6 @@ func newTransports(cfg *Config) (*transports, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := upstream.NewClient(dialer, store)
 	host, err := stdio.NewHost(stdio.Config{
 		Allow: cfg.AllowStdio, Max: cfg.MaxPrograms, Memory: cfg.ProgramMemory, Logger: cfg.Logger.Named("stdio")})
 	if err != nil {
@@ -54,10 +56,27 @@ func newTransports(cfg *Config) (*transports, error) {
 			return nil, err
 		}
 	}
-	return &transports{http: client, host: host, material: store,
-		streams:  duplex.New(sse.NewDialer(client), cfg.Logger.Named("sse")),
-		programs: duplex.New(host, cfg.Logger.Named("stdio")),
-	}, nil
+	t := &transports{host: host, material: store, dialer: dialer, logger: cfg.Logger}
+	return t.afresh(), nil
+}
+
+// afresh returns transports that know nothing of connections that there are, or that
+// failed, and share everything else.
+func (t *transports) afresh() *transports {
+	own := *t
+	own.http = upstream.NewClient(t.dialer, t.material)
+	own.streams = duplex.New(sse.NewDialer(own.http), t.logger.Named("sse"))
+	own.programs = duplex.New(t.host, t.logger.Named("stdio"))
+	return &own
+}
+
+// hangUp ends all connections, and the programs that were started.
+func (t *transports) hangUp() {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = t.streams.Run(over) // it does not fail
+	_ = t.programs.Run(over)
+	t.http.CloseIdle(0)
 }
 
 // merge has upstreams of several parts served. Requests to the parts are made through

@@ -31,6 +31,8 @@ const minLeaseTTL = 2 * time.Second
 type controlPlane struct {
 	daemon
 	maxOutage
+	sessionKeyRotation
+	auditLog
 	cluster                               cluster
 	etcd                                  certFiles
 	listen, adminListen, dataDir, rootKey string
@@ -67,10 +69,12 @@ func newControlPlane() *cobra.Command {
 	flags.BoolVar(&c.embedded, "embedded-etcd", false, "run an etcd server in this process, in --data-dir")
 	flags.StringVar(&c.dataDir, "data-dir", "", "directory of the embedded etcd and its root key")
 	flags.StringSliceVar(&c.endpoints, "etcd-endpoints", nil, "URLs of an existing etcd cluster")
-	flags.StringVar(&c.rootKey, "root-key", "", "file with the root key, 64 hexadecimal digits; every replica has the same one")
+	flags.StringVar(&c.rootKey, "root-key", "", "file of root keys, the same at every replica; made and rotated by leasehold keys")
 	flags.DurationVar(&c.leaseTTL, "lease-ttl", controlplane.DefaultLeaseTTL, "how long a worker counts as alive without being heard of")
 	flags.StringVar(&c.adminListen, "admin-listen", defaultAdmin, "address of /livez, /readyz and /metrics; empty for none")
 	c.maxOutage.flag(cmd)
+	c.sessionKeyRotation.flag(cmd)
+	c.auditLog.flag(cmd)
 	c.cluster.flags(cmd, trust.ControlPlane)
 	c.etcd.flags(flags, "etcd", "the certificate for etcd", "etcd's servers, which have the host of their endpoint in their certificates")
 	c.daemon.flags(cmd, "info")
@@ -89,13 +93,16 @@ func (c *controlPlane) check() error {
 	case c.embedded && c.dataDir == "":
 		return usage.Errorf("--data-dir: is needed with --embedded-etcd")
 	case !c.embedded && c.rootKey == "":
-		return usage.Errorf("--root-key: is needed with --etcd-endpoints: every replica needs the same key (make one with `openssl rand -hex 32`)")
+		return usage.Errorf("--root-key: is needed with --etcd-endpoints: every replica needs the same file (make one with `leasehold keys generate root.key`)")
 	case c.leaseTTL%time.Second != 0:
 		return usage.Errorf("--lease-ttl: %s is not a number of whole seconds", c.leaseTTL)
 	case c.leaseTTL < minLeaseTTL:
 		return usage.Errorf("--lease-ttl: %s is shorter than %s, which leaves no time to renew it", c.leaseTTL, minLeaseTTL)
 	}
 	if err := c.maxOutage.check(); err != nil {
+		return err
+	}
+	if err := c.sessionKeyRotation.check(); err != nil {
 		return err
 	}
 	if c.adminListen != "" {
@@ -153,22 +160,25 @@ func (c *controlPlane) serve(ctx context.Context, logger hclog.Logger, stdout io
 	part := health.Part("controlplane")
 	group.Go(func() error {
 		return endless(ctx, controlplane.Run(ctx, controlplane.Config{
-			Listener:      listener,
-			EmbeddedEtcd:  c.embedded,
-			EtcdEndpoints: c.endpoints,
-			DataDir:       c.dataDir,
-			RootKeyFile:   c.rootKey,
-			LeaseTTL:      c.leaseTTL,
-			MaxOutage:     c.outage,
-			Trust:         planeTrust(own, forEtcd),
-			Version:       version.Number(),
-			Logger:        logger.Named("controlplane"),
-			Metrics:       registry,
+			Listener:           listener,
+			EmbeddedEtcd:       c.embedded,
+			EtcdEndpoints:      c.endpoints,
+			DataDir:            c.dataDir,
+			RootKeyFile:        c.rootKey,
+			LeaseTTL:           c.leaseTTL,
+			MaxOutage:          c.outage,
+			SessionKeyRotation: c.rotation,
+			AuditLog:           c.auditFile,
+			Trust:              planeTrust(own, forEtcd),
+			Version:            version.Number(),
+			Logger:             logger.Named("controlplane"),
+			Metrics:            registry,
 			EtcdReady: func(endpoints []string) {
 				mu.Lock()
 				defer mu.Unlock()
 				etcd = strings.Join(endpoints, ",")
 			},
+			Alarm: func(err error) { health.Alarm("etcd", err) },
 			Health: func(err error) {
 				part(err)
 				if err == nil {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/leasehold/leasehold/cmd/internal/table"
 	"github.com/leasehold/leasehold/cmd/internal/usage"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -35,7 +38,10 @@ func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
 	p.line("Description", "%s", gateway.GetDescription())
 	p.line("Clients use", "/%s/mcp at any worker", gateway.GetName())
 	p.line("Sessions", "%d", status.GetSessions())
-	p.line("Workers", "%d of %d have revision %d", status.GetWorkersApplied(), status.GetWorkersTotal(), status.GetRevision())
+	p.line("Workers", "%d of %d have applied revision %d", status.GetWorkersApplied(), status.GetWorkersTotal(), status.GetRevision())
+	if why := status.GetUnusable(); why != "" {
+		p.line("Unusable", "%s", why)
+	}
 	p.time("Created", gateway.GetCreateTime())
 	p.time("Updated", gateway.GetUpdateTime())
 	p.line("Etag", "%s", gateway.GetEtag())
@@ -45,6 +51,7 @@ func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
 			p.line("  "+key, "%s", labels[key])
 		}
 	}
+	describeWorkers(p, status)
 	p.section("Session policy")
 	p.line("  Idle timeout", "%s", durationOr(gateway.GetSession().GetIdleTimeout(), "30m (default)"))
 	p.line("  Lifetime", "%s", durationOr(gateway.GetSession().GetAbsoluteLifetime(), "24h (default)"))
@@ -58,6 +65,31 @@ func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
 		}
 		p.line("  Transport", "%s", transport(upstream))
 		p.line("  Response timeout", "%s", durationOr(upstream.GetResponseTimeout(), "5m (default)"))
+		p.upstreamWorkers(upstream.GetName(), status)
+	}
+}
+
+// describeWorkers says what each worker made of a definition.
+func describeWorkers(p *page, status *leaseholdv1.GatewayStatus) {
+	if len(status.GetWorkers()) == 0 {
+		return
+	}
+	p.section("Workers")
+	rows := make([][]string, len(status.GetWorkers()))
+	for i, worker := range status.GetWorkers() {
+		revision := "-"
+		if worker.GetRevision() > 0 {
+			revision = fmt.Sprint(worker.GetRevision())
+		}
+		rows[i] = []string{
+			strings.TrimPrefix(worker.GetWorker(), "workers/"), applyWord(worker.GetState()), revision,
+			cmp.Or(worker.GetError().GetField(), "-"), cmp.Or(worker.GetError().GetReason(), "-"),
+		}
+	}
+	p.table([]table.Column{{Title: "WORKER"}, {Title: "STATE"}, {Title: "REVISION"}, {Title: "FIELD", Least: 12}, {Title: "REASON", Least: 6}}, rows)
+	for _, text := range rejections(status) {
+		fmt.Fprintln(&p.text)
+		p.sentence("It is " + text)
 	}
 }
 

@@ -225,6 +225,16 @@ func TestOperatorsVerbs(t *testing.T) {
 			}
 		}
 	})
+	t.Run("apply prunes by label", func(t *testing.T) {
+		one, two := manifestOf("one", "prune me"), manifestOf("two", "prune me")
+		const team = `labels.team = "prune me"`
+		dev.do(one+two, "apply", "-f", "-")
+		expect(t, dev.do(one, "apply", "-f", "-", "--prune", "--selector", team, "--dry-run"), "gateways/one unchanged (dry run)\ngateways/two pruned (dry run)\n")
+		expect(t, dev.do("", "get", "gateways", "--filter", team, "-o", "name"), "gateways/one\ngateways/two\n")
+		expect(t, dev.do(one, "apply", "-f", "-", "--prune", "--selector", team, "--yes"), "gateways/one unchanged\ngateways/two pruned\n")
+		expect(t, dev.do("", "get", "gateways", "--filter", team, "-o", "name"), "gateways/one\n")
+		dev.do("", "delete", "gateway", "one")
+	})
 	session := initialize(t, dev.workers[0])
 	t.Run("sessions", func(t *testing.T) {
 		var listed struct {

@@ -40,6 +40,12 @@ func newTerminal(t *testing.T) (tty, keyboard *os.File) {
 func (p *plane) typed(t *testing.T, text string) (code int, stdout, stderr string) {
 	t.Helper()
 	addr, _ := p.replica(t)
+	return typed(t, text, "forget", "worker", workerA, "--control", addr)
+}
+
+// typed runs the command line at a terminal at which text is typed.
+func typed(t *testing.T, text string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
 	tty, keyboard := newTerminal(t)
 	if _, err := keyboard.WriteString(text); err != nil {
 		t.Fatal(err)
@@ -47,7 +53,7 @@ func (p *plane) typed(t *testing.T, text string) (code int, stdout, stderr strin
 	var out, errs strings.Builder
 	ctx, cancel := context.WithTimeout(t.Context(), callLimit)
 	defer cancel()
-	code = run(ctx, []string{"forget", "worker", workerA, "--control", addr}, tty, &out, &errs)
+	code = run(ctx, args, tty, &out, &errs)
 	return code, out.String(), errs.String()
 }
 

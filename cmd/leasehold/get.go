@@ -61,6 +61,8 @@ type resource[M operator.Resource, L proto.Message] struct {
 	// columns are those of a table, rows its rows.
 	columns []table.Column
 	rows    func([]M) [][]string
+	// notes are what a table says below its rows; nil for nothing.
+	notes func([]M) []string
 	// gone is the row of a resource that is gone.
 	gone func(M) []string
 }
@@ -120,7 +122,20 @@ func (r *resource[M, L]) write(stdout io.Writer, output *usage.Choice, all []M) 
 	case "name":
 		return writeNames(stdout, all)
 	}
-	return table.Write(stdout, r.columns, r.rows(all))
+	return r.append(stdout, table.New(stdout, "", r.columns), all)
+}
+
+// append prints rows, and below them what is to be noted.
+func (r *resource[M, L]) append(stdout io.Writer, to *table.Table, all []M) error {
+	if err := to.Append(r.rows(all)); err != nil || r.notes == nil {
+		return err
+	}
+	for _, note := range r.notes(all) {
+		if _, err := io.WriteString(stdout, table.Wrap("  ", note)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func writeNames[M operator.Resource](stdout io.Writer, all []M) error {

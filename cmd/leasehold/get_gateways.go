@@ -22,7 +22,7 @@ func newGetGateways(g *get) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "gateways [NAME]",
 		Aliases:           []string{"gateway", "gw"},
-		Short:             "Show gateways: where they lead, and how many workers have them",
+		Short:             "Show gateways: where they lead, and how many workers have applied them",
 		Example:           "  leasehold get gateways\n  leasehold get gateway counter -o yaml\n  leasehold get gateways --filter 'labels.team = search' --watch",
 		Args:              usage.Args(0, 1, "the name of a gateway"),
 		ValidArgsFunction: completeGateways(&g.client).only(1),
@@ -70,7 +70,7 @@ func gateways(filter string) *resource[*leaseholdv1.Gateway, *leaseholdv1.ListGa
 		event: func(change operator.Change[*leaseholdv1.Gateway]) proto.Message {
 			return &leaseholdv1.WatchGatewaysResponse{Type: change.Type, Gateway: change.Resource, Revision: change.Revision}
 		},
-		columns: []table.Column{{Title: "NAME", Least: 20}, {Title: "WORKERS"}, {Title: "SESSIONS"}, {Title: "AGE"}, {Title: "UPSTREAM", Least: 12}},
+		columns: []table.Column{{Title: "NAME", Least: 20}, {Title: "APPLIED"}, {Title: "SESSIONS"}, {Title: "AGE"}, {Title: "UPSTREAM", Least: 12}},
 		rows: func(all []*leaseholdv1.Gateway) [][]string {
 			now := time.Now()
 			rows := make([][]string, len(all))
@@ -79,10 +79,22 @@ func gateways(filter string) *resource[*leaseholdv1.Gateway, *leaseholdv1.ListGa
 			}
 			return rows
 		},
+		notes: rejectedGateways,
 		gone: func(gateway *leaseholdv1.Gateway) []string {
 			return []string{strings.TrimPrefix(gateway.GetName(), "gateways/"), "-", "-", "-", "removed"}
 		},
 	}
+}
+
+// rejectedGateways says of each gateway by whom its newest definition is rejected.
+func rejectedGateways(all []*leaseholdv1.Gateway) []string {
+	var notes []string
+	for _, gateway := range all {
+		for _, text := range rejections(gateway.GetStatus()) {
+			notes = append(notes, gateway.GetName()+" is "+text)
+		}
+	}
+	return notes
 }
 
 func gatewayRow(gateway *leaseholdv1.Gateway, now time.Time) []string {

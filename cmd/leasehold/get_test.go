@@ -154,7 +154,7 @@ func TestGetDescribeAndCompleteAgainstARunningControlPlane(t *testing.T) {
 	t.Run("describe", func(t *testing.T) {
 		for what, wants := range map[string][]string{
 			"session " + digest[:8]:  {session, "live", "resumable: another worker continues", "workers/" + owner, "test 1", "2025-11-25", "\n  demo  ", "  opened  " + owner, "since this owner has the session"},
-			"gateway a":              {"gateways/a", "two?lines", "  team  ", "search", "http://127.0.0.1:1/mcp", "streamable http", "2 of 2 have revision"},
+			"gateway a":              {"gateways/a", "two?lines", "  team  ", "search", "http://127.0.0.1:1/mcp", "streamable http", "2 of 2 have applied revision"},
 			"worker " + owner[:8]:    {"workers/" + owner, "Incarnation", "127.0.0.1:", "dev"},
 			"session demo/" + digest: {session},
 		} {

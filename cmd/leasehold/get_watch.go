@@ -108,14 +108,14 @@ func (c *changes[M, L]) tellName(change operator.Change[M]) error {
 func (c *changes[M, L]) tellRow(change operator.Change[M]) error {
 	switch {
 	case change.Type == leaseholdv1.ChangeType_CHANGE_TYPE_BOOKMARK:
-		rows := c.resource.rows(c.first)
+		first := c.first
 		c.first, c.begun = nil, true
-		return c.table.Append(rows)
+		return c.resource.append(c.stdout, c.table, first)
 	case !c.begun:
 		c.first = append(c.first, change.Resource)
 		return nil
 	case change.Type == leaseholdv1.ChangeType_CHANGE_TYPE_REMOVED:
 		return c.table.Append([][]string{c.resource.gone(change.Resource)})
 	}
-	return c.table.Append(c.resource.rows([]M{change.Resource}))
+	return c.resource.append(c.stdout, c.table, []M{change.Resource})
 }

@@ -157,13 +157,21 @@ func (p *plane) MoveSession(ctx context.Context, request *leaseholdv1.MoveSessio
 // replica serves a plane; kill ends it as a crash does.
 func (p *plane) replica(t *testing.T) (addr string, kill func()) {
 	t.Helper()
+	return serveScripted(t, func(server *grpc.Server) {
+		leaseholdv1.RegisterWorkerServiceServer(server, p)
+		leaseholdv1.RegisterSessionServiceServer(server, p)
+	})
+}
+
+// serveScripted serves what register registers; kill ends it as a crash does.
+func serveScripted(t *testing.T, register func(*grpc.Server)) (addr string, kill func()) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	leaseholdv1.RegisterWorkerServiceServer(server, p)
-	leaseholdv1.RegisterSessionServiceServer(server, p)
+	register(server)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(listener) }()
 	kill = func() { server.Stop(); <-done }

@@ -17,6 +17,8 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitTrouble is a failure where exitFailed has a meaning of its own.
+	exitTrouble = 2
 )
 
 // errReported is a failure that was printed already.
@@ -28,6 +30,12 @@ type failure struct{ err error }
 
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
+
+// trouble is a failure that ends the process with exitTrouble.
+type trouble struct{ err error }
+
+func (t *trouble) Error() string { return t.err.Error() }
+func (t *trouble) Unwrap() error { return t.err }
 
 // run runs the command line and returns the process's exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -44,6 +52,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if errors.As(err, &failed) && !usage.Is(err) {
 		if !errors.Is(err, errReported) {
 			fmt.Fprintf(stderr, "error: %v\n", err)
+		}
+		var worse *trouble
+		if errors.As(err, &worse) {
+			return exitTrouble
 		}
 		return exitFailed
 	}
@@ -75,7 +87,8 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(usage.FlagError)
 	root.AddCommand(
 		newDev(), newControlPlane(), newWorker(),
-		newApply(), newGet(), newDescribe(), newExplain(), newDelete(), newTerminate(), newMove(), newDrain(), newUndrain(), newForget(), newCerts(), newVersion(),
+		newApply(), newDiff(), newGet(), newDescribe(), newInspect(), newExplain(), newDelete(), newTerminate(), newMove(), newDrain(), newUndrain(), newForget(),
+		newKeys(), newCerts(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultHelpCmd()

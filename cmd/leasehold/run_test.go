@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/leasehold/leasehold/cmd/internal/usage"
+	"github.com/leasehold/leasehold/controlplane"
 )
 
 func TestMain(m *testing.M) {
@@ -71,6 +72,12 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{[]string{"dev", "extra"}, "takes no arguments"},
 		{[]string{"apply"}, "name a file with -f"},
 		{[]string{"apply", "-f"}, "flag needs an argument"},
+		{[]string{"apply", "-f", "x", "--selector", "labels.a:*"}, "--selector is for --prune"},
+		{[]string{"apply", "-f", "x", "--prune", "--yes"}, "--prune needs --selector"},
+		{[]string{"apply", "-f", "x", "--prune", "--yes", "--selector", " "}, "--prune needs --selector"},
+		{[]string{"apply", "-f", "x", "--prune", "--yes", "--selector", "name = a"}, "--selector: at byte 0: must be labels.KEY = VALUE"},
+		{[]string{"apply", "-f", "x", "--prune", "--selector", "labels.a:*"}, "add --yes"},
+		{[]string{"diff"}, "name a file with -f"},
 		{[]string{"delete", "gateway"}, "the name of a gateway"},
 		{[]string{"delete", "gateway", "a", "b"}, `got also "b"`},
 		{[]string{"delete", "gateway", "a/b"}, "not the name of a gateway"},
@@ -125,6 +132,7 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{plane, "--embedded-etcd"},
 		{with(plane, "--embedded-etcd"), "--data-dir"},
 		{with(plane, "--embedded-etcd", "--data-dir", t.TempDir(), "--max-outage", "25h"), "--max-outage: 25h0m0s is not between 0 and 24h0m0s"},
+		{with(plane, "--embedded-etcd", "--data-dir", t.TempDir(), "--session-key-rotation", "0s"), "--session-key-rotation: 0s is not between 12h0m0s and 720h0m0s"},
 		{with(plane, "--etcd-endpoints", "http://127.0.0.1:2379"), "--root-key"},
 		{with(plane, "--embedded-etcd", "--etcd-endpoints", "http://127.0.0.1:2379"), "exclude each other"},
 		{with(plane, "--embedded-etcd", "--data-dir", t.TempDir()), "add --insecure"},
@@ -140,6 +148,9 @@ func TestMistakesOfUsageExitWith2AndSayWhatIsRight(t *testing.T) {
 		{with(plane, "--insecure", "--embedded-etcd", "--data-dir", t.TempDir(), "--etcd-ca", "x", "--etcd-cert", "x", "--etcd-key", "x"), "is for --etcd-endpoints"},
 		{[]string{"get", "gateways", "--cluster-ca", "x"}, "--cluster-cert: is needed"},
 		{[]string{"get", "gateways", "--insecure", "--cluster-ca", "x", "--cluster-cert", "x", "--cluster-key", "x"}, "exclude each other"},
+		{[]string{"keys"}, "generate, root, rotate, session"},
+		{[]string{"keys", "rotate"}, "data, root, session"},
+		{[]string{"keys", "generate", "--prepend", "a", "b"}, "--prepend names the file"},
 		{[]string{"certs"}, "init, issue"},
 		{[]string{"certs", "issue", "--name", "a"}, "--role: is needed"},
 		{[]string{"certs", "issue", "--role", "worker"}, `--name: name ""`},
@@ -197,7 +208,7 @@ func TestAWrongValueInTheEnvironmentNamesIt(t *testing.T) {
 func TestEveryFlagHasATwinAndEveryCommandAnExample(t *testing.T) {
 	values := map[string]string{
 		"bool": "true", "string": "x", "int": "7", "duration": "7s", "stringSlice": "x", "stringArray": "x",
-		"text|json": "json", "table|yaml|json|name": "json", "resumable|rebuildable|pinned": "pinned", "trace|debug|info|warn|error|off": "debug",
+		"text|json": "json", "table|yaml|json|name": "json", "table|yaml|json": "json", "resumable|rebuildable|pinned": "pinned", "trace|debug|info|warn|error|off": "debug",
 		"ipSlice": "127.0.0.1", "operator|worker|controlplane|etcd": "worker",
 	}
 	commands := 0
@@ -293,7 +304,7 @@ func walk(cmd *cobra.Command, visit func(*cobra.Command)) {
 func keyFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "root.key")
-	if err := os.WriteFile(path, []byte(strings.Repeat("0f", 32)), 0o600); err != nil {
+	if _, err := controlplane.MakeRootKeyFile(path); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/leasehold/leasehold/cmd/internal/address"
 	"github.com/leasehold/leasehold/cmd/internal/admin"
+	"github.com/leasehold/leasehold/cmd/internal/crash"
 	"github.com/leasehold/leasehold/cmd/internal/dirlock"
 	"github.com/leasehold/leasehold/cmd/internal/heap"
 	"github.com/leasehold/leasehold/cmd/internal/trust"
@@ -178,6 +180,10 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		return err
 	}
 	defer lock.Release()
+	crashed, err := crash.Keep(filepath.Join(w.dataDir, "crash"))
+	if err != nil {
+		logger.Warn("a definition that crashes this worker is applied again when it is restarted", "error", err)
+	}
 	health, registry := &admin.Health{}, admin.NewRegistry()
 	group, ctx := errgroup.WithContext(ctx)
 	pair, err := w.clientAccess.load(registry, logger)
@@ -217,6 +223,7 @@ func (w *worker) serve(ctx context.Context, logger hclog.Logger, stdout io.Write
 		AdminAddress:   adminAddr,
 		Control:        w.control,
 		DataDir:        w.dataDir,
+		Crash:          crashed,
 		Zone:           w.zone,
 		AllowedHosts:   w.hosts,
 		AllowedOrigins: w.origins,

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -24,6 +25,10 @@ const (
 	roundsUnhurried = 2
 )
 
+// errMaybeFull says that an attempt was refused for want of space after another one
+// that was not answered, which may be carried out yet.
+var errMaybeFull = errors.New("refused after an attempt without an answer")
+
 // attempt makes attempts until one gets an answer or ctx ends, each at another
 // member if there are several, and returns what the last one got. What is asked
 // must be safe to repeat: an attempt that was given up may have been carried out,
@@ -38,6 +43,9 @@ func attempt[T any](ctx context.Context, s *Store, limit time.Duration, do func(
 		unanswered := one.Err() != nil || serverTimedOut(err)
 		cancel()
 		if err == nil || !unanswered || ctx.Err() != nil {
+			if n > 1 && errors.Is(err, rpctypes.ErrNoSpace) {
+				err = fmt.Errorf("%w: %w", errMaybeFull, err)
+			}
 			return answer, err
 		}
 		s.counts.repeated.Inc()

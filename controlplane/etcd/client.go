@@ -13,12 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/leasehold/leasehold/controlplane/keyring"
 	"github.com/leasehold/leasehold/controlplane/session"
 	"github.com/leasehold/leasehold/controlplane/store"
 )
@@ -57,10 +59,16 @@ type ClientConfig struct {
 	// Credentials secure the connections, if Endpoints have https; nil means
 	// plaintext.
 	Credentials credentials.TransportCredentials
+	// RootKeys returns the root keys that secrets of gateways are sealed with; nil means
+	// that there are none, and then no secret is stored.
+	RootKeys func() keyring.RootKeys
 	// Logger gets the log; nil discards it.
 	Logger hclog.Logger
 	// Metrics gets the count of requests; nil means it is not kept.
 	Metrics prometheus.Registerer
+	// Alarm is told that etcd has no space left, or hardly any, and nil once it has
+	// again. May be nil. Called from one goroutine.
+	Alarm func(error)
 }
 
 // Store is the control plane's state in etcd. It is safe to call from many
@@ -73,9 +81,11 @@ type Store struct {
 	muted    time.Duration // how long after it was superseded nothing counts any more that a worker said
 	reread   time.Duration // how often Follow reads everything again
 	patience time.Duration // how long that may fail before Follow says so
+	hush     time.Duration // how long etcd may answer nothing before Follow takes it for lost
 	bookmark time.Duration // how often a watch is told how far it has come
 	counts   *counts
 	contact  *contact
+	space    *space
 	writes   *batcher
 	lookups  *lookups
 	// condemned spares reclaims from condemning again.
@@ -90,6 +100,12 @@ type Store struct {
 	// followed is the newest state that Follow published.
 	followed atomic.Pointer[store.Snapshot]
 	now      func() time.Time
+	// roots returns the root keys that there are now.
+	roots func() keyring.RootKeys
+	// again has Follow read everything again; it has room for one.
+	again chan struct{}
+	// pace bounds how fast secrets are sealed anew.
+	pace *rate.Limiter
 	// ownersRead is when Collect last read all sessions to find out whose they
 	// are, in Unix seconds.
 	ownersRead atomic.Int64
@@ -105,6 +121,10 @@ func Open(cfg ClientConfig) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
+	room, err := newSpace(cfg.Metrics, cfg.Logger, cfg.Alarm)
+	if err != nil {
+		return nil, fmt.Errorf("etcd client: %w", err)
+	}
 	hold := cfg.Hold
 	if hold == 0 {
 		hold = cfg.LeaseTTL + cfg.LeaseTTL/2
@@ -113,6 +133,9 @@ func Open(cfg ClientConfig) (*Store, error) {
 	secure := cfg.Credentials
 	if secure == nil {
 		secure = insecure.NewCredentials()
+	}
+	if cfg.RootKeys == nil {
+		cfg.RootKeys = func() keyring.RootKeys { return keyring.RootKeys{} }
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
@@ -136,9 +159,10 @@ func Open(cfg ClientConfig) (*Store, error) {
 	}
 	s := &Store{
 		client: client, log: cfg.Logger, ttl: cfg.LeaseTTL, outage: cfg.MaxOutage,
-		reread: rereadEvery, patience: patience, bookmark: bookmarkEvery,
-		counts: count, contact: hear, endpoints: len(cfg.Endpoints), now: time.Now,
+		reread: rereadEvery, patience: patience, hush: max(patience, cfg.LeaseTTL/2), bookmark: bookmarkEvery,
+		counts: count, contact: hear, space: room, endpoints: len(cfg.Endpoints), now: time.Now,
 		muted: session.PermitLasts(cfg.LeaseTTL),
+		roots: cfg.RootKeys, again: make(chan struct{}, 1), pace: rate.NewLimiter(rotationsPerSecond, 1),
 	}
 	s.writes, s.lookups, s.deaths = newBatcher(s), newLookups(s), newDeaths(s)
 	return s, nil
@@ -149,6 +173,7 @@ func Open(cfg ClientConfig) (*Store, error) {
 func (s *Store) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() { s.pulse(ctx) })
+	group.Go(func() { s.watchSpace(ctx) })
 	group.Go(func() { s.deaths.run(ctx) })
 	group.Go(func() { s.collect(ctx) })
 	group.Go(func() { s.keepOrphans(ctx) })
@@ -212,7 +237,10 @@ func (s *Store) wrap(ctx context.Context, op string, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("etcd %s: %w: %w", op, ctx.Err(), err)
+	case errors.Is(err, errMaybeFull):
+		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrUnavailable, err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
+		s.space.doubt()
 		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrFull, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), away(err):
 		return fmt.Errorf("etcd %s: %w: %w", op, store.ErrUnavailable, err)

@@ -19,6 +19,7 @@ type draft struct {
 	store    *Store
 	before   *store.Snapshot
 	gateways table[string, *leaseholdv1.Gateway]
+	unusable table[string, string]
 	members  table[store.MemberKey, store.Member]
 	endings  table[store.EndingKey, *leaseholdv1.Ending]
 	ring     *store.SealedRing
@@ -32,6 +33,7 @@ func newDraft(s *Store, before *store.Snapshot) *draft {
 		store:    s,
 		before:   before,
 		gateways: newTable(before.Gateways),
+		unusable: newTable(before.Unusable),
 		members:  newTable(before.Members),
 		endings:  newTable(before.Endings),
 		ring:     before.Ring,
@@ -41,6 +43,7 @@ func newDraft(s *Store, before *store.Snapshot) *draft {
 // reset forgets everything, for a state that is read as a whole.
 func (d *draft) reset() {
 	d.gateways.entries, d.gateways.copied = map[string]*leaseholdv1.Gateway{}, true
+	d.unusable.entries, d.unusable.copied = map[string]string{}, true
 	d.members.entries, d.members.copied = map[store.MemberKey]store.Member{}, true
 	d.endings.entries, d.endings.copied = map[store.EndingKey]*leaseholdv1.Ending{}, true
 	d.ring = nil
@@ -67,28 +70,46 @@ func (d *draft) put(kv *mvccpb.KeyValue) {
 	}
 }
 
-// putGateway checks a definition again on its way out. One that is not valid
-// does not reach the workers; the last valid one stays.
+// putGateway checks a definition again on its way out. One that is not valid, or
+// whose secrets cannot be opened, does not reach the workers: the last one that could
+// be used stays, and if none is known, it is among those that workers keep.
 func (d *draft) putGateway(kv *mvccpb.KeyValue) error {
 	id := strings.TrimPrefix(string(kv.Key), gatewaysPrefix)
-	g, err := decodeGateway(kv)
-	if err == nil {
-		err = gateway.Validate(g).Err()
-	}
-	if err == nil && g.Name != gateway.Name(id) {
-		err = fmt.Errorf("it names itself %q", g.Name)
-	}
-	if err != nil {
-		if d.before.Gateways != nil {
-			if last, ok := d.before.Gateways.Entries[id]; ok {
-				d.gateways.put(id, last)
-			}
+	if d.before.Gateways != nil {
+		if last := d.before.Gateways.Entries[id]; last != nil && last.Status.Revision == kv.ModRevision {
+			d.gateways.put(id, last) // it has not changed since it could be used
+			return nil
 		}
-		return err
 	}
-	g.Etag = ""
-	d.gateways.put(id, g)
-	return nil
+	g, err := d.usable(id, kv)
+	if err == nil {
+		g.Etag = ""
+		d.gateways.put(id, g)
+		d.unusable.drop(id)
+		return nil
+	}
+	if d.before.Gateways != nil {
+		if last, ok := d.before.Gateways.Entries[id]; ok {
+			d.gateways.put(id, last)
+			return err
+		}
+	}
+	d.unusable.put(id, err.Error())
+	return err
+}
+
+func (d *draft) usable(id string, kv *mvccpb.KeyValue) (*leaseholdv1.Gateway, error) {
+	g, err := d.store.decodeGateway(kv)
+	if err != nil {
+		return nil, err
+	}
+	if why := g.Status.Unusable; why != "" {
+		return nil, errors.New(why)
+	}
+	if g.Name != gateway.Name(id) {
+		return nil, fmt.Errorf("it names itself %q", g.Name)
+	}
+	return g, gateway.Validate(g).Err()
 }
 
 func (d *draft) putEnding(kv *mvccpb.KeyValue) error {
@@ -109,6 +130,7 @@ func (d *draft) delete(key string) {
 	switch {
 	case strings.HasPrefix(key, gatewaysPrefix):
 		d.gateways.delete(strings.TrimPrefix(key, gatewaysPrefix))
+		d.unusable.drop(strings.TrimPrefix(key, gatewaysPrefix))
 	case strings.HasPrefix(key, membersPrefix):
 		if m, ok := parseMember(membersPrefix, key); ok {
 			d.members.delete(m)
@@ -126,6 +148,7 @@ func (d *draft) finish(revision int64) *store.Snapshot {
 	return &store.Snapshot{
 		Revision: revision,
 		Gateways: d.gateways.finish(d.before.Gateways, func(a, b *leaseholdv1.Gateway) bool { return a.Status.Revision == b.Status.Revision }),
+		Unusable: d.unusable.finish(d.before.Unusable, func(a, b string) bool { return a == b }),
 		Members:  d.members.finish(d.before.Members, sameMember),
 		Endings:  d.endings.finish(d.before.Endings, func(a, b *leaseholdv1.Ending) bool { return a.Reason == b.Reason }),
 		Ring:     d.sameRing(),
@@ -140,7 +163,7 @@ func (d *draft) sameRing() *store.SealedRing {
 }
 
 func sameMember(a, b store.Member) bool {
-	return a.AppliedRevision == b.AppliedRevision && proto.Equal(a.Info, b.Info)
+	return a.Ack().Same(b.Ack()) && proto.Equal(a.Info, b.Info)
 }
 
 // table is a store.Table in the making.
@@ -170,6 +193,13 @@ func (t *table[K, V]) put(key K, value V) {
 func (t *table[K, V]) delete(key K) {
 	t.own()
 	delete(t.entries, key)
+}
+
+// drop is delete for what is rarely there.
+func (t *table[K, V]) drop(key K) {
+	if _, ok := t.entries[key]; ok {
+		t.delete(key)
+	}
 }
 
 func (t *table[K, V]) finish(before *store.Table[K, V], same func(a, b V) bool) *store.Table[K, V] {

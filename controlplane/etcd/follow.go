@@ -55,6 +55,9 @@ func (s *Store) Follow(ctx context.Context, f Follower) {
 		if failing.IsZero() {
 			failing = time.Now()
 		}
+		if errors.Is(err, errSilent) {
+			failing = failing.Add(-s.hush) // so long already
+		}
 		if time.Since(failing) >= s.patience {
 			f.Lost(err)
 		}
@@ -63,6 +66,18 @@ func (s *Store) Follow(ctx context.Context, f Follower) {
 		pause = min(2*pause, longPause)
 	}
 }
+
+// Reread has Follow read everything again, since there are other root keys.
+func (s *Store) Reread() {
+	select {
+	case s.again <- struct{}{}:
+	default: // it is asked for already
+	}
+}
+
+// errSilent says that etcd has answered nothing for a while. The watch itself does not
+// tell: the client begins it anew for as long as it takes, and says nothing of it.
+var errSilent = fmt.Errorf("%w: etcd is silent", store.ErrUnavailable)
 
 // errGap says that the watch is behind what etcd still has.
 var errGap = errors.New("watch has a gap")
@@ -113,10 +128,18 @@ func (s *Store) watch(ctx context.Context, known *store.Snapshot, f Follower) (*
 	slow.Stop()
 	reread := time.NewTimer(s.reread + rand.N(s.reread/4))
 	defer reread.Stop()
+	listen := time.NewTicker(s.hush / 4)
+	defer listen.Stop()
 	for {
 		select {
 		case <-reread.C:
 			return known, nil
+		case <-s.again:
+			return known, nil
+		case <-listen.C:
+			if s.contact.quiet(s.hush) {
+				return known, fmt.Errorf("watch: %w", errSilent)
+			}
 		case resp, ok := <-events:
 			if !ok {
 				return known, fmt.Errorf("watch: %w", store.ErrUnavailable)
@@ -138,6 +161,7 @@ func (s *Store) watch(ctx context.Context, known *store.Snapshot, f Follower) (*
 
 func (s *Store) publish(snap *store.Snapshot, f Follower) {
 	s.followed.Store(snap)
+	s.counts.rejected.Set(float64(len(store.Rejected(snap.Members))))
 	s.deaths.wake()
 	f.Publish(snap)
 }

@@ -105,7 +105,7 @@ func TestFollowSeesEverythingButSessions(t *testing.T) {
 	}
 	mustEnd(t, s, w, key)
 	w.kill(t, s)
-	if err := s.DeleteGateway(testContext(t), "before", ""); err != nil {
+	if _, err := s.DeleteGateway(testContext(t), "before", ""); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool {
@@ -290,7 +290,7 @@ func TestStatusCountsLiveSessionsOnly(t *testing.T) {
 	if g.Status.Sessions != 6 || g.Status.WorkersTotal != 1 || g.Status.WorkersApplied != 0 {
 		t.Errorf("status %v, want 6 sessions, 0 of 1 workers", g.Status)
 	}
-	if err := s.Applied(testContext(t), w.key(), g.Status.Revision); err != nil {
+	if err := s.Applied(testContext(t), w.key(), store.Ack{Revision: g.Status.Revision}); err != nil {
 		t.Fatal(err)
 	}
 	if g, err = s.GetGateway(testContext(t), "test"); err != nil || g.Status.WorkersApplied != 1 {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/leasehold/leasehold/controlplane/envelope"
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/store"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -20,24 +21,13 @@ import (
 // countsPerRead keeps a read of many gateways' counts below etcd's 128 operations.
 const countsPerRead = 50
 
-// decodeGateway returns a definition with etag and status.revision filled.
-func decodeGateway(kv *mvccpb.KeyValue) (*leaseholdv1.Gateway, error) {
-	g := &leaseholdv1.Gateway{}
-	if err := proto.Unmarshal(kv.Value, g); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
-	}
-	g.Etag = gateway.ETag(kv.ModRevision)
-	g.Status = &leaseholdv1.GatewayStatus{Revision: kv.ModRevision}
-	return g, nil
-}
-
 // CreateGateway stores a valid definition under its name. It returns
 // gateway.ErrExists when there is one.
 func (s *Store) CreateGateway(ctx context.Context, def *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
 	next := gateway.Definition(def)
 	next.CreateTime = timestamppb.New(time.Now())
 	next.UpdateTime = next.CreateTime
-	value, key, err := encodeGateway(next)
+	value, key, err := s.encodeGateway(next)
 	if err != nil {
 		return nil, err
 	}
@@ -49,15 +39,6 @@ func (s *Store) CreateGateway(ctx context.Context, def *leaseholdv1.Gateway) (*l
 		return nil, fmt.Errorf("create %s: %w", next.Name, gateway.ErrExists)
 	}
 	return s.stored(ctx, next, resp.Header.Revision)
-}
-
-func encodeGateway(g *leaseholdv1.Gateway) (value, key string, err error) {
-	id, ok := gateway.ParseName(g.Name)
-	if !ok {
-		return "", "", fmt.Errorf("encode gateway: %q is not a gateway's name", g.Name)
-	}
-	value, err = encodeProto(g)
-	return value, gatewayKey(id), err
 }
 
 // stored returns what was written at revision, with its etag and status. The
@@ -77,11 +58,11 @@ func (s *Store) GetGateway(ctx context.Context, id string) (*leaseholdv1.Gateway
 	if err != nil {
 		return nil, err
 	}
-	g, err := decodeGateway(kv)
+	g, err := s.decodeGateway(kv)
 	if err != nil {
 		return nil, err
 	}
-	return g, s.fillStatus(ctx, g)
+	return g, s.fillWhole(ctx, g)
 }
 
 func (s *Store) gatewayKV(ctx context.Context, op, id string) (*mvccpb.KeyValue, error) {
@@ -113,7 +94,7 @@ func (s *Store) ListGateways(ctx context.Context, q gateway.Query) (page []*leas
 			if len(page) == q.Size {
 				return page, last, true, s.fillStatus(ctx, page...)
 			}
-			g, err := decodeGateway(kv)
+			g, err := s.decodeGateway(kv)
 			if err != nil {
 				return nil, "", false, err
 			}
@@ -131,15 +112,16 @@ func (s *Store) ListGateways(ctx context.Context, q gateway.Query) (page []*leas
 
 // UpdateGateway replaces a definition by what change makes of it, if etag is
 // empty or the stored one's. It returns gateway.ErrNotFound,
-// gateway.ErrETagMismatch, or change's error. A change that changes nothing
-// writes nothing.
+// gateway.ErrETagMismatch, or change's error, which is gateway.ErrLocked too when the
+// stored secrets cannot be opened: a change that gives all of them anew mends that.
+// One that changes nothing writes nothing.
 func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(*leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)) (*leaseholdv1.Gateway, error) {
 	for {
 		kv, err := s.gatewayKV(ctx, "update_gateway", id)
 		if err != nil {
 			return nil, err
 		}
-		stored, err := decodeGateway(kv)
+		stored, err := s.decodeGateway(kv)
 		if err != nil {
 			return nil, err
 		}
@@ -147,6 +129,9 @@ func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(
 			return nil, fmt.Errorf("update %s: %w", stored.Name, gateway.ErrETagMismatch)
 		}
 		changed, err := change(proto.CloneOf(stored))
+		if err != nil && stored.Status.Unusable != "" {
+			return nil, fmt.Errorf("update %s: %w: %w", stored.Name, gateway.ErrLocked, err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +140,7 @@ func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(
 			return stored, s.fillStatus(ctx, stored)
 		}
 		next.CreateTime, next.UpdateTime = stored.CreateTime, timestamppb.New(time.Now())
-		value, key, err := encodeGateway(next)
+		value, key, err := s.encodeGateway(next)
 		if err != nil {
 			return nil, err
 		}
@@ -169,29 +154,49 @@ func (s *Store) UpdateGateway(ctx context.Context, id, etag string, change func(
 	}
 }
 
-// DeleteGateway removes a definition, if etag is empty or the stored one's. It
+// DeleteGateway removes a definition, if etag is empty or the stored one's, and returns
+// it, at the revision of its removal; nothing but its name if it could not be read. It
 // returns gateway.ErrNotFound or gateway.ErrETagMismatch.
-func (s *Store) DeleteGateway(ctx context.Context, id, etag string) error {
+func (s *Store) DeleteGateway(ctx context.Context, id, etag string) (*leaseholdv1.Gateway, error) {
 	for {
 		kv, err := s.gatewayKV(ctx, "delete_gateway", id)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if etag != "" && etag != gateway.ETag(kv.ModRevision) {
-			return fmt.Errorf("delete %s: %w", gateway.Name(id), gateway.ErrETagMismatch)
+		if etag != "" && etag != gateway.ETag(envelope.Revision(kv.Value, kv.ModRevision)) {
+			return nil, fmt.Errorf("delete %s: %w", gateway.Name(id), gateway.ErrETagMismatch)
 		}
 		key := gatewayKey(id)
 		resp, err := s.txnOnce(ctx, "delete_gateway", []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{clientv3.OpDelete(key)})
-		if err != nil || resp.Succeeded {
-			return err
+		if err != nil {
+			return nil, err
 		}
+		if !resp.Succeeded {
+			continue
+		}
+		deleted, err := s.decodeGateway(kv)
+		if err != nil {
+			deleted = &leaseholdv1.Gateway{Name: gateway.Name(id)}
+		}
+		deleted.Status = &leaseholdv1.GatewayStatus{Revision: resp.Header.Revision}
+		return deleted, nil
 	}
 }
 
-// fillStatus counts workers and live sessions. Live sessions are the records
+// fillStatus counts workers and live sessions, and names the workers that reject a
+// definition.
+func (s *Store) fillStatus(ctx context.Context, gateways ...*leaseholdv1.Gateway) error {
+	err := s.fillWhole(ctx, gateways...)
+	for _, g := range gateways {
+		store.OnlyRejecting(g.Status)
+	}
+	return err
+}
+
+// fillWhole is fillStatus, but all workers are named. Live sessions are the records
 // less the tombstones; both are counted by key in one transaction, without
 // reading a record, and exactly.
-func (s *Store) fillStatus(ctx context.Context, gateways ...*leaseholdv1.Gateway) error {
+func (s *Store) fillWhole(ctx context.Context, gateways ...*leaseholdv1.Gateway) error {
 	for len(gateways) > 0 {
 		n := min(len(gateways), countsPerRead)
 		if err := s.fillSome(ctx, gateways[:n]); err != nil {
@@ -220,8 +225,8 @@ func (s *Store) fillSome(ctx context.Context, gateways []*leaseholdv1.Gateway) e
 		records := resp.Responses[1+2*i].GetResponseRange().Count
 		tombstones := resp.Responses[2+2*i].GetResponseRange().Count
 		g.Status.Sessions = records - tombstones
-		g.Status.WorkersTotal = int32(len(members))
-		g.Status.WorkersApplied = store.Applied(members, g.Status.Revision)
+		id, _ := gateway.ParseName(g.Name)
+		store.Fill(g.Status, id, members)
 	}
 	return nil
 }

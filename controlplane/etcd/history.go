@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ const bookmarkEvery = 30 * time.Second
 type history struct {
 	// prefix is where the keys are.
 	prefix string
+	// end, if set, is where they end beyond those with the prefix.
+	end string
 	// changes is given the events of one revision. Unless whole is set, more of
 	// the same revision follow.
 	changes func(events []*mvccpb.Event, revision int64, whole bool) error
@@ -49,7 +52,7 @@ func (s *Store) since(ctx context.Context, revision int64, h history) error {
 	created := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.ask(ctx, stream, h.prefix, revision, created)
+		s.ask(ctx, stream, h.prefix, cmp.Or(h.end, clientv3.GetPrefixRangeEnd(h.prefix)), revision, created)
 	}()
 	err = s.receive(ctx, stream, h, created)
 	cancel()
@@ -59,11 +62,11 @@ func (s *Store) since(ctx context.Context, revision int64, h history) error {
 
 // ask is what sends: it opens the watch, and then asks now and then how far it
 // has come. When sending fails, receiving does too, and says why.
-func (s *Store) ask(ctx context.Context, stream etcdserverpb.Watch_WatchClient, prefix string, revision int64, created <-chan struct{}) {
+func (s *Store) ask(ctx context.Context, stream etcdserverpb.Watch_WatchClient, from, end string, revision int64, created <-chan struct{}) {
 	err := stream.Send(&etcdserverpb.WatchRequest{RequestUnion: &etcdserverpb.WatchRequest_CreateRequest{
 		CreateRequest: &etcdserverpb.WatchCreateRequest{
-			Key:           []byte(prefix),
-			RangeEnd:      []byte(clientv3.GetPrefixRangeEnd(prefix)),
+			Key:           []byte(from),
+			RangeEnd:      []byte(end),
 			StartRevision: revision + 1,
 			PrevKv:        true,
 			Fragment:      true,

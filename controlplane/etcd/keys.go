@@ -23,6 +23,7 @@ const (
 	keysPrefix         = root + "keys/"
 	collectorKey       = root + "collector"
 	orphansKey         = root + "orphans"
+	rotatorKey         = root + "rotator"
 	// RingKey is where the key ring is; the ring is sealed for this name.
 	RingKey = keysPrefix + "ring"
 )
@@ -96,4 +97,10 @@ func unchanged(key string, revision int64) clientv3.Cmp {
 // notSince holds while nothing under prefix was put after revision.
 func notSince(prefix string, revision int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(prefix), "<", revision+1).WithPrefix()
+}
+
+// noneSince holds while nothing under prefix was made after revision. What was there
+// then may have been changed or deleted.
+func noneSince(prefix string, revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(prefix), "<", revision+1).WithPrefix()
 }

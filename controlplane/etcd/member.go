@@ -216,7 +216,7 @@ func (s *Store) readopt(ctx context.Context, worker string, incarnation int64, i
 	}
 	value := newMemberValue(info, read.incarnation.Registered)
 	if before, ok := read.value(); ok {
-		value.AppliedRevision = before.AppliedRevision
+		value.AppliedRevision, value.Rejections = before.AppliedRevision, before.Rejections
 		value.Draining = value.Draining || before.Draining // the worker may not know it yet
 	}
 	key := memberKey(worker, incarnation)
@@ -307,17 +307,6 @@ func (s *Store) revoke(ctx context.Context, read membership, lease int64) error 
 		return nil
 	}
 	return s.wrap(ctx, "leave", err)
-}
-
-// Applied records the newest revision that a worker acknowledged. A worker that is not
-// alive has nothing to record.
-func (s *Store) Applied(ctx context.Context, key store.MemberKey, revision int64) error {
-	_, err := s.changeMember(ctx, "applied", key, func(v *memberValue) bool {
-		older := v.AppliedRevision < revision
-		v.AppliedRevision = max(v.AppliedRevision, revision)
-		return older
-	})
-	return err
 }
 
 // SetDraining records whether a worker hands its sessions over and takes no more. It

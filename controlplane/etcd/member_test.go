@@ -235,7 +235,7 @@ func TestAppliedRevisionKeepsTheLeaseAndSurvivesReadoption(t *testing.T) {
 	s := newStore(t)
 	w := register(t, s)
 	for _, revision := range []int64{5, 9, 7} {
-		if err := s.Applied(testContext(t), w.key(), revision); err != nil {
+		if err := s.Applied(testContext(t), w.key(), store.Ack{Revision: revision}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -266,7 +266,7 @@ func TestAppliedRevisionKeepsTheLeaseAndSurvivesReadoption(t *testing.T) {
 	if err := s.Leave(testContext(t), w.id, w.incarnation, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Applied(testContext(t), w.key(), 11); err != nil {
+	if err := s.Applied(testContext(t), w.key(), store.Ack{Revision: 11}); err != nil {
 		t.Fatal(err)
 	}
 	if exists(t, s, memberKey(w.id, w.incarnation)) {
@@ -294,7 +294,7 @@ func TestDrainingStaysUntilItIsTakenBack(t *testing.T) {
 		}
 	}
 	set(true)
-	if err := s.Applied(testContext(t), w.key(), 9); err != nil || !draining() {
+	if err := s.Applied(testContext(t), w.key(), store.Ack{Revision: 9}); err != nil || !draining() {
 		t.Errorf("after an acknowledgement it drains: %v, %v", draining(), err)
 	}
 	if w = w.readopt(t, s); !draining() {

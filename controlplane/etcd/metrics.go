@@ -19,6 +19,7 @@ type counts struct {
 	refused  prometheus.Counter
 	repeated prometheus.Counter
 	holding  prometheus.Gauge
+	rejected prometheus.Gauge
 }
 
 func newCounts(reg prometheus.Registerer) (*counts, error) {
@@ -39,6 +40,10 @@ func newCounts(reg prometheus.Registerer) (*counts, error) {
 			Name: "leasehold_controlplane_holding",
 			Help: "Whether reclaims are held, as after a start and after a loss of etcd.",
 		}),
+		rejected: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "leasehold_gateways_rejected",
+			Help: "Gateways whose newest definition at least one living worker cannot apply.",
+		}),
 	}
 	if reg == nil {
 		return c, nil
@@ -53,7 +58,10 @@ func newCounts(reg prometheus.Registerer) (*counts, error) {
 	if c.repeated, err = registered(reg, c.repeated); err != nil {
 		return nil, err
 	}
-	c.holding, err = registered(reg, c.holding)
+	if c.holding, err = registered(reg, c.holding); err != nil {
+		return nil, err
+	}
+	c.rejected, err = registered(reg, c.rejected)
 	return c, err
 }
 

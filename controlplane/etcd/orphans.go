@@ -142,6 +142,9 @@ func (k *keeper) readAt(t time.Time) {
 func policies(snap *store.Snapshot) func(string) session.Policy {
 	return func(id string) session.Policy {
 		g, ok := snap.Gateways.Entries[id]
+		if _, there := snap.Unusable.Entries[id]; there {
+			return session.Policy{Exists: true, IdleTimeout: gateway.MaxSessionTime}
+		}
 		if !ok {
 			return session.Policy{}
 		}

@@ -214,7 +214,7 @@ func TestOrphanIsEndedWhenItsTimeIsOverOrItsGatewayGone(t *testing.T) {
 	o.pass(t, time.Second)
 	o.wantWished(t, "when it expires", expires, expired)
 	o.wantWished(t, "it does not expire", rest, notWished)
-	if err := o.DeleteGateway(testContext(t), "test", ""); err != nil {
+	if _, err := o.DeleteGateway(testContext(t), "test", ""); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return o.seen.last().Gateways.Entries["test"] == nil })

@@ -117,7 +117,7 @@ func TestEveryWriterOfAnIncarnationKeepsItsList(t *testing.T) {
 	peer := register(t, s)
 	for name, write := range map[string]func(alive){
 		"re-adoption":     func(w alive) { w.readopt(t, s) },
-		"acknowledgement": func(w alive) { _ = s.Applied(testContext(t), w.key(), 7) },
+		"acknowledgement": func(w alive) { _ = s.Applied(testContext(t), w.key(), store.Ack{Revision: 7}) },
 		"drain":           func(w alive) { _ = s.SetDraining(testContext(t), w.key(), true) },
 		"leave":           func(w alive) { w.leave(t, s) },
 		"forget": func(w alive) {

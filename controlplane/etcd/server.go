@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ type ServerConfig struct {
 	Cluster string
 	// ClientURL is where clients reach it; empty means a free loopback port.
 	ClientURL string
+	// Quota is how many bytes the data may take; 0 means 8 GiB.
+	Quota int64
 	// Logger gets warnings and errors; nil discards them.
 	Logger hclog.Logger
 }
@@ -107,7 +110,7 @@ func (cfg ServerConfig) embed() (*embed.Config, error) {
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(log))
 	ec.LogLevel = "warn"
 	ec.EnableGRPCGateway = false
-	ec.QuotaBackendBytes = quotaBytes
+	ec.QuotaBackendBytes = cmp.Or(cfg.Quota, quotaBytes)
 	ec.AutoCompactionMode = "periodic"
 	ec.AutoCompactionRetention = compactionRetention
 	client := anyPort

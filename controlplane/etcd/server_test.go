@@ -140,6 +140,34 @@ func TestFollowSaysThatEtcdIsAwayAndThatItIsBack(t *testing.T) {
 	waitFor(t, func() bool { return f.last().Gateways.Entries["after"] != nil })
 }
 
+func TestAnEtcdThatFallsSilentUnderAWatchIsMissedBeforeEverythingIsReadAgain(t *testing.T) {
+	cfg := ServerConfig{Dir: t.TempDir(), ClientURL: freeURL(t)}
+	server, err := StartServer(testContext(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(ClientConfig{Endpoints: server.Endpoints(), LeaseTTL: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runStore(t, s)
+	f := follow(t, s)
+	define(t, s, "before")
+	waitFor(t, func() bool { return f.last().Gateways.Entries["before"] != nil })
+	server.Close()
+	waitFor(t, func() bool { return f.lastLost() != nil }) // which waits for less than until it is read again
+	if server, err = StartServer(testContext(t), cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	waitFor(t, func() bool {
+		_, err := s.Members(testContext(t))
+		return err == nil
+	})
+	define(t, s, "after")
+	waitFor(t, func() bool { return f.last().Gateways.Entries["after"] != nil })
+}
+
 func TestZapBridgePassesWarningsWithTheirFields(t *testing.T) {
 	var out strings.Builder
 	log := zapLogger(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Debug}))

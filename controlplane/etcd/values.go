@@ -34,6 +34,20 @@ type incarnationValue struct {
 	Peers peerList `json:"peers,omitempty"`
 	// Number is that of the request that recorded them.
 	Number int64 `json:"number,omitempty"`
+
+	foreign foreign
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *incarnationValue) UnmarshalJSON(data []byte) error {
+	type plain incarnationValue
+	return v.foreign.split(data, (*plain)(v))
+}
+
+// MarshalJSON implements json.Marshaler.
+func (v incarnationValue) MarshalJSON() ([]byte, error) {
+	type plain incarnationValue
+	return v.foreign.join(plain(v))
 }
 
 // superseded reports whether an incarnation can never act again, by the value that
@@ -84,15 +98,32 @@ func decodeIncarnation(kv *mvccpb.KeyValue) (incarnationValue, error) {
 
 // memberValue is the value of members/{worker}/{E}.
 type memberValue struct {
-	PeerAddress     string    `json:"peer,omitempty"`
-	ListenAddress   string    `json:"listen,omitempty"`
-	AdminAddress    string    `json:"admin,omitempty"`
-	Zone            string    `json:"zone,omitempty"`
-	Version         string    `json:"version,omitempty"`
-	Capacity        int32     `json:"capacity,omitempty"`
-	AppliedRevision int64     `json:"applied,omitempty"`
-	Draining        bool      `json:"draining,omitempty"`
-	Registered      time.Time `json:"registered"`
+	PeerAddress     string `json:"peer,omitempty"`
+	ListenAddress   string `json:"listen,omitempty"`
+	AdminAddress    string `json:"admin,omitempty"`
+	Zone            string `json:"zone,omitempty"`
+	Version         string `json:"version,omitempty"`
+	Capacity        int32  `json:"capacity,omitempty"`
+	AppliedRevision int64  `json:"applied,omitempty"`
+	// Rejections are what the worker rejects as of AppliedRevision, at most 100.
+	Rejections []store.Rejection `json:"rejections,omitempty"`
+	Draining   bool              `json:"draining,omitempty"`
+	Protocol   int32             `json:"protocol,omitempty"`
+	Registered time.Time         `json:"registered"`
+
+	foreign foreign
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *memberValue) UnmarshalJSON(data []byte) error {
+	type plain memberValue
+	return v.foreign.split(data, (*plain)(v))
+}
+
+// MarshalJSON implements json.Marshaler.
+func (v memberValue) MarshalJSON() ([]byte, error) {
+	type plain memberValue
+	return v.foreign.join(plain(v))
 }
 
 func newMemberValue(info *leaseholdv1.WorkerInfo, registered time.Time) memberValue {
@@ -104,6 +135,7 @@ func newMemberValue(info *leaseholdv1.WorkerInfo, registered time.Time) memberVa
 		Version:       info.GetVersion(),
 		Capacity:      info.GetCapacity(),
 		Draining:      info.GetDraining(),
+		Protocol:      info.GetProtocol(),
 		Registered:    registered,
 	}
 }
@@ -119,8 +151,10 @@ func (v memberValue) member(key store.MemberKey) store.Member {
 			Version:       v.Version,
 			Capacity:      v.Capacity,
 			Draining:      v.Draining,
+			Protocol:      v.Protocol,
 		},
 		AppliedRevision: v.AppliedRevision,
+		Rejections:      v.Rejections,
 		RegisterTime:    v.Registered,
 	}
 }

@@ -104,7 +104,7 @@ func (w *workerWatch) changes(events []*mvccpb.Event, revision int64, whole bool
 		}
 		now, is := w.newest(key.Worker)
 		switch {
-		case is && was && now.MemberKey == before.MemberKey && now.AppliedRevision == before.AppliedRevision && proto.Equal(now.Info, before.Info):
+		case is && was && now.MemberKey == before.MemberKey && now.Ack().Same(before.Ack()) && proto.Equal(now.Info, before.Info):
 		case is:
 			list = append(list, store.Change[store.Member]{Type: leaseholdv1.ChangeType_CHANGE_TYPE_PUT, Resource: now})
 		case was:

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -31,6 +32,10 @@ type watcher[T any] struct {
 	gone func(now, before *mvccpb.KeyValue) T
 	// same reports whether nothing that can be seen changed.
 	same func(now, before T) bool
+	// end, if set, is where the watched keys end beyond those with the prefix, and
+	// beside what other keys there say is to be told again at a revision; may be nil.
+	end    string
+	beside func(ctx context.Context, ev *mvccpb.Event) ([]T, error)
 	// fill completes resources before they are told; may be nil.
 	fill func(context.Context, []store.Change[T])
 	send func(store.Change[T]) error
@@ -51,9 +56,14 @@ func (w watcher[T]) run(ctx context.Context, revision int64) (err error) {
 	}
 	return w.store.since(ctx, revision, history{
 		prefix: w.prefix,
+		end:    w.end,
 		upTo:   w.bookmark,
 		changes: func(events []*mvccpb.Event, revision int64, whole bool) error {
-			return w.all(ctx, stamp(w.changes(events), revision, whole))
+			list, err := w.changes(ctx, events)
+			if err != nil {
+				return err
+			}
+			return w.all(ctx, stamp(list, revision, whole))
 		},
 	})
 }
@@ -73,8 +83,18 @@ func (w watcher[T]) page(ctx context.Context, kvs []*mvccpb.KeyValue) error {
 	return w.all(ctx, list)
 }
 
-func (w watcher[T]) changes(events []*mvccpb.Event) (list []store.Change[T]) {
+func (w watcher[T]) changes(ctx context.Context, events []*mvccpb.Event) (list []store.Change[T], err error) {
 	for _, ev := range events {
+		if !strings.HasPrefix(string(ev.Kv.Key), w.prefix) {
+			again, err := w.beside(ctx, ev)
+			if err != nil {
+				return nil, err
+			}
+			for _, resource := range again {
+				list = append(list, store.Change[T]{Type: leaseholdv1.ChangeType_CHANGE_TYPE_PUT, Resource: resource})
+			}
+			continue
+		}
 		kv := ev.Kv
 		if ev.Type == mvccpb.DELETE {
 			kv = nil
@@ -93,7 +113,7 @@ func (w watcher[T]) changes(events []*mvccpb.Event) (list []store.Change[T]) {
 			list = append(list, store.Change[T]{Type: leaseholdv1.ChangeType_CHANGE_TYPE_REMOVED, Resource: w.gone(kv, ev.PrevKv)})
 		}
 	}
-	return list
+	return list, nil
 }
 
 // stamp says where a watch resumes that has seen the changes of one revision.
@@ -125,7 +145,8 @@ func (w watcher[T]) all(ctx context.Context, list []store.Change[T]) error {
 // ctx ends or send fails. Revision 0 begins with those that there are; any other
 // one with what happened after it, or store.ErrCompacted or
 // store.ErrFutureRevision. Their status is that of the moment in which they are
-// told.
+// told. A gateway is also told again when a worker begins or ceases to reject it: that is in
+// etcd's history too, with the members, and a watch that resumes misses none.
 func (s *Store) WatchGateways(ctx context.Context, revision int64, f gateway.Filter, send func(store.Change[*leaseholdv1.Gateway]) error) error {
 	w := watcher[*leaseholdv1.Gateway]{
 		store:  s,
@@ -135,20 +156,70 @@ func (s *Store) WatchGateways(ctx context.Context, revision int64, f gateway.Fil
 			if kv == nil {
 				return nil, false
 			}
-			g, err := decodeGateway(kv)
+			g, err := s.decodeGateway(kv)
 			if err != nil {
 				s.log.Error("cannot use what etcd holds", "key", string(kv.Key), "error", err)
 				return nil, false
 			}
 			return g, f.Matches(g)
 		},
-		same: func(now, before *leaseholdv1.Gateway) bool { return false },
+		same: func(now, before *leaseholdv1.Gateway) bool { return now.Status.Revision == before.Status.Revision },
 		gone: func(_, before *mvccpb.KeyValue) *leaseholdv1.Gateway {
 			return &leaseholdv1.Gateway{Name: gateway.Name(strings.TrimPrefix(string(before.Key), gatewaysPrefix))}
 		},
+		end:  watchEnd,
 		fill: s.fillChanges,
 	}
+	w.beside = func(ctx context.Context, ev *mvccpb.Event) (again []*leaseholdv1.Gateway, err error) {
+		for _, id := range s.rejectedOtherwise(ev) {
+			resp, err := s.at(ctx, gatewayKey(id), "", ev.Kv.ModRevision, 1)
+			if err != nil {
+				return nil, err
+			}
+			if kv := first(resp.Kvs); kv != nil && string(kv.Key) == gatewayKey(id) {
+				if g, ok := w.show(kv); ok {
+					again = append(again, g)
+				}
+			}
+		}
+		return again, nil
+	}
 	return w.run(ctx, revision)
+}
+
+// rejectedOtherwise returns the ids of the gateways of which a member says something else
+// than before an event.
+func (s *Store) rejectedOtherwise(ev *mvccpb.Event) (ids []string) {
+	if !strings.HasPrefix(string(ev.Kv.Key), membersPrefix) {
+		return nil
+	}
+	rejections := func(kv *mvccpb.KeyValue) map[string]store.Rejection {
+		all := map[string]store.Rejection{}
+		if kv == nil || kv == ev.Kv && ev.Type == mvccpb.DELETE {
+			return all
+		}
+		v, err := decodeMemberValue(kv)
+		if err != nil {
+			s.log.Error("cannot use what etcd holds", "key", string(kv.Key), "error", err)
+		}
+		for _, r := range v.Rejections {
+			all[r.Gateway] = r
+		}
+		return all
+	}
+	now, before := rejections(ev.Kv), rejections(ev.PrevKv)
+	for id, r := range now {
+		if before[id] != r {
+			ids = append(ids, id)
+		}
+	}
+	for id := range before {
+		if _, still := now[id]; !still {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // fillChanges fills the status of the gateways that are there. When it cannot be

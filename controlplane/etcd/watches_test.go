@@ -140,10 +140,10 @@ func TestWatchTellsTheStateThenABookmarkThenChangesOfWhatMatches(t *testing.T) {
 		t.Errorf("one that stops to match comes as %+v, want it removed", c)
 	}
 	label(t, s, "a", "other") // neither did nor does match
-	if err := s.DeleteGateway(testContext(t), "a", ""); err != nil {
+	if _, err := s.DeleteGateway(testContext(t), "a", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteGateway(testContext(t), "c", ""); err != nil {
+	if _, err := s.DeleteGateway(testContext(t), "c", ""); err != nil {
 		t.Fatal(err)
 	}
 	if c := w.change(); c.Type != removed || c.Resource.Name != "gateways/c" {
@@ -305,12 +305,12 @@ func TestWatchWorkersTellsOneIncarnationOfEach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Applied(testContext(t), a.key(), 5); err != nil { // the earlier one does not count any more
+	if err := s.Applied(testContext(t), a.key(), store.Ack{Revision: 5}); err != nil { // the earlier one does not count any more
 		t.Fatal(err)
 	}
 	a.kill(t, s)
 	next := alive{id: a.id, incarnation: incarnation}
-	if err := s.Applied(testContext(t), next.key(), 7); err != nil {
+	if err := s.Applied(testContext(t), next.key(), store.Ack{Revision: 7}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Leave(testContext(t), next.id, next.incarnation, 0); err != nil {

@@ -357,7 +357,7 @@ func (v *Violations) secret(field string, s *leaseholdv1.Secret, rule textRule) 
 		}
 	default:
 		if s.GetSet() {
-			v.add(field, "must have value, file or env: no value with this fingerprint, of %d bytes, is stored to be kept", len(s.GetFingerprint()))
+			v.add(field, "must have value, file or env: no value with this fingerprint, of %d bytes, is stored for this server", len(s.GetFingerprint()))
 			return
 		}
 		v.add(field, "must have value, file or env; has none")

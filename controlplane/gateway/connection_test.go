@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/leasehold/leasehold/controlplane/gateway"
@@ -283,5 +284,51 @@ func TestAFingerprintChangesExactlyWithTheValueWhateverTheCallerSays(t *testing.
 	}
 	if got := change(&leaseholdv1.Secret{Set: true, Fingerprint: "other"}); got.GetSource() != nil {
 		t.Errorf("an unknown fingerprint: got %v, want no value", got)
+	}
+}
+
+func TestAStoredValueIsKeptOnlyForTheServerThatItWasGivenFor(t *testing.T) {
+	old := stored("canary")
+	old.Upstreams[0].Url = "https://mcp.example/mcp"
+	old.Upstreams[0].Tls = &leaseholdv1.UpstreamTLS{PrivateKey: inline("key"), Certificate: &leaseholdv1.UpstreamTLS_CertificateFile{CertificateFile: "crt"}}
+	gateway.Retain(nil, old)
+	viaOAuth := proto.CloneOf(old)
+	viaOAuth.Upstreams[0].Credential = &leaseholdv1.Credential{Kind: &leaseholdv1.Credential_Oauth{
+		Oauth: &leaseholdv1.OAuthClientCredentials{TokenUrl: "https://login.example/token", ClientId: "id", ClientSecret: inline("canary")}}}
+	gateway.Retain(nil, viaOAuth)
+	for _, tt := range []struct {
+		name   string
+		from   *leaseholdv1.Gateway
+		change func(*leaseholdv1.Upstream)
+		kept   int
+	}{
+		{"another path", old, func(u *leaseholdv1.Upstream) { u.Url = "https://MCP.example/other?a=b" }, 3},
+		{"another host", old, func(u *leaseholdv1.Upstream) { u.Url = "https://evil.example/mcp" }, 1},
+		{"another port", old, func(u *leaseholdv1.Upstream) { u.Url = "https://mcp.example:8443/mcp" }, 1},
+		{"in the clear", old, func(u *leaseholdv1.Upstream) { u.Url = "http://mcp.example/mcp" }, 1},
+		{"another server, the same token endpoint", viaOAuth, func(u *leaseholdv1.Upstream) { u.Url = "https://evil.example/mcp" }, 2},
+		{"another token endpoint", viaOAuth, func(u *leaseholdv1.Upstream) {
+			u.Credential.GetOauth().TokenUrl = "https://evil.example/token"
+		}, 1},
+		{"a client secret as a bearer token", viaOAuth, func(u *leaseholdv1.Upstream) {
+			u.Credential = bearer(u.Credential.GetOauth().GetClientSecret())
+		}, 1},
+	} {
+		next := proto.CloneOf(gateway.Shown(tt.from))
+		tt.change(next.Upstreams[0])
+		next = gateway.Apply(tt.from, next, nil)
+		kept, all := 0, 0
+		gateway.EachSecret(next.ProtoReflect(), func(s *leaseholdv1.Secret) {
+			all++
+			if s.GetValue() != "" {
+				kept++
+			}
+		})
+		if kept != tt.kept {
+			t.Errorf("%s: %d of %d values were kept, want %d", tt.name, kept, all, tt.kept)
+		}
+		if err := gateway.Validate(next).Err(); kept < all && (err == nil || !strings.Contains(err.Error(), "is stored for this server")) {
+			t.Errorf("%s: got %v, want it refused since a value is missing", tt.name, err)
+		}
 	}
 }

@@ -85,9 +85,11 @@ func Apply(stored, change *leaseholdv1.Gateway, mask *fieldmaskpb.FieldMask) *le
 }
 
 // Definition returns a copy of g that has its name and what an operator may set,
-// and nothing else: what is stored.
+// and nothing else: what is stored. Fields that this version does not know are among
+// what is stored: a newer one put them there, and reads them.
 func Definition(g *leaseholdv1.Gateway) *leaseholdv1.Gateway {
-	def := &leaseholdv1.Gateway{Name: g.GetName()}
-	settable(def, proto.CloneOf(g))
+	def, from := &leaseholdv1.Gateway{Name: g.GetName()}, proto.CloneOf(g)
+	settable(def, from)
+	def.ProtoReflect().SetUnknown(from.ProtoReflect().GetUnknown())
 	return def
 }

@@ -22,6 +22,8 @@ var (
 	ErrExists = errors.New("gateway exists")
 	// ErrETagMismatch says that the gateway has changed since the etag was read.
 	ErrETagMismatch = errors.New("gateway has changed: etag does not match")
+	// ErrLocked says that the stored secrets of the gateway cannot be opened.
+	ErrLocked = errors.New("sealed values of the gateway cannot be opened: give the control plane the root key, or all of them anew")
 )
 
 // Name returns the resource name of the gateway with this id.

@@ -1,14 +1,12 @@
 // Package keyring holds the keys that seal session ids and records, and the root
-// key that wraps them. Whoever reads the store without the root key can open
-// neither.
+// keys that wrap them, and data keys too. Whoever reads the store without the root
+// keys can open none.
 package keyring
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -21,39 +19,30 @@ const (
 )
 
 // ErrWrongRootKey says that the root key does not open the stored key ring.
-var ErrWrongRootKey = errors.New("the root key does not open the stored key ring: it is not the key that this store was set up with")
+var ErrWrongRootKey = errors.New("no root key opens the stored key ring: the key that it is wrapped under is missing")
 
-// New returns a ring with one fresh key.
-func New() *leaseholdv1.KeyRing {
-	id, secret := make([]byte, keyIDBytes), make([]byte, secretBytes)
-	_, _ = rand.Read(id) // never fails
-	_, _ = rand.Read(secret)
-	return &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: id, Secret: secret}}}
+// New returns a ring with one fresh key, which seals from now on.
+func New(now time.Time) *leaseholdv1.KeyRing {
+	key := fresh(now)
+	key.SealTime = key.CreateTime
+	return &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{key}}
 }
 
-// Seal wraps ring under the root key, bound to the name it is stored under.
-func (k RootKey) Seal(name string, ring *leaseholdv1.KeyRing) ([]byte, error) {
+// Seal wraps ring under the first root key, bound to the name it is stored under.
+func (r RootKeys) Seal(name string, ring *leaseholdv1.KeyRing) ([]byte, error) {
 	plain, err := proto.Marshal(ring)
 	if err != nil {
 		return nil, fmt.Errorf("encode key ring: %w", err)
 	}
-	aead, err := k.aead()
-	if err != nil {
-		return nil, err
-	}
-	return aead.Seal(nil, nil, plain, []byte(name)), nil
+	return r.Wrap(name, plain)
 }
 
 // Open unwraps what Seal made. It returns ErrWrongRootKey if sealed was wrapped
 // under another key, for another name, or changed.
-func (k RootKey) Open(name string, sealed []byte) (*leaseholdv1.KeyRing, error) {
-	aead, err := k.aead()
+func (r RootKeys) Open(name string, sealed []byte) (*leaseholdv1.KeyRing, error) {
+	plain, _, err := r.openRing(name, sealed)
 	if err != nil {
 		return nil, err
-	}
-	plain, err := aead.Open(nil, nil, sealed, []byte(name))
-	if err != nil {
-		return nil, ErrWrongRootKey
 	}
 	ring := &leaseholdv1.KeyRing{}
 	if err := proto.Unmarshal(plain, ring); err != nil {
@@ -62,12 +51,39 @@ func (k RootKey) Open(name string, sealed []byte) (*leaseholdv1.KeyRing, error) 
 	return ring, check(ring)
 }
 
-func (k RootKey) aead() (cipher.AEAD, error) {
-	block, err := aes.NewCipher(k[:])
-	if err != nil {
+// openRing unwraps a ring, and returns the id of the root key that it was wrapped
+// under. One that was stored before there could be several does not say it.
+func (r RootKeys) openRing(name string, sealed []byte) (plain []byte, id string, err error) {
+	if plain, err = r.Unwrap(name, sealed); err == nil {
+		id, _ = WrappedBy(sealed)
+		return plain, id, nil
+	}
+	for _, key := range r.keys {
+		if plain, err := key.open(name, sealed); err == nil {
+			return plain, key.ID(), nil
+		}
+	}
+	return nil, "", fmt.Errorf("%w: %w", ErrWrongRootKey, err)
+}
+
+// Rewrap returns a ring as it is to be stored instead, under the first root key; or
+// nothing if it is so already. It returns ErrWrongRootKey as Open does.
+func (r RootKeys) Rewrap(name string, sealed []byte) ([]byte, error) {
+	plain, id, err := r.openRing(name, sealed)
+	if _, says := WrappedBy(sealed); err != nil || says && id == r.First() {
 		return nil, err
 	}
-	return cipher.NewGCMWithRandomNonce(block)
+	return r.Wrap(name, plain)
+}
+
+// RingWrappedBy returns the id of the root key that a ring is wrapped under; empty if
+// there is none among r that opens one that does not say it.
+func (r RootKeys) RingWrappedBy(name string, sealed []byte) string {
+	if _, id, err := r.openRing(name, sealed); err == nil {
+		return id
+	}
+	id, _ := WrappedBy(sealed)
+	return id
 }
 
 func check(ring *leaseholdv1.KeyRing) error {

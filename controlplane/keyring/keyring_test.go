@@ -2,13 +2,12 @@ package keyring_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/hex"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,88 +15,106 @@ import (
 )
 
 func TestSealedRingOpensWithItsKeyAndNameOnly(t *testing.T) {
-	ring := keyring.New()
-	key, other := keyring.RootKey{1}, keyring.RootKey{2}
-	sealed, err := key.Seal("keys/ring", ring)
+	ring := keyring.New(time.Now())
+	roots, other := keyring.NewRootKeys(keyring.NewRootKey()), keyring.NewRootKeys(keyring.NewRootKey())
+	sealed, err := roots.Seal("keys/ring", ring)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if bytes.Contains(sealed, ring.Keys[0].Secret) {
 		t.Error("sealed ring shows its secret")
 	}
-	got, err := key.Open("keys/ring", sealed)
+	got, err := roots.Open("keys/ring", sealed)
 	if err != nil || !proto.Equal(got, ring) {
 		t.Errorf("open: %v, want the ring", err)
 	}
-	changed := bytes.Clone(sealed)
-	changed[len(changed)-1] ^= 1
-	for name, open := range map[string]func() error{
-		"another key":  func() error { _, err := other.Open("keys/ring", sealed); return err },
-		"another name": func() error { _, err := key.Open("keys/other", sealed); return err },
-		"changed":      func() error { _, err := key.Open("keys/ring", changed); return err },
-		"short":        func() error { _, err := key.Open("keys/ring", sealed[:3]); return err },
-	} {
-		if err := open(); !errors.Is(err, keyring.ErrWrongRootKey) {
-			t.Errorf("%s: %v, want ErrWrongRootKey", name, err)
+	refuse := func(what string, roots keyring.RootKeys, name string, sealed []byte) {
+		t.Helper()
+		if _, err := roots.Open(name, sealed); !errors.Is(err, keyring.ErrWrongRootKey) {
+			t.Errorf("%s: %v, want ErrWrongRootKey", what, err)
 		}
+	}
+	refuse("another key", other, "keys/ring", sealed)
+	refuse("another name", roots, "keys/other", sealed)
+	refuse("no key", keyring.RootKeys{}, "keys/ring", sealed)
+	refuse("short", roots, "keys/ring", sealed[:3])
+	for i := range sealed {
+		changed := bytes.Clone(sealed)
+		changed[i] ^= 1
+		refuse("changed", roots, "keys/ring", changed)
 	}
 }
 
-func TestRootKeyIsMadeOnceAndReadableByItsOwnerOnly(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "root.key")
-	keys := make([]keyring.RootKey, 8)
-	var group sync.WaitGroup
-	for i := range keys {
-		group.Go(func() {
-			var err error
-			if keys[i], err = keyring.LoadOrMake(path); err != nil {
-				t.Error(err)
-			}
-		})
+// sealBefore seals a ring as it was stored when there was one root key.
+func sealBefore(t *testing.T, key keyring.RootKey, name string) []byte {
+	t.Helper()
+	secret, err := hex.DecodeString(key.Reveal())
+	if err != nil {
+		t.Fatal(err)
 	}
-	group.Wait()
-	for i, key := range keys {
-		if key != keys[0] || key == (keyring.RootKey{}) {
-			t.Errorf("maker %d got another key", i)
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := proto.Marshal(keyring.New(time.Now()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aead.Seal(nil, nil, plain, []byte(name))
+}
+
+func TestRingThatWasStoredUnderTheOneRootKeyIsOpenedAndRewrapped(t *testing.T) {
+	first, old := keyring.NewRootKey(), keyring.NewRootKey()
+	sealed := sealBefore(t, old, "ring")
+	for what, roots := range map[string]keyring.RootKeys{"the only key": keyring.NewRootKeys(old), "the second key": keyring.NewRootKeys(first, old)} {
+		ring, err := roots.Open("ring", sealed)
+		if err != nil {
+			t.Fatalf("%s: %v, want it open", what, err)
+		}
+		if id := roots.RingWrappedBy("ring", sealed); id != old.ID() {
+			t.Errorf("%s: wrapped by %q, want %q", what, id, old.ID())
+		}
+		again, err := roots.Rewrap("ring", sealed)
+		if id, ok := keyring.WrappedBy(again); err != nil || !ok || id != roots.First() {
+			t.Fatalf("%s: wrapped anew by %q, %v; want %q", what, id, err, roots.First())
+		}
+		if got, err := roots.Open("ring", again); err != nil || !proto.Equal(got, ring) {
+			t.Errorf("%s: wrapped anew it opens as %v, %v; want what it was", what, got, err)
+		}
+		if more, err := roots.Rewrap("ring", again); more != nil || err != nil {
+			t.Errorf("%s: wrapped twice: %x, %v; want nothing to do", what, more, err)
 		}
 	}
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
-	}
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
-	if text := fmt.Sprintf("%v %+v %#v %s", keys[0], keys[0], keys[0], keys[0]); strings.Count(text, "[root key]") != 4 {
-		t.Errorf("printing shows the key: %s", text)
+	if _, err := keyring.NewRootKeys(first).Open("ring", sealed); !errors.Is(err, keyring.ErrWrongRootKey) {
+		t.Errorf("without its key: %v, want ErrWrongRootKey", err)
 	}
 }
 
-func TestLoadRefusesClearly(t *testing.T) {
-	digits := strings.Repeat("0f", 32)
-	tests := []struct {
-		name, text string
-		mode       os.FileMode
-		says       string
-	}{
-		{"readable by others", digits, 0o644, "chmod 600"},
-		{"readable by the group", digits, 0o640, "chmod 600"},
-		{"short", digits[:62], 0o600, "64 hexadecimal digits; holds 62"},
-		{"long", digits + "00", 0o600, "holds 66"},
-		{"not hexadecimal", digits[:62] + "zz", 0o600, "hexadecimal"},
-		{"empty", "", 0o600, "holds 0"},
+func TestFirstRootKeyWrapsAndAllUnwrap(t *testing.T) {
+	a, b := keyring.NewRootKey(), keyring.NewRootKey()
+	wrapped, err := keyring.NewRootKeys(a, b).Wrap("name", []byte("plain"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, tt := range tests {
-		path := filepath.Join(t.TempDir(), "root.key")
-		if err := os.WriteFile(path, []byte(tt.text), tt.mode); err != nil {
-			t.Fatal(err)
-		}
-		_, err := keyring.Load(path)
-		if err == nil || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "0f0f") {
-			t.Errorf("%s: %v, want …%s…", tt.name, err, tt.says)
+	if id, ok := keyring.WrappedBy(wrapped); !ok || id != a.ID() {
+		t.Errorf("wrapped by %q, want the first key, %q", id, a.ID())
+	}
+	for _, roots := range []keyring.RootKeys{keyring.NewRootKeys(a), keyring.NewRootKeys(b, a)} {
+		if plain, err := roots.Unwrap("name", wrapped); err != nil || string(plain) != "plain" {
+			t.Errorf("unwrap: %q, %v; want plain", plain, err)
 		}
 	}
-	if _, err := keyring.Load(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "openssl rand") {
-		t.Errorf("missing file: %v, want how to make one", err)
+	if _, err := keyring.NewRootKeys(b).Unwrap("name", wrapped); !errors.Is(err, keyring.ErrUnknownRootKey) {
+		t.Errorf("without the key: %v, want ErrUnknownRootKey", err)
+	}
+	if _, err := keyring.NewRootKeys(a).Unwrap("other", wrapped); !errors.Is(err, keyring.ErrChanged) {
+		t.Errorf("for another name: %v, want ErrChanged", err)
+	}
+	if _, err := (keyring.RootKeys{}).Wrap("name", nil); !errors.Is(err, keyring.ErrNoRootKey) {
+		t.Errorf("wrap without a key: %v, want ErrNoRootKey", err)
 	}
 }

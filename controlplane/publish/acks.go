@@ -17,8 +17,8 @@ const (
 
 // Recorder keeps acknowledgements where every replica sees them.
 type Recorder interface {
-	// Applied records the newest revision that a living worker acknowledged.
-	Applied(ctx context.Context, key store.MemberKey, revision int64) error
+	// Applied records what a living worker acknowledged last.
+	Applied(ctx context.Context, key store.MemberKey, ack store.Ack) error
 }
 
 // Acks takes the acknowledgements of the streams and records them, only the
@@ -34,9 +34,9 @@ type Acks struct {
 }
 
 type ack struct {
-	revision int64
-	pending  bool
-	streams  int
+	last    store.Ack
+	pending bool
+	streams int
 }
 
 // NewAcks returns Acks that write to r.
@@ -65,14 +65,14 @@ func (a *Acks) close(key store.MemberKey) {
 }
 
 // Ack takes an acknowledgement of a worker whose stream is open.
-func (a *Acks) Ack(key store.MemberKey, revision int64) {
+func (a *Acks) Ack(key store.MemberKey, ack store.Ack) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w := a.workers[key]
-	if w == nil || revision <= w.revision {
+	if w == nil || ack.Revision == 0 || ack.Revision < w.last.Revision || ack.Same(w.last) {
 		return
 	}
-	w.revision, w.pending = revision, true
+	w.last, w.pending = ack, true
 	a.signal()
 }
 
@@ -82,7 +82,7 @@ func (a *Acks) Check(snap *store.Snapshot) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for key, w := range a.workers {
-		if m, ok := snap.Members.Entries[key]; ok && m.AppliedRevision < w.revision && !w.pending {
+		if m, ok := snap.Members.Entries[key]; ok && m.AppliedRevision <= w.last.Revision && !m.Ack().Same(w.last) && !w.pending {
 			w.pending = true
 			a.signal()
 		}
@@ -104,9 +104,9 @@ func (a *Acks) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for key, revision := range a.take() {
-			if err := a.record(ctx, key, revision); err != nil && ctx.Err() == nil {
-				a.log.Warn("acknowledgement was not recorded; trying again", "worker", key.Worker, "revision", revision, "error", err)
+		for key, ack := range a.take() {
+			if err := a.record(ctx, key, ack); err != nil && ctx.Err() == nil {
+				a.log.Warn("acknowledgement was not recorded; trying again", "worker", key.Worker, "revision", ack.Revision, "error", err)
 				a.retry(ctx, key)
 			}
 		}
@@ -114,22 +114,22 @@ func (a *Acks) Run(ctx context.Context) {
 }
 
 // take returns what is pending, which then no longer is.
-func (a *Acks) take() map[store.MemberKey]int64 {
+func (a *Acks) take() map[store.MemberKey]store.Ack {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	pending := make(map[store.MemberKey]int64)
+	pending := make(map[store.MemberKey]store.Ack)
 	for key, w := range a.workers {
 		if w.pending {
-			pending[key], w.pending = w.revision, false
+			pending[key], w.pending = w.last, false
 		}
 	}
 	return pending
 }
 
-func (a *Acks) record(ctx context.Context, key store.MemberKey, revision int64) error {
+func (a *Acks) record(ctx context.Context, key store.MemberKey, ack store.Ack) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	return a.recorder.Applied(ctx, key, revision)
+	return a.recorder.Applied(ctx, key, ack)
 }
 
 // retry marks a worker's acknowledgement as pending again after a pause.

@@ -158,26 +158,32 @@ type state struct {
 	members *leaseholdv1.MemberList
 	endings *leaseholdv1.EndingList
 	ring    *leaseholdv1.KeyRing
+	opened  *store.SealedRing // what ring was opened from
+	refused *store.SealedRing // what could not be opened, if that was said
 }
 
 func (h *Hub) build(last *state, snap *store.Snapshot) *state {
 	if last == nil {
 		last = &state{snap: &store.Snapshot{}}
 	}
-	next := &state{snap: snap, members: last.members, endings: last.endings, ring: last.ring}
+	next := &state{snap: snap, members: last.members, endings: last.endings, ring: last.ring, opened: last.opened}
 	if snap.Members != last.snap.Members {
 		next.members = keep(last.members, memberList(snap.Members))
 	}
 	if snap.Endings != last.snap.Endings {
 		next.endings = keep(last.endings, endingList(snap.Endings))
 	}
-	if snap.Ring != last.snap.Ring && snap.Ring != nil {
+	if snap.Ring != last.opened && snap.Ring != nil { // the root key may have come since
 		ring, err := h.open(snap.Ring.Sealed)
 		if err != nil {
-			h.log.Error("key ring cannot be opened; workers keep the last one", "revision", snap.Ring.Revision, "error", err)
+			next.refused = snap.Ring
+			if last.refused != snap.Ring {
+				h.log.Error("key ring cannot be opened; workers keep the last one", "revision", snap.Ring.Revision, "error", err)
+			}
 			return next
 		}
-		next.ring = keep(last.ring, ring)
+		ring.Revision = snap.Ring.Revision
+		next.ring, next.opened = keep(last.ring, ring), snap.Ring
 	}
 	return next
 }

@@ -44,6 +44,7 @@ func parts(sent, now *state) []*leaseholdv1.WatchResponse {
 		p.begin()
 	}
 	p.gateways(sent.snap.Gateways, now.snap.Gateways)
+	p.kept(sent.snap.Unusable, now.snap)
 	if now.members != sent.members {
 		p.room(now.members).Members = now.members
 	}
@@ -91,15 +92,46 @@ func (p *packer) gateways(sent, now *store.Table[string, *leaseholdv1.Gateway]) 
 	if sent == nil {
 		sent = &store.Table[string, *leaseholdv1.Gateway]{}
 	}
-	for _, id := range slices.Sorted(maps.Keys(now.Entries)) {
-		g, old := now.Entries[id], sent.Entries[id]
-		if old == nil || old.Status.Revision != g.Status.Revision {
-			msg := p.room(g)
-			msg.Gateways = append(msg.Gateways, g)
+	// There may be many, and few that changed: only those are sorted.
+	var changed, removed []string
+	for id, g := range now.Entries {
+		if old := sent.Entries[id]; old == nil || old.Status.Revision != g.Status.Revision {
+			changed = append(changed, id)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(sent.Entries)) {
+	for id := range sent.Entries {
 		if now.Entries[id] == nil {
+			removed = append(removed, id)
+		}
+	}
+	slices.Sort(changed)
+	slices.Sort(removed)
+	for _, id := range changed {
+		msg := p.room(now.Entries[id])
+		msg.Gateways = append(msg.Gateways, now.Entries[id])
+	}
+	for _, id := range removed {
+		name := gateway.Name(id)
+		msg := p.take(len(name))
+		msg.RemovedGateways = append(msg.RemovedGateways, name)
+	}
+}
+
+// kept names, in a complete state, the gateways that workers keep as they have them,
+// and after that those of them that are gone.
+func (p *packer) kept(sent *store.Table[string, string], now *store.Snapshot) {
+	if p.complete && now.Unusable != nil {
+		for _, id := range slices.Sorted(maps.Keys(now.Unusable.Entries)) {
+			name := gateway.Name(id)
+			msg := p.take(len(name))
+			msg.KeptGateways = append(msg.KeptGateways, name)
+		}
+	}
+	if sent == nil || sent == now.Unusable {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(sent.Entries)) {
+		if _, still := now.Unusable.Entries[id]; !still && now.Gateways.Entries[id] == nil {
 			name := gateway.Name(id)
 			msg := p.take(len(name))
 			msg.RemovedGateways = append(msg.RemovedGateways, name)

@@ -277,8 +277,8 @@ type recorded struct {
 	resume  chan error
 }
 
-func (r *recorded) Applied(ctx context.Context, _ store.MemberKey, revision int64) error {
-	r.written <- revision
+func (r *recorded) Applied(ctx context.Context, _ store.MemberKey, ack store.Ack) error {
+	r.written <- ack.Revision
 	return <-r.resume
 }
 
@@ -302,12 +302,12 @@ func TestAcknowledgementsAreCoalesced(t *testing.T) {
 	a, r := runAcks(t)
 	key := store.MemberKey{Worker: "w", Incarnation: 1}
 	closeStream := a.Open(key)
-	a.Ack(key, 1)
+	a.Ack(key, store.Ack{Revision: 1})
 	if got := <-r.written; got != 1 {
 		t.Errorf("wrote %d, want 1", got)
 	}
 	for _, revision := range []int64{2, 9, 5} {
-		a.Ack(key, revision)
+		a.Ack(key, store.Ack{Revision: revision})
 	}
 	r.resume <- nil
 	if got := <-r.written; got != 9 {
@@ -315,7 +315,7 @@ func TestAcknowledgementsAreCoalesced(t *testing.T) {
 	}
 	r.resume <- nil
 	closeStream()
-	a.Ack(key, 20) // nobody's stream any more
+	a.Ack(key, store.Ack{Revision: 20}) // nobody's stream any more
 	if len(a.take()) != 0 || len(a.workers) != 0 {
 		t.Error("a closed stream's acknowledgement is kept")
 	}
@@ -325,7 +325,7 @@ func TestLostAcknowledgementIsRecordedAgain(t *testing.T) {
 	a, r := runAcks(t)
 	key := store.MemberKey{Worker: "w", Incarnation: 1}
 	defer a.Open(key)()
-	a.Ack(key, 7)
+	a.Ack(key, store.Ack{Revision: 7})
 	<-r.written
 	r.resume <- nil
 	a.Check(&store.Snapshot{Members: membersOf(memberOf("w", 1, 0))}) // it re-adopted: the key is new
@@ -341,5 +341,57 @@ func TestLostAcknowledgementIsRecordedAgain(t *testing.T) {
 	a.Check(&store.Snapshot{Members: membersOf(memberOf("w", 1, 7))})
 	if len(a.take()) != 0 {
 		t.Error("what is recorded is recorded again")
+	}
+}
+
+// A gateway that a replica cannot use is there all the same: workers that come from
+// another replica keep it, until they are told of it or it is gone.
+func TestGatewaysThatCannotBeUsedAreKeptByWorkers(t *testing.T) {
+	without := snapshotAt(10)
+	without.Unusable = tableOf(map[string]string{"locked": "wrapped under another root key", "odd": "not a message"})
+	usable, gone := snapshotAt(11), snapshotAt(12)
+	usable.Unusable = tableOf(map[string]string{"odd": "not a message"})
+	usable.Gateways.Entries["locked"] = gatewayAt("locked", 3)
+	gone.Gateways, gone.Unusable = usable.Gateways, tableOf(map[string]string{})
+	all := states(newHub(), without, usable, gone)
+
+	first := parts(nil, all[0])
+	if len(first) != 1 || strings.Join(first[0].KeptGateways, " ") != "gateways/locked gateways/odd" || len(first[0].RemovedGateways) != 0 {
+		t.Errorf("complete state: %v, want two kept and none removed", first)
+	}
+	second := parts(all[0], all[1])
+	if len(second) != 1 || len(second[0].Gateways) != 1 || len(second[0].KeptGateways)+len(second[0].RemovedGateways) != 0 {
+		t.Errorf("when one can be used: %v, want its definition and nothing else", second)
+	}
+	third := parts(all[1], all[2])
+	if len(third) != 1 || strings.Join(third[0].RemovedGateways, " ") != "gateways/odd" || len(third[0].Gateways)+len(third[0].KeptGateways) != 0 {
+		t.Errorf("when the other is gone: %v, want it removed and nothing else", third)
+	}
+}
+
+// A replica gets the root key of a new ring after the ring: it tries again then.
+func TestRingIsOpenedOnceItsRootKeyIsThere(t *testing.T) {
+	open, tried := false, 0
+	hub := NewHub(func(sealed []byte) (*leaseholdv1.KeyRing, error) {
+		if tried++; !open {
+			return nil, errors.New("wrapped under another root key")
+		}
+		return &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: sealed}}}, nil
+	}, hclog.NewNullLogger())
+	snap := snapshotAt(10)
+	publish := func() *state {
+		hub.Publish(snap)
+		now, _ := hub.newest()
+		return now
+	}
+	if now := publish(); now.ring != nil {
+		t.Errorf("ring %v, want none yet", now.ring)
+	}
+	open = true
+	if now := publish(); string(now.ring.GetKeys()[0].GetId()) != "ring" {
+		t.Errorf("ring %v, want it once its root key is there", now.ring)
+	}
+	if publish(); tried != 2 {
+		t.Errorf("opened %d times, want no more than until it was open", tried)
 	}
 }

@@ -54,7 +54,7 @@ func (r *registered) Certificate(_ context.Context, id string) (string, error) {
 const someID, otherID = "0123456789abcdef", "fedcba9876543210"
 
 func TestEveryMethodHasARuleAndNoRuleIsForNothing(t *testing.T) {
-	server := NewServer(Config{Hub: publish.NewHub(nil, hclog.NewNullLogger()), Logger: hclog.NewNullLogger()})
+	server := NewServer(Config{Audit: auditLog(t), Hub: publish.NewHub(nil, hclog.NewNullLogger()), Logger: hclog.NewNullLogger()})
 	methods := map[string]bool{}
 	for service, info := range server.GRPC().GetServiceInfo() {
 		for _, method := range info.Methods {

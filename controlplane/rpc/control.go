@@ -36,6 +36,9 @@ func (s *control) Register(ctx context.Context, req *leaseholdv1.RegisterRequest
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	if err := compatible(req.GetInfo().GetProtocol()); err != nil {
+		return nil, err
+	}
 	incarnation, lease, err := s.register(ctx, req)
 	if err != nil {
 		return nil, err
@@ -70,6 +73,9 @@ func (s *control) Readopt(ctx context.Context, req *leaseholdv1.ReadoptRequest) 
 	c.positive("incarnation", req.GetIncarnation())
 	c.info("info", req.GetInfo())
 	if err := c.err(); err != nil {
+		return nil, err
+	}
+	if err := compatible(req.GetInfo().GetProtocol()); err != nil {
 		return nil, err
 	}
 	lease, err := s.store.Readopt(ctx, req.GetWorker(), req.GetIncarnation(), req.GetInfo())
@@ -257,6 +263,18 @@ func (s *control) End(ctx context.Context, req *leaseholdv1.EndRequest) (*leaseh
 	return &leaseholdv1.EndResponse{Revision: revision}, nil
 }
 
+// GetKeyRingRevision implements ControlService.
+func (s *control) GetKeyRingRevision(ctx context.Context, _ *leaseholdv1.GetKeyRingRevisionRequest) (*leaseholdv1.GetKeyRingRevisionResponse, error) {
+	ring, err := s.store.Ring(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if ring == nil {
+		return nil, store.ErrNoRing
+	}
+	return &leaseholdv1.GetKeyRingRevisionResponse{Revision: ring.Revision}, nil
+}
+
 // Watch implements ControlService. The handler is the one that sends; a second
 // goroutine reads acknowledgements and ends with the stream.
 func (s *control) Watch(stream grpc.BidiStreamingServer[leaseholdv1.WatchRequest, leaseholdv1.WatchResponse]) error {
@@ -291,7 +309,7 @@ func (s *control) open(ctx context.Context, stream grpc.BidiStreamingServer[leas
 	}
 	key := store.MemberKey{Worker: req.GetWorker(), Incarnation: req.GetIncarnation()}
 	closeAcks := s.acks.Open(key)
-	s.acks.Ack(key, req.GetAppliedRevision())
+	s.acks.Ack(key, ackOf(req))
 	return key, closeAcks, nil
 }
 
@@ -305,6 +323,6 @@ func (s *control) receive(stream grpc.BidiStreamingServer[leaseholdv1.WatchReque
 		if err != nil {
 			return context.Canceled
 		}
-		s.acks.Ack(key, req.GetAppliedRevision())
+		s.acks.Ack(key, ackOf(req))
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
+	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/store"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -15,8 +17,10 @@ import (
 // gateways implements GatewayService.
 type gateways struct {
 	leaseholdv1.UnimplementedGatewayServiceServer
-	store   Store
-	watches *watches
+	store    Store
+	hub      *publish.Hub
+	observer Observer
+	watches  *watches
 }
 
 // CreateGateway implements GatewayService.
@@ -26,15 +30,29 @@ func (s *gateways) CreateGateway(ctx context.Context, req *leaseholdv1.CreateGat
 		return nil, gateway.Validate(nil)
 	}
 	g = proto.CloneOf(g)
-	violations := nameIt(g, req.GetGatewayId())
+	violations := append(checkWait(req), nameIt(g, req.GetGatewayId())...)
 	gateway.Retain(nil, g)
 	gateway.Default(g)
 	violations = append(violations, gateway.Validate(g)...)
 	if err := violations.Err(); err != nil {
 		return nil, err
 	}
-	stored, err := s.store.CreateGateway(ctx, g)
+	if req.GetValidateOnly() {
+		next, err := s.wouldCreate(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		audit.Of(ctx).Changed(nil, next)
+		return &leaseholdv1.CreateGatewayResponse{Gateway: next}, nil
+	}
+	write, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	stored, err := s.store.CreateGateway(write, g)
 	if err != nil {
+		return nil, err
+	}
+	audit.Of(ctx).Changed(nil, stored)
+	if err := awaitApplied(ctx, s.hub, req, stored.GetName(), stored.GetStatus()); err != nil {
 		return nil, err
 	}
 	return &leaseholdv1.CreateGatewayResponse{Gateway: stored}, nil
@@ -64,6 +82,9 @@ func (s *gateways) GetGateway(ctx context.Context, req *leaseholdv1.GetGatewayRe
 	}
 	g, err := s.store.GetGateway(ctx, id)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.observe(ctx, id, g); err != nil {
 		return nil, err
 	}
 	return &leaseholdv1.GetGatewayResponse{Gateway: g}, nil
@@ -139,7 +160,7 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 	if change == nil {
 		return nil, gateway.Validate(nil)
 	}
-	violations := gateway.CheckMask(mask)
+	violations := append(checkWait(req), gateway.CheckMask(mask)...)
 	id, err := gatewayID("gateway.name", change.GetName())
 	if err != nil {
 		violations = append(violations, gateway.Violation{Field: "gateway.name", Description: gatewayRule(change.GetName())})
@@ -147,11 +168,28 @@ func (s *gateways) UpdateGateway(ctx context.Context, req *leaseholdv1.UpdateGat
 	if err := violations.Err(); err != nil {
 		return nil, err
 	}
-	stored, err := s.store.UpdateGateway(ctx, id, change.GetEtag(), func(stored *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+	var before *leaseholdv1.Gateway
+	apply := func(stored *leaseholdv1.Gateway) (*leaseholdv1.Gateway, error) {
+		before = proto.CloneOf(stored)
 		next := gateway.Apply(stored, change, mask)
 		return next, gateway.Validate(next).Err()
-	})
+	}
+	if req.GetValidateOnly() {
+		next, err := s.wouldUpdate(ctx, id, change.GetEtag(), apply)
+		if err != nil {
+			return nil, err
+		}
+		audit.Of(ctx).Changed(before, next)
+		return &leaseholdv1.UpdateGatewayResponse{Gateway: next}, nil
+	}
+	write, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	stored, err := s.store.UpdateGateway(write, id, change.GetEtag(), apply)
 	if err != nil {
+		return nil, err
+	}
+	audit.Of(ctx).Changed(before, stored)
+	if err := awaitApplied(ctx, s.hub, req, stored.GetName(), stored.GetStatus()); err != nil {
 		return nil, err
 	}
 	return &leaseholdv1.UpdateGatewayResponse{Gateway: stored}, nil
@@ -163,7 +201,17 @@ func (s *gateways) DeleteGateway(ctx context.Context, req *leaseholdv1.DeleteGat
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.DeleteGateway(ctx, id, req.GetEtag()); err != nil {
+	if err := checkWait(req).Err(); err != nil {
+		return nil, err
+	}
+	write, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	deleted, err := s.store.DeleteGateway(write, id, req.GetEtag())
+	if err != nil {
+		return nil, err
+	}
+	audit.Of(ctx).Deleted(deleted)
+	if err := awaitApplied(ctx, s.hub, req, req.GetName(), &leaseholdv1.GatewayStatus{Revision: deleted.GetStatus().GetRevision()}); err != nil {
 		return nil, err
 	}
 	return &leaseholdv1.DeleteGatewayResponse{}, nil

@@ -33,7 +33,7 @@ type interceptor struct{ log hclog.Logger }
 
 func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, timeout(info.FullMethod))
+	ctx, cancel := context.WithTimeout(ctx, timeout(info.FullMethod)+waitOf(req))
 	defer cancel()
 	err = i.guard(info.FullMethod, func() error {
 		resp, err = handle(ctx, req)
@@ -55,7 +55,10 @@ func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.Stream
 }
 
 func timeout(method string) time.Duration {
-	if waits(method) {
+	switch {
+	case method == leaseholdv1.GatewayService_InspectGateway_FullMethodName:
+		return inspectTimeout
+	case waits(method):
 		return waitTimeout
 	}
 	return requestTimeout
@@ -64,7 +67,8 @@ func timeout(method string) time.Duration {
 // waits reports whether a method waits for others than the store.
 func waits(method string) bool {
 	return method == leaseholdv1.SessionService_TerminateSession_FullMethodName ||
-		method == leaseholdv1.SessionService_MoveSession_FullMethodName
+		method == leaseholdv1.SessionService_MoveSession_FullMethodName ||
+		method == leaseholdv1.GatewayService_InspectGateway_FullMethodName
 }
 
 // guard runs one call. A panic ends the call and nothing else.

@@ -42,6 +42,8 @@ func TestToStatus(t *testing.T) {
 		{session.ErrNotFound, codes.NotFound, "SESSION_NOT_FOUND"},
 		{gateway.ErrETagMismatch, codes.Aborted, "ETAG_MISMATCH"},
 		{gateway.Violations{{Field: "f", Description: "d"}}, codes.InvalidArgument, "INVALID_ARGUMENT"},
+		{fmt.Errorf("%w: %w", gateway.ErrLocked, gateway.Violations{{Field: "f", Description: "d"}}), codes.FailedPrecondition, "SECRETS_LOCKED"},
+		{store.ErrOtherRootKey, codes.FailedPrecondition, "OTHER_ROOT_KEY"},
 		{store.ErrBusy, codes.ResourceExhausted, "TOO_MANY_WAITING"},
 		{store.ErrUnavailable, codes.Unavailable, "STORE_UNAVAILABLE"},
 		{store.ErrCompacted, codes.OutOfRange, "COMPACTED"},

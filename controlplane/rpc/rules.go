@@ -35,12 +35,13 @@ var (
 // rules has a rule for each method of the listener. A method without one is for
 // nobody.
 var rules = map[string]rule{
-	leaseholdv1.GatewayService_CreateGateway_FullMethodName: forOperators,
-	leaseholdv1.GatewayService_GetGateway_FullMethodName:    forOperators,
-	leaseholdv1.GatewayService_ListGateways_FullMethodName:  forOperators,
-	leaseholdv1.GatewayService_UpdateGateway_FullMethodName: forOperators,
-	leaseholdv1.GatewayService_DeleteGateway_FullMethodName: forOperators,
-	leaseholdv1.GatewayService_WatchGateways_FullMethodName: forOperators,
+	leaseholdv1.GatewayService_CreateGateway_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_GetGateway_FullMethodName:     forOperators,
+	leaseholdv1.GatewayService_ListGateways_FullMethodName:   forOperators,
+	leaseholdv1.GatewayService_UpdateGateway_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_DeleteGateway_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_WatchGateways_FullMethodName:  forOperators,
+	leaseholdv1.GatewayService_InspectGateway_FullMethodName: forOperators,
 
 	leaseholdv1.SessionService_GetSession_FullMethodName:       forOperators,
 	leaseholdv1.SessionService_ListSessions_FullMethodName:     forOperators,
@@ -55,6 +56,10 @@ var rules = map[string]rule{
 	leaseholdv1.WorkerService_ForgetWorker_FullMethodName:  forOperators,
 	leaseholdv1.WorkerService_WatchWorkers_FullMethodName:  forOperators,
 
+	leaseholdv1.KeyService_GetRootKeys_FullMethodName:    forOperators,
+	leaseholdv1.KeyService_RotateRootKey_FullMethodName:  forOperators,
+	leaseholdv1.KeyService_RotateDataKeys_FullMethodName: forOperators,
+
 	leaseholdv1.ControlService_Register_FullMethodName:    forWorkers, // this is what makes an id the caller's own
 	leaseholdv1.ControlService_Resolve_FullMethodName:     forWorkers,
 	leaseholdv1.ControlService_Renew_FullMethodName:       forItself,
@@ -68,6 +73,11 @@ var rules = map[string]rule{
 	leaseholdv1.ControlService_End_FullMethodName:         forItself,
 	leaseholdv1.ControlService_Claim_FullMethodName:       forOwner,
 	leaseholdv1.ControlService_Save_FullMethodName:        forOwner,
+
+	leaseholdv1.ControlService_GetKeyRingRevision_FullMethodName: forWorkers,
+
+	leaseholdv1.KeyService_GetSessionKeys_FullMethodName:   forOperators,
+	leaseholdv1.KeyService_RotateSessionKey_FullMethodName: forOperators,
 
 	healthv1.Health_Check_FullMethodName: forAll,
 	healthv1.Health_List_FullMethodName:  forAll,

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/session"
@@ -36,7 +37,11 @@ type Store interface {
 	GetGateway(ctx context.Context, id string) (*leaseholdv1.Gateway, error)
 	ListGateways(ctx context.Context, q gateway.Query) (page []*leaseholdv1.Gateway, last string, more bool, err error)
 	UpdateGateway(ctx context.Context, id, etag string, change func(*leaseholdv1.Gateway) (*leaseholdv1.Gateway, error)) (*leaseholdv1.Gateway, error)
-	DeleteGateway(ctx context.Context, id, etag string) error
+	DeleteGateway(ctx context.Context, id, etag string) (*leaseholdv1.Gateway, error)
+
+	RootKeys(ctx context.Context) (store.KeyUse, error)
+	RotateRootKey(ctx context.Context, expect, after string) (store.Rotation, error)
+	RotateDataKeys(ctx context.Context, after string) (store.Rotation, error)
 
 	GetSession(ctx context.Context, key session.Key) (*leaseholdv1.Session, error)
 	ListSessions(ctx context.Context, q session.Query) (page []*leaseholdv1.Session, last session.Key, more bool, err error)
@@ -52,6 +57,8 @@ type Store interface {
 	WatchGateways(ctx context.Context, revision int64, f gateway.Filter, send func(store.Change[*leaseholdv1.Gateway]) error) error
 	WatchSessions(ctx context.Context, revision int64, f session.Filter, send func(store.Change[*leaseholdv1.Session]) error) error
 	WatchWorkers(ctx context.Context, revision int64, send func(store.Change[store.Member]) error) error
+
+	Ring(ctx context.Context) (*store.SealedRing, error)
 
 	RegisterAs(ctx context.Context, worker, certificate string, attempt store.Attempt, info *leaseholdv1.WorkerInfo) (incarnation int64, lease store.Lease, err error)
 	Certificate(ctx context.Context, worker string) (string, error)
@@ -77,15 +84,24 @@ type Observer interface {
 	// Loads asks each of the members how much it has to do, in bounded time. What is
 	// not answered is left out.
 	Loads(ctx context.Context, members []store.Member) map[store.MemberKey]*leaseholdv1.ObserveLoadResponse
+	// Upstreams asks each of the members how the upstreams of a gateway are, in bounded
+	// time. What is not answered is left out.
+	Upstreams(ctx context.Context, members []store.Member, gateway string) map[store.MemberKey]*leaseholdv1.ObserveUpstreamsResponse
+	// Inspect makes a member inspect a gateway. Its errors are those of the package
+	// gateway, and of context.
+	Inspect(ctx context.Context, m store.Member, req *leaseholdv1.InspectNowRequest) (*leaseholdv1.InspectNowResponse, error)
 	// HandOver makes the owner hand a session over. Its errors are those of the package
 	// session, and of context.
 	HandOver(ctx context.Context, owner store.Member, req *leaseholdv1.HandOverNowRequest) error
 }
 
-// Config says what the services work on. Store, Hub, Acks, Observer and Logger are
-// required.
+// Config says what the services work on. Store, SessionKeys, Hub, Acks, Observer and
+// Logger are required.
 type Config struct {
-	Store Store
+	Store       Store
+	SessionKeys SessionKeys
+	// Audit gets a line for each call that changes something. Required.
+	Audit *audit.Log
 	Hub   *publish.Hub
 	Acks  *publish.Acks
 	// Credentials secure the listener; their AuthInfo is a Caller, and callers may
@@ -114,7 +130,7 @@ type Server struct {
 func NewServer(cfg Config) *Server {
 	guard := interceptor{log: cfg.Logger}
 	s := &Server{
-		grpc: grpc.NewServer(append(cfg.secure(),
+		grpc: grpc.NewServer(append(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(auditor{cfg.Audit}.unary)}, cfg.secure()...),
 			grpc.MaxRecvMsgSize(maxRequestBytes),
 			grpc.MaxSendMsgSize(maxResponseBytes),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingsAtLeast, PermitWithoutStream: true}),
@@ -128,9 +144,10 @@ func NewServer(cfg Config) *Server {
 		control: &control{store: cfg.Store, hub: cfg.Hub, acks: cfg.Acks, outage: durationpb.New(cfg.MaxOutage)},
 		watches: newWatches(cfg.ReadPatience),
 	}
-	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, watches: s.watches})
+	leaseholdv1.RegisterGatewayServiceServer(s.grpc, &gateways{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterSessionServiceServer(s.grpc, &sessions{store: cfg.Store, hub: cfg.Hub, observer: cfg.Observer, watches: s.watches})
 	leaseholdv1.RegisterWorkerServiceServer(s.grpc, &workers{store: cfg.Store, observer: cfg.Observer, watches: s.watches})
+	leaseholdv1.RegisterKeyServiceServer(s.grpc, &keys{store: cfg.Store, session: cfg.SessionKeys})
 	leaseholdv1.RegisterControlServiceServer(s.grpc, s.control)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)

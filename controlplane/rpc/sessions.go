@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/session"
@@ -122,6 +123,7 @@ func (s *sessions) TerminateSession(ctx context.Context, req *leaseholdv1.Termin
 	if err != nil {
 		return nil, err
 	}
+	audit.Of(ctx).Revision = revision
 	wish := store.EndingKey{Gateway: key.Gateway, Session: key.Digest}
 	err = s.hub.Await(ctx, func(snap *store.Snapshot) bool {
 		_, waiting := snap.Endings.Entries[wish]

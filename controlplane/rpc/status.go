@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/leasehold/leasehold/controlplane/audit"
 	"github.com/leasehold/leasehold/controlplane/gateway"
 	"github.com/leasehold/leasehold/controlplane/publish"
 	"github.com/leasehold/leasehold/controlplane/session"
@@ -45,6 +46,7 @@ var outcomes = []outcome{
 	{session.ErrLeaseLost, codes.NotFound, "LEASE_LOST"},
 	{session.ErrForeign, codes.PermissionDenied, "NOT_YOUR_WORKER"},
 	{errForbidden, codes.PermissionDenied, "ROLE_NOT_ALLOWED"},
+	{errIncompatible, codes.FailedPrecondition, "INCOMPATIBLE_WORKER"},
 	{session.ErrWorkerNotFound, codes.NotFound, "WORKER_NOT_FOUND"},
 	{session.ErrWorkerAlive, codes.FailedPrecondition, "ALIVE"},
 	{session.ErrPinned, codes.FailedPrecondition, "PINNED"},
@@ -54,14 +56,22 @@ var outcomes = []outcome{
 	{gateway.ErrNotFound, codes.NotFound, "GATEWAY_NOT_FOUND"},
 	{gateway.ErrExists, codes.AlreadyExists, "GATEWAY_EXISTS"},
 	{gateway.ErrETagMismatch, codes.Aborted, "ETAG_MISMATCH"},
+	{gateway.ErrLocked, codes.FailedPrecondition, "SECRETS_LOCKED"},
+	{store.ErrOtherRootKey, codes.FailedPrecondition, "OTHER_ROOT_KEY"},
+	{gateway.ErrUnknownThere, codes.FailedPrecondition, "NOT_APPLIED"},
+	{gateway.ErrInspecting, codes.ResourceExhausted, "TOO_MANY_INSPECTIONS"},
+	{gateway.ErrNobodyInspects, codes.Unavailable, "NOBODY_INSPECTS"},
 	{store.ErrBusy, codes.ResourceExhausted, "TOO_MANY_WAITING"},
 	{store.ErrFull, codes.ResourceExhausted, "STORE_FULL"},
 	{store.ErrTooManyEndings, codes.ResourceExhausted, "TOO_MANY_ENDINGS"},
 	{store.ErrTooManyPeers, codes.ResourceExhausted, "TOO_MANY_PEERS"},
+	{store.ErrTooManyKeys, codes.ResourceExhausted, "TOO_MANY_KEYS"},
+	{store.ErrNoRing, codes.Unavailable, "NO_KEY_RING"},
 	{store.ErrCompacted, codes.OutOfRange, "COMPACTED"},
 	{store.ErrFutureRevision, codes.OutOfRange, "FUTURE_REVISION"},
 	{errSlowReader, codes.ResourceExhausted, "SLOW_READER"},
 	{errTooManyWatches, codes.ResourceExhausted, "TOO_MANY_WATCHES"},
+	{audit.ErrUnavailable, codes.Unavailable, "AUDIT_UNAVAILABLE"},
 	{store.ErrUnavailable, codes.Unavailable, "STORE_UNAVAILABLE"},
 	{publish.ErrStopped, codes.Unavailable, "STOPPING"},
 	{publish.ErrBehind, codes.Unavailable, "BEHIND"},
@@ -76,8 +86,12 @@ func toStatus(err error) error {
 		return nil
 	}
 	var violations gateway.Violations
-	if errors.As(err, &violations) {
+	if errors.As(err, &violations) && !errors.Is(err, gateway.ErrLocked) {
 		return badRequest(violations)
+	}
+	var notApplied *errNotApplied
+	if errors.As(err, &notApplied) {
+		return notApplied.grpc()
 	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.err) {

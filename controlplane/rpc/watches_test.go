@@ -49,7 +49,7 @@ func (e *endless) WatchGateways(ctx context.Context, _ int64, _ gateway.Filter, 
 func serveStore(t *testing.T, s Store) (*Server, leaseholdv1.GatewayServiceClient) {
 	t.Helper()
 	hub := publish.NewHub(nil, hclog.NewNullLogger())
-	server := NewServer(Config{Store: s, Hub: hub, Logger: hclog.NewNullLogger(), ReadPatience: 100 * time.Millisecond})
+	server := NewServer(Config{Audit: auditLog(t), Store: s, Hub: hub, Logger: hclog.NewNullLogger(), ReadPatience: 100 * time.Millisecond})
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,9 @@
 package store
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrUnavailable says that the store did not answer. Whether a write was
@@ -14,6 +17,10 @@ var (
 	ErrTooManyEndings = errors.New("too many sessions wait to be ended")
 	// ErrTooManyPeers says that a worker would be recorded to know more than MaxPeers.
 	ErrTooManyPeers = errors.New("too many workers to be known by one")
+	// ErrTooManyKeys says that the key ring has no room for another key.
+	ErrTooManyKeys = fmt.Errorf("the key ring has %d keys, as many as it may; another one can be made when the oldest is removed", MaxKeys)
+	// ErrNoRing says that there is no key ring, which each replica sees to when it starts.
+	ErrNoRing = errors.New("there is no key ring")
 	// ErrCompacted says that the store no longer has the changes since a
 	// revision.
 	ErrCompacted = errors.New("changes since that revision are no longer kept; watch from the beginning")
@@ -29,3 +36,6 @@ const MaxEndings = 8000
 // MaxPeers bounds the workers that one is recorded to know: those that are alive, and
 // those that may come back.
 const MaxPeers = 2000
+
+// MaxKeys bounds the keys of the ring, which every worker looks through.
+const MaxKeys = 96

@@ -17,6 +17,9 @@ type Snapshot struct {
 	Revision int64
 	// Gateways are the definitions by id, with status.revision filled.
 	Gateways *Table[string, *leaseholdv1.Gateway]
+	// Unusable are the gateways that are there, but of which no definition can be used
+	// by this replica, and why, by id. None of them is among Gateways.
+	Unusable *Table[string, string]
 	// Members are the incarnations that are alive.
 	Members *Table[MemberKey, Member]
 	// Endings are the sessions that an operator wants ended.
@@ -40,6 +43,21 @@ type SealedRing struct {
 	Sealed []byte
 }
 
+// RingState is the key ring and the workers that are alive, read at one revision.
+type RingState struct {
+	// Revision is the revision at which both were read.
+	Revision int64
+	// Ring is the sealed key ring.
+	Ring *SealedRing
+	// Members are the incarnations that are alive.
+	Members []Member
+}
+
+// Everywhere reports whether every living worker has applied the ring.
+func (s *RingState) Everywhere() bool {
+	return !slices.ContainsFunc(s.Members, func(m Member) bool { return m.AppliedRevision < s.Ring.Revision })
+}
+
 // MemberKey names one registration of a worker.
 type MemberKey = session.Peer
 
@@ -48,8 +66,10 @@ type Member struct {
 	MemberKey
 	// Info is what the worker says of itself.
 	Info *leaseholdv1.WorkerInfo
-	// AppliedRevision is the newest revision that it acknowledged.
+	// AppliedRevision is the newest revision that it acknowledged, but for Rejections.
 	AppliedRevision int64
+	// Rejections are the gateways whose newest definition it cannot apply.
+	Rejections []Rejection
 	// RegisterTime is when the incarnation registered.
 	RegisterTime time.Time
 }
@@ -83,15 +103,4 @@ func Newest(members *Table[MemberKey, Member]) []Member {
 // Proto returns the member as workers are told of it.
 func (m Member) Proto() *leaseholdv1.Member {
 	return &leaseholdv1.Member{Worker: m.Worker, Incarnation: m.Incarnation, Info: m.Info}
-}
-
-// Applied counts the members that have applied revision or a later one.
-func Applied(members []Member, revision int64) int32 {
-	var n int32
-	for _, m := range members {
-		if m.AppliedRevision >= revision {
-			n++
-		}
-	}
-	return n
 }

@@ -119,13 +119,30 @@ func (c *Checker) Check(u *config.Upstream) error {
 	return &Ejected{After: u.Health.UnhealthyAfter, Since: time.Since(p.since)}
 }
 
+// State returns what is known of u, which is as the newest definition has it; false if
+// it is not asked.
+func (c *Checker) State(u *config.Upstream) (State, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := keyOf(u)
+	p := c.patients[k]
+	if u.Health == nil || p == nil || p.fingerprint != u.Fingerprint {
+		return State{}, false
+	}
+	return p.state(k), true
+}
+
+func (p *patient) state(k key) State {
+	return State{k.gateway, k.upstream, p.asked, p.ejected, p.since, p.last}
+}
+
 // States returns what is known of every upstream that is asked, ordered by gateway
 // and name.
 func (c *Checker) States() []State {
 	c.mu.Lock()
 	states := make([]State, 0, len(c.patients))
 	for k, p := range c.patients {
-		states = append(states, State{k.gateway, k.upstream, p.asked, p.ejected, p.since, p.last})
+		states = append(states, p.state(k))
 	}
 	c.mu.Unlock()
 	slices.SortFunc(states, func(a, b State) int {

@@ -12,7 +12,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,9 +127,15 @@ type Snapshot struct {
 	Gateways map[string]*Gateway
 	Members  map[string]Member
 	Ring     *sessionid.Ring
-	Endings  []*leaseholdv1.Ending
+	// RingRevision is the revision at which Ring was written; 0 if that is not known.
+	RingRevision int64
+	Endings      []*leaseholdv1.Ending
+	// Rejections are the gateways whose newest definitions are not served, ordered by
+	// the revisions of those and then by id.
+	Rejections []Rejection
 
-	workers []string // those of Members that take sessions, sorted
+	workers     []string                        // those of Members that take sessions, sorted
+	definitions map[string]*leaseholdv1.Gateway // what Gateways were made of, by name
 }
 
 // takers returns the workers that take sessions: all that do not drain, or, when all
@@ -216,53 +221,16 @@ func (h *Holder) Set(s *Snapshot) {
 type State struct {
 	Revision int64
 	Gateways map[string]*leaseholdv1.Gateway // by name
+	Kept     []string                        // names of others that go on as they were
 	Members  []*leaseholdv1.Member
 	KeyRing  *leaseholdv1.KeyRing
 	Endings  []*leaseholdv1.Ending
+	// Earlier are definitions, by name, that were served before those of Gateways, as
+	// long as one may have to go back to them; only in a state on disk.
+	Earlier map[string]*leaseholdv1.Gateway
 	// TTL is that of leases, and MaxOutage for how long workers may serve on without
 	// the control plane, as it said before it sent the state.
 	TTL, MaxOutage time.Duration
-}
-
-// Compile makes a snapshot of state. What did not change since previous is taken
-// over from it. An error names what cannot be applied; the previous snapshot
-// then serves on.
-func Compile(state *State, previous *Snapshot) (*Snapshot, error) {
-	if state.Revision < previous.Revision {
-		previous = empty // of another store, whose revisions mean something else
-	}
-	next := &Snapshot{
-		Revision: state.Revision,
-		Gateways: make(map[string]*Gateway, len(state.Gateways)),
-		Members:  make(map[string]Member, len(state.Members)),
-		Ring:     previous.Ring,
-		Endings:  state.Endings,
-	}
-	for name, definition := range state.Gateways {
-		id := strings.TrimPrefix(name, "gateways/")
-		if old := previous.Gateways[id]; old != nil && old.Revision == definition.GetStatus().GetRevision() {
-			next.Gateways[id] = old
-			continue
-		}
-		gateway, err := compileGateway(id, definition)
-		if err != nil {
-			return nil, fmt.Errorf("compile %s: %w", name, err)
-		}
-		next.Gateways[id] = gateway
-	}
-	for _, m := range state.Members {
-		info := m.GetInfo()
-		next.Members[m.GetWorker()] = Member{m.GetWorker(), m.GetIncarnation(), info.GetPeerAddress(), info.GetZone(), int(info.GetCapacity()), info.GetDraining()}
-	}
-	next.workers = takers(next.Members)
-	if state.KeyRing != nil {
-		ring, err := compileRing(state.KeyRing)
-		if err != nil {
-			return nil, fmt.Errorf("compile key ring: %w", err)
-		}
-		next.Ring = ring
-	}
-	return next, nil
 }
 
 func compileGateway(id string, definition *leaseholdv1.Gateway) (*Gateway, error) {
@@ -297,10 +265,10 @@ func compileUpstream(definition *leaseholdv1.Upstream) (*Upstream, error) {
 	}
 	var err error
 	if u.Credential, err = credential.Compile(definition.GetCredential()); err != nil {
-		return nil, fmt.Errorf("credential: %w", err)
+		return nil, credential.At("credential", err)
 	}
 	if u.TLS, err = credential.CompileTLS(definition.GetTls()); err != nil {
-		return nil, fmt.Errorf("tls%w", err)
+		return nil, credential.At("tls", err)
 	}
 	u.Fingerprint = fingerprint(definition, u)
 	for _, tool := range definition.GetRepeatableTools() {
@@ -311,13 +279,13 @@ func compileUpstream(definition *leaseholdv1.Upstream) (*Upstream, error) {
 	}
 	if u.Transport == leaseholdv1.Transport_TRANSPORT_STDIO {
 		if definition.GetCommand() == "" {
-			return nil, errors.New("command: is needed with TRANSPORT_STDIO")
+			return nil, credential.At("command", errors.New("is needed with TRANSPORT_STDIO"))
 		}
 		u.Program = &Program{Command: definition.GetCommand(), Args: definition.GetArgs(), Env: definition.GetEnv()}
 		return u, nil
 	}
 	if u.URL, err = url.Parse(definition.GetUrl()); err != nil || u.URL.Host == "" || (u.URL.Scheme != "http" && u.URL.Scheme != "https") {
-		return nil, fmt.Errorf("url: not an absolute http or https URL (%d bytes)", len(definition.GetUrl()))
+		return nil, credential.At("url", fmt.Errorf("not an absolute http or https URL (%d bytes)", len(definition.GetUrl())))
 	}
 	return u, nil
 }
@@ -361,13 +329,16 @@ func fingerprint(u *leaseholdv1.Upstream, compiled *Upstream) [16]byte {
 	return [16]byte(sum[:16])
 }
 
-func compileRing(ring *leaseholdv1.KeyRing) (*sessionid.Ring, error) {
+func compileRing(ring *leaseholdv1.KeyRing, previous *sessionid.Ring) (*sessionid.Ring, error) {
 	keys := make([]sessionid.Key, 0, len(ring.GetKeys()))
 	for i, k := range ring.GetKeys() {
 		if len(k.GetId()) != 4 || len(k.GetSecret()) != 32 {
 			return nil, fmt.Errorf("keys[%d]: id of %d bytes and secret of %d, want 4 and 32", i, len(k.GetId()), len(k.GetSecret()))
 		}
 		keys = append(keys, sessionid.Key{ID: [4]byte(k.GetId()), Secret: sessionid.Secret(k.GetSecret())})
+	}
+	if previous != nil && previous.Of(keys) {
+		return previous, nil
 	}
 	return sessionid.NewRing(keys)
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/hex"
-	"strings"
 	"testing"
 	"time"
 
@@ -84,15 +83,24 @@ func TestCompileKnowsHealthChecksAndTheirDefaults(t *testing.T) {
 	}
 }
 
-func TestCompileNamesTheFieldOfACredentialThatItDoesNotKnow(t *testing.T) {
-	for want, change := range map[string]func(*leaseholdv1.Upstream){
-		"upstreams[0].credential: bearer: has no value": bearer(&leaseholdv1.Secret{}),
-		"upstreams[0].tls.min_version: 9":               func(u *leaseholdv1.Upstream) { u.Tls = &leaseholdv1.UpstreamTLS{MinVersion: 9} },
+func TestARejectionNamesTheField(t *testing.T) {
+	for want, change := range map[string]func(*leaseholdv1.Gateway){
+		"upstreams: 2 given, exactly 1 is supported":                    func(g *leaseholdv1.Gateway) { g.Upstreams = append(g.Upstreams, &leaseholdv1.Upstream{}) },
+		"upstreams[0].url: not an absolute http or https URL (1 bytes)": func(g *leaseholdv1.Gateway) { g.Upstreams[0].Url = "x" },
+		"upstreams[0].command: is needed with TRANSPORT_STDIO": func(g *leaseholdv1.Gateway) {
+			g.Upstreams[0].Transport = leaseholdv1.Transport_TRANSPORT_STDIO
+		},
+		"upstreams[0].credential.bearer: has no value, file or env that this worker knows": func(g *leaseholdv1.Gateway) { bearer(&leaseholdv1.Secret{})(g.Upstreams[0]) },
+		"upstreams[0].tls.min_version: 9 is not known":                                     func(g *leaseholdv1.Gateway) { g.Upstreams[0].Tls = &leaseholdv1.UpstreamTLS{MinVersion: 9} },
 	} {
 		s := state(3, "https://h")
-		change(s.Gateways["gateways/g"].Upstreams[0])
-		if _, err := Compile(s, empty); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
+		change(s.Gateways["gateways/g"])
+		snapshot, err := Compile(s, empty)
+		if err != nil || len(snapshot.Rejections) != 1 || len(snapshot.Gateways) != 0 {
+			t.Fatalf("%s: got %+v, %v; want the gateway rejected", want, snapshot, err)
+		}
+		if r := snapshot.Rejections[0]; r.Field+": "+r.Reason != want || r.Gateway != "g" || r.Revision != 3 || r.Serving != 0 || r.Quarantined {
+			t.Errorf("got %+v, want %s", r, want)
 		}
 	}
 }

@@ -37,7 +37,7 @@ const (
 // ErrNotKept says that there is no state on disk.
 var ErrNotKept = errors.New("no configuration is kept")
 
-// Disk keeps the newest state of the world in a worker's data directory, for when the
+// Disk keeps the newest state of the world, as Quarantine.Kept has it, in a worker's data directory, for when the
 // worker is started while the control plane is away. The state holds keys and perhaps
 // secrets of gateways, so it is sealed, with a key in a file beside it; whoever has
 // both can read it. What was changed, or is from another directory, does not open.
@@ -229,6 +229,9 @@ func encode(s *State, now time.Time) ([]byte, error) {
 		Revision: s.Revision, Complete: true, Members: &leaseholdv1.MemberList{Members: s.Members},
 		KeyRing: s.KeyRing, Endings: &leaseholdv1.EndingList{Endings: s.Endings},
 	}
+	for _, g := range s.Earlier { // before the others of the same names, which then count for who does not know of it
+		message.Gateways = append(message.Gateways, g)
+	}
 	for _, g := range s.Gateways {
 		message.Gateways = append(message.Gateways, g)
 	}
@@ -257,6 +260,12 @@ func decode(content []byte) (*State, time.Time, error) {
 		TTL: time.Duration(numbers[1]), MaxOutage: time.Duration(numbers[2]),
 	}
 	for _, g := range message.GetGateways() {
+		if before := s.Gateways[g.GetName()]; before != nil {
+			if s.Earlier == nil {
+				s.Earlier = make(map[string]*leaseholdv1.Gateway)
+			}
+			s.Earlier[g.GetName()] = before
+		}
 		s.Gateways[g.GetName()] = g
 	}
 	if s.Revision <= 0 || s.TTL <= 0 || s.MaxOutage < 0 || s.KeyRing == nil {

@@ -36,6 +36,7 @@ func stateAt(revision int64) *State {
 		Members: []*leaseholdv1.Member{{Worker: "w", Incarnation: 3, Info: &leaseholdv1.WorkerInfo{PeerAddress: "10.0.0.1:1"}}},
 		KeyRing: &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: []byte("key1"), Secret: bytes.Repeat([]byte{7}, 32)}}},
 		Endings: []*leaseholdv1.Ending{{Gateway: "a", Session: strings.Repeat("0", 32)}},
+		Earlier: map[string]*leaseholdv1.Gateway{"gateways/b": {Name: "gateways/b", Description: "before"}},
 	}
 }
 
@@ -52,7 +53,7 @@ func same(a, b *State) bool {
 	gateways := func(m *leaseholdv1.WatchResponse) map[string]string {
 		all := map[string]string{}
 		for _, g := range m.GetGateways() {
-			all[g.GetName()] = fmt.Sprint(g)
+			all[g.GetName()] += fmt.Sprint(g) // the earlier one comes first
 		}
 		m.Gateways = nil
 		return all

@@ -2,12 +2,14 @@ package config
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/leasehold/leasehold/dataplane/catalogue"
+	"github.com/leasehold/leasehold/dataplane/credential"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -44,13 +46,13 @@ func (g *Gateway) Real() []*Upstream {
 // one, or what makes one of several.
 func compileUpstreams(id string, definition *leaseholdv1.Gateway) (*Upstream, error) {
 	if len(definition.GetUpstreams()) == 0 {
-		return nil, fmt.Errorf("upstreams: none given, at least 1 is needed")
+		return nil, credential.At("upstreams", errors.New("none given, at least 1 is needed"))
 	}
 	var parts []*Upstream
 	for i, u := range definition.GetUpstreams() {
 		part, err := compileUpstream(u)
 		if err != nil {
-			return nil, fmt.Errorf("upstreams[%d].%w", i, err)
+			return nil, credential.At(fmt.Sprintf("upstreams[%d]", i), err)
 		}
 		part.Gateway = id
 		parts = append(parts, part)

@@ -34,6 +34,13 @@ var (
 	errCondemned = errors.New("incarnation condemned")
 )
 
+// Protocol is the version of the protocol of workers and control planes that this worker
+// speaks.
+const Protocol = 1
+
+// storeFull is the reason of a control plane that can change nothing for want of space.
+const storeFull = "STORE_FULL"
+
 // errNotServing says that the lease is not to be kept.
 var errNotServing = errors.New("not serving")
 
@@ -49,8 +56,9 @@ type Config struct {
 	// Info is what the others shall know of the worker.
 	Info *leaseholdv1.WorkerInfo
 	// Apply is given each new state of the world and reports why it could not be
-	// applied. Called from one goroutine at a time.
-	Apply func(*config.State) error
+	// applied, or the gateways whose definitions in it could not. Called from one
+	// goroutine at a time.
+	Apply func(*config.State) ([]config.Rejection, error)
 	// Recall is called once if no replica has registered the worker within 3 s of the
 	// start, and before any Apply. It may take a state from elsewhere, and returns its
 	// revision, or 0 for none: an older one is not applied then. May be nil.
@@ -229,7 +237,8 @@ const attemptTimeout = 2 * time.Second
 // method is safe to repeat, so an attempt with an unknown outcome is repeated.
 //
 // A replica that holds is well, and is not left for other calls. When all of them
-// hold the verdict is session.ErrUncertain.
+// hold the verdict is session.ErrUncertain. When the store is full it is
+// session.ErrNoRoom, unless an attempt before may have been carried out.
 func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 	do func(leaseholdv1.ControlServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error)) (Resp, error) {
 	holding, unknown := 0, false
@@ -256,6 +265,10 @@ func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 			if !unknown {
 				return resp, fmt.Errorf("%s: %w: %s", method, session.ErrUncertain, status.Convert(err).Message())
 			}
+		case reason(err) == storeFull && !unknown:
+			// Every replica has the same store, and none of them changed anything.
+			c.hear()
+			return resp, fmt.Errorf("%s: %w: %s", method, session.ErrNoRoom, status.Convert(err).Message())
 		case holding > 0:
 			holding++ // the replica that other calls use is not concerned
 			unknown = true
@@ -264,7 +277,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, method string, req Req,
 			unknown = true
 		}
 		if attempt == 0 || attempt%20 == 0 {
-			c.cfg.Logger.Warn("control plane did not answer", "method", method, "endpoint", r.address, "error", err)
+			c.cfg.Logger.Warn(unanswered(err), "method", method, "endpoint", r.address, "error", err)
 		}
 		if err := pause(ctx, attempt); err != nil {
 			return resp, fmt.Errorf("%s: %w: %w", method, session.ErrUnavailable, err)
@@ -323,6 +336,17 @@ func verdictOf(err error) error {
 
 // refusedFor is session.ErrRefused with why.
 func refusedFor(why error) error { return fmt.Errorf("%w: %w", session.ErrRefused, why) }
+
+// unanswered says why a call is made again.
+func unanswered(err error) string {
+	switch reason(err) {
+	case storeFull:
+		return "control plane refuses, since its store is full"
+	case "INCOMPATIBLE_WORKER":
+		return "control plane refuses workers of this version"
+	}
+	return "control plane did not answer"
+}
 
 func reason(err error) string {
 	for _, detail := range status.Convert(err).Details() {

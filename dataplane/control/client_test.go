@@ -117,6 +117,29 @@ func TestVerdictsOnATakeover(t *testing.T) {
 	}
 }
 
+func TestAFullStoreIsAVerdictUnlessAnAttemptBeforeMayHaveBeenCarriedOut(t *testing.T) {
+	errStoreFull := refused(codes.ResourceExhausted, "STORE_FULL")
+	for what, test := range map[string]struct {
+		replicas []*fake
+		want     error
+		took     time.Duration
+	}{
+		"at once":                     {[]*fake{failing(errStoreFull), failing(errStoreFull)}, session.ErrNoRoom, 0},
+		"after one that holds":        {[]*fake{failing(errHolding), failing(errStoreFull)}, session.ErrNoRoom, 0},
+		"after one without an answer": {[]*fake{failing(errAway), failing(errStoreFull)}, session.ErrUnavailable, bubbleTTL},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, test.replicas...)
+			ctx, cancel := context.WithTimeout(t.Context(), bubbleTTL)
+			defer cancel()
+			began := time.Now()
+			if err := reclaim(ctx, b); !errors.Is(err, test.want) || time.Since(began) != test.took {
+				t.Errorf("%s: got %v after %v, want %v after %v", what, err, time.Since(began), test.want, test.took)
+			}
+		})
+	}
+}
+
 func TestTheControlPlaneIsAwayAThirdOfATTLAfterItsLastAnswer(t *testing.T) {
 	for what, answer := range map[string]error{"an answer": nil, "a refusal": refused(codes.FailedPrecondition, "OWNER_ALIVE"), "a hold": errHolding} {
 		synctest.Test(t, func(t *testing.T) {
@@ -265,12 +288,12 @@ func TestAStateOlderThanTheRecalledOneIsAppliedOnlyIfThatIsOfAnotherStore(t *tes
 			b.replicas[0].api = w
 			var applied []int64
 			b.cfg.Recall = func() int64 { return test.recalled }
-			b.cfg.Apply = func(s *config.State) error {
+			b.cfg.Apply = func(s *config.State) ([]config.Rejection, error) {
 				applied = append(applied, s.Revision)
 				if s.TTL != bubbleTTL {
 					t.Errorf("got a state with TTL %v, want %v", s.TTL, bubbleTTL)
 				}
-				return nil
+				return nil, nil
 			}
 			b.run(t, func() {
 				for _, revision := range test.states {

@@ -91,7 +91,7 @@ func newClient(t *testing.T, lost func(), endpoints ...string) *Client {
 	t.Helper()
 	c, err := New(Config{
 		Endpoints: endpoints, Worker: "0123456789abcdef", Info: &leaseholdv1.WorkerInfo{},
-		Apply: func(*config.State) error { return nil }, Lost: lost, Registered: func(int64, time.Duration) {}, DataDir: t.TempDir(),
+		Apply: func(*config.State) ([]config.Rejection, error) { return nil, nil }, Lost: lost, Registered: func(int64, time.Duration) {}, DataDir: t.TempDir(),
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: t.Output()}),
 	})
 	if err != nil {

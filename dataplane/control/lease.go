@@ -142,7 +142,7 @@ func (c *Client) hold(held lease, sent time.Duration) {
 // info is what the worker says of itself now.
 func (c *Client) info() *leaseholdv1.WorkerInfo {
 	info := proto.CloneOf(c.cfg.Info)
-	info.Draining = c.draining.Load()
+	info.Draining, info.Protocol = c.draining.Load(), Protocol
 	return info
 }
 
@@ -271,7 +271,7 @@ func (c *Client) insist(ctx context.Context, timeout time.Duration,
 		}
 		c.next(r)
 		if attempt == 0 || attempt%20 == 0 {
-			c.cfg.Logger.Warn("control plane did not answer", "endpoint", r.address, "error", err)
+			c.cfg.Logger.Warn(unanswered(err), "endpoint", r.address, "error", err)
 		}
 		if err := pause(ctx, attempt); err != nil {
 			return sent, err

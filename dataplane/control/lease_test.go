@@ -169,7 +169,7 @@ func newBubble(t *testing.T, replicas ...*fake) *bubble {
 	var err error
 	b.Client, err = assemble(Config{
 		Worker: "0123456789abcdef", Info: &leaseholdv1.WorkerInfo{},
-		Apply: func(*config.State) error { return nil }, Lost: func() {}, Registered: func(int64, time.Duration) {},
+		Apply: func(*config.State) ([]config.Rejection, error) { return nil, nil }, Lost: func() {}, Registered: func(int64, time.Duration) {},
 		Serving: func() error {
 			if err := b.serving.Load(); err != nil {
 				return *err

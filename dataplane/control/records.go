@@ -3,6 +3,9 @@ package control
 import (
 	"context"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -74,4 +77,21 @@ func (c *Client) End(ctx context.Context, request *leaseholdv1.EndRequest) error
 	request.Worker = c.cfg.Worker
 	_, err := call(ctx, c, "End", request, leaseholdv1.ControlServiceClient.End)
 	return err
+}
+
+// KeyRingRevision returns the revision of a key ring that was the newest at some moment
+// after the call was made. It makes one attempt.
+func (c *Client) KeyRingRevision(ctx context.Context) (int64, error) {
+	r := c.pick()
+	c.calls.WithLabelValues("GetKeyRingRevision").Inc()
+	resp, err := r.api.GetKeyRingRevision(ctx, &leaseholdv1.GetKeyRingRevisionRequest{})
+	switch {
+	case status.Code(err) == codes.Unimplemented: // a replica of an earlier version: it does all else
+		return 0, err
+	case err != nil:
+		c.next(r)
+		return 0, err
+	}
+	c.hear()
+	return resp.GetRevision(), nil
 }

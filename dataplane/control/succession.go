@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -137,9 +138,15 @@ func (c *Client) succeed(ctx context.Context) <-chan struct{} {
 	}
 	go func() {
 		defer close(done)
-		_, err := call(ctx, c, "Leave", &leaseholdv1.LeaveRequest{
-			Worker: predecessor.Worker, Incarnation: predecessor.Incarnation, Lease: predecessor.Lease,
-		}, leaseholdv1.ControlServiceClient.Leave)
+		var err error
+		for attempt := 0; ; attempt++ {
+			_, err = call(ctx, c, "Leave", &leaseholdv1.LeaveRequest{
+				Worker: predecessor.Worker, Incarnation: predecessor.Incarnation, Lease: predecessor.Lease,
+			}, leaseholdv1.ControlServiceClient.Leave)
+			if !errors.Is(err, session.ErrNoRoom) || pause(ctx, attempt) != nil {
+				break
+			}
+		}
 		log := c.cfg.Logger.With("predecessor", predecessor.Worker, "incarnation", predecessor.Incarnation)
 		if err != nil {
 			log.Warn("the predecessor's lease is not given back; its sessions go on once it has run out", "error", err)

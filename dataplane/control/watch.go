@@ -60,13 +60,14 @@ func (c *Client) follow(ctx context.Context, r replica, incarnation int64) (prog
 		terms := c.authority.state.Load().terms
 		state.TTL, state.MaxOutage = terms.ttl, terms.outage
 		c.peers.see(state.Members)
-		if err := c.cfg.Apply(state); err != nil {
+		rejections, err := c.cfg.Apply(state)
+		if err != nil {
 			c.cfg.Logger.Error("config not applied, serving on with the last good one", "revision", state.Revision, "error", err)
 			continue
 		}
 		c.applied.Store(state.Revision)
 		progressed = true
-		if err := stream.Send(&leaseholdv1.WatchRequest{Worker: c.cfg.Worker, Incarnation: incarnation, AppliedRevision: state.Revision}); err != nil {
+		if err := stream.Send(c.acknowledgement(incarnation, state.Revision, rejections)); err != nil {
 			return progressed, fmt.Errorf("acknowledge revision %d: %w", state.Revision, err)
 		}
 	}
@@ -75,6 +76,7 @@ func (c *Client) follow(ctx context.Context, r replica, incarnation int64) (prog
 // world assembles states from the parts in which they arrive.
 type world struct {
 	gateways map[string]*leaseholdv1.Gateway
+	kept     []string // said in the parts of this state
 	members  []*leaseholdv1.Member
 	keys     *leaseholdv1.KeyRing
 	endings  []*leaseholdv1.Ending
@@ -88,9 +90,10 @@ func (w *world) add(part *leaseholdv1.WatchResponse) *config.State {
 		if part.GetComplete() {
 			*w = world{gateways: make(map[string]*leaseholdv1.Gateway)}
 		} else {
-			w.gateways = maps.Clone(w.gateways)
+			w.gateways, w.kept = maps.Clone(w.gateways), nil
 		}
 	}
+	w.kept = append(w.kept, part.GetKeptGateways()...)
 	for _, g := range part.GetGateways() {
 		w.gateways[g.GetName()] = g
 	}
@@ -109,5 +112,5 @@ func (w *world) add(part *leaseholdv1.WatchResponse) *config.State {
 	if w.inside = part.GetMore(); w.inside {
 		return nil
 	}
-	return &config.State{Revision: part.GetRevision(), Gateways: w.gateways, Members: w.members, KeyRing: w.keys, Endings: w.endings}
+	return &config.State{Revision: part.GetRevision(), Gateways: w.gateways, Kept: w.kept, Members: w.members, KeyRing: w.keys, Endings: w.endings}
 }

@@ -93,8 +93,8 @@ func compileValue(s *leaseholdv1.Secret) (Value, error) {
 	return Value{}, errors.New("has no value, file or env that this worker knows")
 }
 
-// Compile makes a credential of its definition; nil of none. An error names the
-// field.
+// Compile makes a credential of its definition; nil of none. An error is a FieldError,
+// or about the whole.
 func Compile(c *leaseholdv1.Credential) (*Credential, error) {
 	if c == nil {
 		return nil, nil
@@ -103,7 +103,7 @@ func Compile(c *leaseholdv1.Credential) (*Credential, error) {
 	for i, h := range c.GetHeaders() {
 		value, err := compileValue(h.GetValue())
 		if err != nil {
-			return nil, fmt.Errorf("headers[%d].value: %w", i, err)
+			return nil, At(fmt.Sprintf("headers[%d].value", i), err)
 		}
 		own.Headers = append(own.Headers, Header{http.CanonicalHeaderKey(h.GetName()), value})
 	}
@@ -124,28 +124,28 @@ func (own *Credential) compileKind(c *leaseholdv1.Credential) error {
 	case *leaseholdv1.Credential_Bearer:
 		value, err := compileValue(kind.Bearer)
 		if err != nil {
-			return fmt.Errorf("bearer: %w", err)
+			return At("bearer", err)
 		}
 		own.Bearer = &value
 	case *leaseholdv1.Credential_Basic:
 		password, err := compileValue(kind.Basic.GetPassword())
 		if err != nil {
-			return fmt.Errorf("basic.password: %w", err)
+			return At("basic.password", err)
 		}
 		own.Basic = &Basic{kind.Basic.GetUsername(), password}
 	case *leaseholdv1.Credential_ApiKey:
 		value, err := compileValue(kind.ApiKey.GetValue())
 		if err != nil {
-			return fmt.Errorf("api_key.value: %w", err)
+			return At("api_key.value", err)
 		}
 		own.Key = &Key{http.CanonicalHeaderKey(kind.ApiKey.GetHeader()), kind.ApiKey.GetQuery(), value}
 		if own.Key.Header == "" && own.Key.Query == "" {
-			return fmt.Errorf("api_key: %w", errUnknown)
+			return At("api_key", errUnknown)
 		}
 	case *leaseholdv1.Credential_Oauth:
 		var err error
 		if own.OAuth, err = compileOAuth(kind.Oauth); err != nil {
-			return fmt.Errorf("oauth%w", err)
+			return At("oauth", err)
 		}
 	case *leaseholdv1.Credential_CallerHeader:
 		own.CallerHeader = http.CanonicalHeaderKey(kind.CallerHeader)
@@ -155,19 +155,19 @@ func (own *Credential) compileKind(c *leaseholdv1.Credential) error {
 
 func compileOAuth(o *leaseholdv1.OAuthClientCredentials) (*OAuth, error) {
 	if len(o.ProtoReflect().GetUnknown()) > 0 {
-		return nil, fmt.Errorf(": %w", errUnknown)
+		return nil, errUnknown
 	}
 	endpoint, err := url.Parse(o.GetTokenUrl())
 	if err != nil || endpoint.Host == "" || endpoint.Scheme != "http" && endpoint.Scheme != "https" {
-		return nil, fmt.Errorf(".token_url: not an absolute http or https URL (%d bytes)", len(o.GetTokenUrl()))
+		return nil, At("token_url", fmt.Errorf("not an absolute http or https URL (%d bytes)", len(o.GetTokenUrl())))
 	}
 	secret, err := compileValue(o.GetClientSecret())
 	if err != nil {
-		return nil, fmt.Errorf(".client_secret: %w", err)
+		return nil, At("client_secret", err)
 	}
 	tls, err := CompileTLS(o.GetTls())
 	if err != nil {
-		return nil, fmt.Errorf(".tls%w", err)
+		return nil, At("tls", err)
 	}
 	own := &OAuth{TokenURL: endpoint, ClientID: o.GetClientId(), ClientSecret: secret, Scopes: o.GetScopes(), Parameters: o.GetParameters(), TLS: tls}
 	switch o.GetClientAuthentication() {
@@ -175,7 +175,7 @@ func compileOAuth(o *leaseholdv1.OAuthClientCredentials) (*OAuth, error) {
 	case leaseholdv1.ClientAuthentication_CLIENT_AUTHENTICATION_BODY:
 		own.InBody = true
 	default:
-		return nil, fmt.Errorf(".client_authentication: %d is not known", o.GetClientAuthentication())
+		return nil, At("client_authentication", fmt.Errorf("%d is not known", o.GetClientAuthentication()))
 	}
 	return own, nil
 }

@@ -21,14 +21,14 @@ type TLS struct {
 // neither.
 type Document struct{ Inline, File string }
 
-// CompileTLS makes settings of their definition; nil of none. An error names the
-// field, with a dot before it, unless it is about the whole.
+// CompileTLS makes settings of their definition; nil of none. An error is a
+// FieldError, or about the whole.
 func CompileTLS(t *leaseholdv1.UpstreamTLS) (*TLS, error) {
 	if t == nil {
 		return nil, nil
 	}
 	if len(t.ProtoReflect().GetUnknown()) > 0 {
-		return nil, fmt.Errorf(": %w", errUnknown)
+		return nil, errUnknown
 	}
 	own := &TLS{
 		Authorities: Document{t.GetCaPem(), t.GetCaFile()}, Certificate: Document{t.GetCertificatePem(), t.GetCertificateFile()},
@@ -37,7 +37,7 @@ func CompileTLS(t *leaseholdv1.UpstreamTLS) (*TLS, error) {
 	if own.Certificate != (Document{}) {
 		var err error
 		if own.PrivateKey, err = compileValue(t.GetPrivateKey()); err != nil {
-			return nil, fmt.Errorf(".private_key: %w", err)
+			return nil, At("private_key", err)
 		}
 	}
 	switch t.GetMinVersion() {
@@ -45,7 +45,7 @@ func CompileTLS(t *leaseholdv1.UpstreamTLS) (*TLS, error) {
 	case leaseholdv1.TLSVersion_TLS_VERSION_1_3:
 		own.MinVersion = tls.VersionTLS13
 	default:
-		return nil, fmt.Errorf(".min_version: %d is not known", t.GetMinVersion())
+		return nil, At("min_version", fmt.Errorf("%d is not known", t.GetMinVersion()))
 	}
 	return own, nil
 }

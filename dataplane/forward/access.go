@@ -32,14 +32,16 @@ const (
 // a rule is for nobody. Workers believe each other in what they pass on: the
 // principal of a forwarded request is the front's word.
 var rules = map[string][]string{
-	leaseholdv1.PeerService_Forward_FullMethodName:         {roleWorker},
-	leaseholdv1.PeerService_Probe_FullMethodName:           {roleWorker},
-	leaseholdv1.PeerService_HandOver_FullMethodName:        {roleWorker},
-	leaseholdv1.PeerService_Witness_FullMethodName:         {roleWorker},
-	leaseholdv1.PeerService_Locate_FullMethodName:          {roleWorker},
-	leaseholdv1.PeerService_ObserveLoad_FullMethodName:     {roleWorker, roleControlPlane},
-	leaseholdv1.PeerService_ObserveSessions_FullMethodName: {roleControlPlane},
-	leaseholdv1.PeerService_HandOverNow_FullMethodName:     {roleControlPlane},
+	leaseholdv1.PeerService_Forward_FullMethodName:          {roleWorker},
+	leaseholdv1.PeerService_Probe_FullMethodName:            {roleWorker},
+	leaseholdv1.PeerService_HandOver_FullMethodName:         {roleWorker},
+	leaseholdv1.PeerService_Witness_FullMethodName:          {roleWorker},
+	leaseholdv1.PeerService_Locate_FullMethodName:           {roleWorker},
+	leaseholdv1.PeerService_ObserveLoad_FullMethodName:      {roleWorker, roleControlPlane},
+	leaseholdv1.PeerService_ObserveSessions_FullMethodName:  {roleControlPlane},
+	leaseholdv1.PeerService_HandOverNow_FullMethodName:      {roleControlPlane},
+	leaseholdv1.PeerService_ObserveUpstreams_FullMethodName: {roleControlPlane},
+	leaseholdv1.PeerService_InspectNow_FullMethodName:       {roleControlPlane},
 }
 
 // access lets callers do what the rules say, and nothing else.

@@ -209,6 +209,7 @@ func (p *peer) begin(ctx context.Context, target route.Target, r *session.Reques
 		Start: &leaseholdv1.ForwardStart{
 			Worker: target.Worker, Incarnation: target.Incarnation, Epoch: target.Epoch, Hops: 1,
 			Gateway: r.Gateway, Session: r.Digest[:], Principal: r.Principal, Ids: r.IDs, Hold: held, Lists: uint32(r.Lists),
+			GatewayRevision: target.Settings.Revision, ConnectionFingerprint: target.Settings.Fingerprint[:],
 			Method: r.Method, Header: packHeader(r.Header), BodyLength: uint32(len(r.Body)),
 		},
 		Body: r.Body[:min(len(r.Body), bodyPiece)],

@@ -47,6 +47,7 @@ type Server struct {
 
 	expecter Expecter // of sessions that are handed over
 	mover    Mover    // of sessions for operators
+	looker   Looker   // at upstreams for operators
 
 	mu      sync.Mutex // guards what follows
 	serving int
@@ -234,11 +235,20 @@ func receiveRequest(stream leaseholdv1.PeerService_ForwardServer) (route.Target,
 	}
 	header := make(http.Header, len(start.GetHeader())/2+1)
 	unpackHeader(header, start.GetHeader())
-	return route.Target{Worker: start.GetWorker(), Incarnation: start.GetIncarnation(), Epoch: start.GetEpoch()},
+	return route.Target{Worker: start.GetWorker(), Incarnation: start.GetIncarnation(), Epoch: start.GetEpoch(), Settings: settingsOf(start)},
 		received{&session.Request{
 			Gateway: start.GetGateway(), Digest: sessionid.Digest(start.GetSession()), Principal: start.GetPrincipal(),
 			Method: start.GetMethod(), Header: header, Body: body, IDs: start.GetIds(), Lists: session.Lists(start.GetLists()),
 		}, start.GetHold()}, nil
+}
+
+// settingsOf returns the settings that a front knows; none if it does not say.
+func settingsOf(start *leaseholdv1.ForwardStart) route.Settings {
+	s := route.Settings{Revision: start.GetGatewayRevision()}
+	if copy(s.Fingerprint[:], start.GetConnectionFingerprint()) < len(s.Fingerprint) {
+		return route.Settings{}
+	}
+	return s
 }
 
 func receiveBody(stream leaseholdv1.PeerService_ForwardServer, first []byte, length int) ([]byte, error) {

@@ -66,9 +66,9 @@ type Config struct {
 	Opener Opener
 	Router Router
 	Access Access
-	// Current reports whether the key ring is certainly the newest: no id is
-	// made with a key before every worker that holds a lease has it.
-	Current func() bool
+	// Missing reports whether a key that the world's ring does not have is certainly in
+	// no newer one, and finds out if it is not.
+	Missing func(world *config.Snapshot, key [4]byte) bool
 	Logger  hclog.Logger
 	// Stall is how long a client may take nothing of an answer; 0 means a minute.
 	Stall time.Duration
@@ -306,7 +306,7 @@ func (h *Handler) open(w http.ResponseWriter, request *session.Request, id []str
 	}
 	hint, err := world.Ring.Open(id[0], request.Gateway, request.Principal)
 	switch {
-	case errors.Is(err, sessionid.ErrUnknownKey) && !h.cfg.Current():
+	case errors.Is(err, sessionid.ErrUnknownKey) && !h.missing(world, id[0]):
 		mcp.WriteUnavailable(w, rpcID, "the session id's key is not known here yet")
 		return hint, false
 	case err != nil:
@@ -314,6 +314,12 @@ func (h *Handler) open(w http.ResponseWriter, request *session.Request, id []str
 		return hint, false
 	}
 	return hint, true
+}
+
+// missing reports whether there certainly is no key for a session id.
+func (h *Handler) missing(world *config.Snapshot, id string) bool {
+	key, ok := sessionid.KeyOf(id)
+	return !ok || h.cfg.Missing(world, key)
 }
 
 // checkVersion refuses what is not of a stateful protocol version. A client that

@@ -234,6 +234,7 @@ func (rt *Router) forward(ctx context.Context, w http.ResponseWriter, r *session
 
 // forwardOnce is forward to this one worker.
 func (rt *Router) forwardOnce(ctx context.Context, w http.ResponseWriter, r *session.Request, target Target) (done bool, err error) {
+	target.Settings = rt.settings(r.Gateway)
 	err = rt.cfg.Forwarder.Forward(ctx, w, target, r)
 	if errors.Is(err, ErrNotSent) {
 		if ctx.Err() == nil && target.Epoch > 0 { // one that takes a session over may take its time
@@ -246,6 +247,9 @@ func (rt *Router) forwardOnce(ctx context.Context, w http.ResponseWriter, r *ses
 	}
 	switch {
 	case err == nil:
+		return true, nil
+	case refusedAs(err, Behind):
+		mcp.WriteUnavailable(w, r.ID(), "the session's owner has not heard yet of the gateway's newest connection settings")
 		return true, nil
 	case refusedAs(err, Over):
 		mcp.WriteSessionNotFound(w, r.ID())
@@ -325,6 +329,8 @@ func (rt *Router) Admit(ctx context.Context, target Target, r *session.Request) 
 		return nil, StaleIncarnation
 	case !rt.cfg.Authority.Await(target.Incarnation):
 		return nil, Fenced
+	case !rt.heardOf(ctx, r.Gateway, target.Settings):
+		return nil, Behind
 	}
 	if r.Method == session.MethodMessage {
 		return rt.admitMessage(r)

@@ -15,6 +15,8 @@ type Target struct {
 	// session over if its owner is dead.
 	Epoch   uint64
 	Address string
+	// Settings are those of the gateway that the front knows.
+	Settings Settings
 	// Patience is how long the receiver may take to admit the request.
 	Patience time.Duration
 }
@@ -46,6 +48,7 @@ const (
 	Fenced           = Refusal(leaseholdv1.Refusal_REFUSAL_FENCED)
 	Closing          = Refusal(leaseholdv1.Refusal_REFUSAL_CLOSING)
 	Over             = Refusal(leaseholdv1.Refusal_REFUSAL_OVER)
+	Behind           = Refusal(leaseholdv1.Refusal_REFUSAL_BEHIND)
 )
 
 // Error makes a refusal an error.

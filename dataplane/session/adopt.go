@@ -72,8 +72,7 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 	}
 	t.metrics.opened.WithLabelValues(how).Inc()
 	s.listenAgain(state)
-	if reason := mismatch(s.upstream, t.cfg.World().Gateways[gateway]); reason != 0 {
-		t.End(d, reason) // what changed meanwhile found no session to end
+	if reason := t.follow(s); reason != 0 { // what changed meanwhile found no session to end
 		return nil, fmt.Errorf("%w: %s", ErrOver, reasonLabel(reason))
 	}
 	return s, nil
@@ -111,16 +110,21 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 	}
 	same := definition != nil && string(part.GetConnectionFingerprint()) == string(definition.Upstream.Fingerprint[:])
 	if same {
-		s.upstream, s.idle = definition.Upstream, definition.IdleTimeout
+		up.of, s.idle = definition.Upstream, definition.IdleTimeout
 	}
 	switch {
 	case record.GetClass() == leaseholdv1.Class_CLASS_PINNED:
 		if part.GetClass() == leaseholdv1.Class_CLASS_PINNED {
-			s.upstream = nil // what is left of the upstream session went with its worker
+			up.of = nil // what is left of the upstream session went with its worker
 		}
 		return s, leaseholdv1.EndReason_END_REASON_OWNER_LOST, nil
 	case definition == nil:
 		return s, leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED, nil
+	case !same && definition.Reinitialize && part.GetClass() != leaseholdv1.Class_CLASS_PINNED && !definition.Upstream.Pinned():
+		// The upstream session cannot be ended any more: nobody knows by what settings.
+		s.up.Store(&upstreamSession{of: definition.Upstream, version: s.version, over: true})
+		s.idle = definition.IdleTimeout
+		return s, 0, nil
 	case !same:
 		return s, leaseholdv1.EndReason_END_REASON_UPSTREAM_CHANGED, nil
 	}
@@ -131,7 +135,7 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 // the session has one still.
 func (t *Table) buryOrphan(s *Session, reason leaseholdv1.EndReason) {
 	s.table = t
-	if s.upstream == nil {
+	if s.upstream() == nil {
 		s.up.Store(&upstreamSession{})
 	}
 	s.close(reason)
@@ -142,7 +146,7 @@ func (t *Table) buryOrphan(s *Session, reason leaseholdv1.EndReason) {
 		return
 	}
 	t.sessions[s.digest] = s
-	s.told = s.told || s.upstream == nil
+	s.told = s.told || s.upstream() == nil
 	t.queueLocked(s)
 	t.poke()
 }

@@ -140,13 +140,14 @@ func (s *Session) refuseOne(ctx context.Context, id string) {
 	body := mcp.AppendError(nil, &mcp.Error{Code: mcp.CodeClientGone, ID: []byte(id),
 		Message: "the client's connection broke, and it did not come back to be asked"})
 	if err := s.tell(ctx, body); err != nil {
-		s.table.cfg.Logger.Warn("upstream not told that its client is gone", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+		s.table.cfg.Logger.Warn("upstream not told that its client is gone", "gateway", s.gateway, "upstream", s.upstream().Name, "error", err)
 	}
 }
 
 // tell sends the upstream a message of our own that needs no answer.
 func (s *Session) tell(ctx context.Context, body []byte) error {
-	return s.table.tell(ctx, s.upstream, s.up.Load(), body, s)
+	up := s.up.Load()
+	return s.table.tell(ctx, up.of, up, body, under{s, up})
 }
 
 func (t *Table) tell(ctx context.Context, u *config.Upstream, up *upstreamSession, body []byte, gate Gate) error {

@@ -41,12 +41,12 @@ type cursor struct {
 }
 
 // prefix is what an event id begins with.
-func (s *Session) prefix(kind byte) string { return s.upstream.Name + "/" + string(rune(kind)) + "/" }
+func (s *Session) prefix(kind byte) string { return s.upstream().Name + "/" + string(rune(kind)) + "/" }
 
 // parseCursor takes apart what a client says in Last-Event-ID. What is no id of
 // ours is the upstream's, as of a session that an older worker served.
 func (s *Session) parseCursor(lastEventID string) cursor {
-	rest, ok := strings.CutPrefix(lastEventID, s.upstream.Name+"/")
+	rest, ok := strings.CutPrefix(lastEventID, s.upstream().Name+"/")
 	if !ok || len(rest) < 2 || rest[1] != '/' {
 		return cursor{kind: kindPost, id: lastEventID}
 	}
@@ -83,7 +83,7 @@ func parseReplay(id string) (cursor, bool) {
 
 // appendReplay appends the event id of an event that is kept here.
 func (s *Session) appendReplay(dst []byte, log, number uint64, request []byte) []byte {
-	dst = append(dst, s.upstream.Name...)
+	dst = append(dst, s.upstream().Name...)
 	dst = append(dst, '/', kindReplay, '/')
 	dst = append(strconv.AppendUint(dst, s.epoch, 10), '.')
 	dst = append(strconv.AppendUint(dst, log, 10), '.')

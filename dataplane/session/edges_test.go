@@ -27,9 +27,8 @@ func owned(t *testing.T) (*Session, *wavering) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Session{table: table, digest: sessionid.Digest{1}, epoch: 1, incarnation: 1, expires: time.Now().Add(time.Hour), slot: -1,
-		upstream: &config.Upstream{Name: "up"}}
-	s.up.Store(&upstreamSession{id: "1"})
+	s := &Session{table: table, digest: sessionid.Digest{1}, epoch: 1, incarnation: 1, expires: time.Now().Add(time.Hour), slot: -1}
+	s.up.Store(&upstreamSession{of: &config.Upstream{Name: "up"}, id: "1"})
 	return s, authority
 }
 

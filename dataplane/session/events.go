@@ -214,14 +214,14 @@ func (s *Session) streamTail(ctx context.Context, d *delivery, err error) []byte
 	tooLarge := (*mcp.EventTooLargeError)(nil)
 	switch {
 	case errors.As(err, &tooLarge):
-		e = &mcp.Error{Code: mcp.CodeLimit, ID: id, Message: fmt.Sprintf("upstream %q: %v", s.upstream.Name, err)}
+		e = &mcp.Error{Code: mcp.CodeLimit, ID: id, Message: fmt.Sprintf("upstream %q: %v", s.upstream().Name, err)}
 	case d.resumable:
 		return nil
 	default:
-		e = r.unknown(s.upstream.Name, s.epoch, s.whyUnknown(err))
+		e = r.unknown(s.upstream().Name, s.epoch, s.whyUnknown(err))
 		s.table.CountUnknown()
 		s.giveUp(r, err)
 	}
-	s.table.cfg.Logger.Warn("upstream stream broke off", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+	s.table.cfg.Logger.Warn("upstream stream broke off", "gateway", s.gateway, "upstream", s.upstream().Name, "error", err)
 	return mcp.AppendEvent(nil, mcp.AppendError(nil, e))
 }

@@ -41,7 +41,10 @@ type exchange struct {
 
 	cancelled atomic.Bool // by the client, which wants no answer any more
 
+	up *upstreamSession // under which it is dispatched; nil if that does not matter
+
 	// Guarded by session.mu:
+	using   bool // it was let out to up
 	over    bool
 	away    bool     // the client is gone, and the call goes on
 	resumes bool     // the stream goes on with events of an earlier one
@@ -64,6 +67,9 @@ func (x *exchange) Pass() error {
 	defer x.session.mu.Unlock()
 	if x.session.movingLocked() {
 		return errHanding
+	}
+	if err := x.useLocked(); err != nil {
+		return err
 	}
 	x.sent.Store(time.Now().UnixNano())
 	return nil
@@ -112,6 +118,7 @@ const (
 	refusedDuplicate
 	refusedHeld
 	refusedGiven
+	refusedOutdated // only of a GET stream
 )
 
 // begin admits a request and notes how to cut it.
@@ -187,6 +194,7 @@ func (s *Session) finishOne(x *exchange, now time.Time) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.over = true
+	x.usedLocked()
 	x.prev.next, x.next.prev = x.next, x.prev
 	// What is kept of a call keeps it in memory, but not others with it, or its body.
 	x.prev, x.next, x.ids, x.client, x.given = nil, nil, nil, nil, nil

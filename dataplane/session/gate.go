@@ -230,7 +230,5 @@ func (s *Session) release(state *leaseholdv1.HandOverState) {
 	s.mu.Unlock()
 	s.listenAgain(state)
 	// What changed meanwhile found no session to end.
-	if reason := mismatch(s.upstream, s.definition()); reason != 0 {
-		s.table.End(s.digest, reason)
-	}
+	s.table.follow(s)
 }

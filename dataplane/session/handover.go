@@ -86,7 +86,7 @@ func (t *Table) HandOver(ctx context.Context, s *Session, to Receiver, patience 
 }
 
 // pinned reports whether the session ends with its worker.
-func (s *Session) pinned() bool { return s.connected || s.upstream != nil && s.upstream.Pinned() }
+func (s *Session) pinned() bool { return s.connected || s.upstream() != nil && s.upstream().Pinned() }
 
 // handOver hands over a session that dispatches nothing any more.
 func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
@@ -148,7 +148,10 @@ func (t *Table) decide(ctx context.Context, s *Session, to Receiver) (*leasehold
 	if refused == nil {
 		return resp.GetRecord(), resp.GetRevision(), nil
 	}
-	// Even a refusal is not final: an attempt before it may still be on its way, and
+	if errors.Is(refused, ErrNoRoom) { // which is final: there was no attempt before it
+		return nil, 0, fmt.Errorf("hand over to worker %s: %w", to.Worker, refused)
+	}
+	// Even another refusal is not final: an attempt before it may still be on its way, and
 	// find the receiver alive.
 	t.cfg.Logger.Warn("hand-over not recorded", "session", s.digest, "to", to.Worker, "error", refused)
 	for !s.isDropped() && ctx.Err() == nil {
@@ -311,7 +314,7 @@ func (s *Session) cursors() map[string]string {
 	if s.cursor == "" || len(s.cursor) > maxUpstreamCursor {
 		return nil
 	}
-	return map[string]string{s.upstream.Name: s.cursor}
+	return map[string]string{s.upstream().Name: s.cursor}
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -173,7 +173,7 @@ func (l *letter) finish(s *Session, err error) {
 	case l.answered || id == nil:
 	case s != nil && (l.dispatched || errors.Is(err, errBroke)):
 		s.table.CountUnknown()
-		l.fail(l.request.unknown(s.upstream.Name, s.epoch, fmt.Sprintf("the answer of upstream %q broke off", s.upstream.Name)))
+		l.fail(l.request.unknown(s.upstream().Name, s.epoch, fmt.Sprintf("the answer of upstream %q broke off", s.upstream().Name)))
 	case err != nil || l.status == 0:
 		l.fail(&mcp.Error{Code: mcp.CodeUnavailable, ID: id, Message: "this worker's lease is uncertain; the request was not carried out"})
 	case l.whole(l.body):

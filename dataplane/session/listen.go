@@ -40,6 +40,14 @@ func (s *Session) serveGet(ctx context.Context, w http.ResponseWriter, r *Reques
 		}
 	}
 	err := s.listen(ctx, w, r, from, kept)
+	for err == errOutdated {
+		if err = s.current(ctx, w, r); err == nil {
+			err = s.listen(ctx, w, r, cursor{}, nil)
+		}
+	}
+	if err == errAnswered {
+		return nil
+	}
 	if err == errRenewed {
 		err = s.listen(ctx, w, r, cursor{}, nil)
 	}
@@ -77,6 +85,8 @@ func (s *Session) listen(ctx context.Context, w http.ResponseWriter, r *Request,
 			return ErrLost
 		case refusedHeld, refusedGiven:
 			return errHanding
+		case refusedOutdated:
+			return errOutdated
 		default:
 			if err := s.Pass(); err != nil {
 				return err
@@ -149,7 +159,11 @@ func (s *Session) stand(r *Request, from *cursor) (st *standing, own bool, verdi
 		cancel(nil)
 		return s.standing, false, admitted
 	}
-	st.up = s.up.Load() // which does not change without ending the stream from here on
+	if st.up = s.up.Load(); st.up.over {
+		cancel(nil)
+		return nil, false, refusedOutdated
+	}
+	// From here on it does not change without ending the stream.
 	st.up.name(st.header)
 	goOn := s.cursor
 	if from.kind == kindGet {
@@ -314,7 +328,7 @@ func (s *Session) sendLost(w http.ResponseWriter, request []byte) {
 
 func (s *Session) lostEvent(request []byte) []byte {
 	r := &Request{Method: http.MethodPost, IDs: [][]byte{request}}
-	return r.UnknownEvent(s.upstream.Name, s.epoch, "the events that followed are no longer kept")
+	return r.UnknownEvent(s.upstream().Name, s.epoch, "the events that followed are no longer kept")
 }
 
 // beginEvents begins an answer that is a stream of events of our own.

@@ -118,6 +118,9 @@ var (
 	// ErrUncertain says that nobody may decide yet: an owner without a lease may still
 	// act. Nothing was changed; ask again later.
 	ErrUncertain = errors.New("the owner may still act, nobody can take over yet")
+	// ErrNoRoom says that the control plane's store is full. Nothing was changed; ask again
+	// later.
+	ErrNoRoom = errors.New("the control plane's store is full")
 	// ErrUnavailable says that nobody answered in time: the outcome is unknown.
 	ErrUnavailable = errors.New("control plane unavailable")
 )

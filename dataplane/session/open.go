@@ -110,7 +110,7 @@ func (o *opening) run(ctx context.Context, w http.ResponseWriter) bool {
 	// must still learn its id to end it.
 	upCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	most := openBudgetOf(o.gateway.Upstream)
+	most := OpenBudget(o.gateway.Upstream)
 	budget := time.AfterFunc(most, func() { cancel(fmt.Errorf("%w within %v", errBudget, most)) })
 	defer budget.Stop()
 	answer, err := o.table.cfg.Upstream.Do(withAddress(upCtx, &o.address), &Dispatch{
@@ -160,8 +160,8 @@ func withAddress(ctx context.Context, address *string) context.Context {
 // errBudget says that an upstream took too long to open a session.
 var errBudget = errors.New("no answer to initialize")
 
-// openBudgetOf bounds initialize at u.
-func openBudgetOf(u *config.Upstream) time.Duration {
+// OpenBudget bounds initialize at u.
+func OpenBudget(u *config.Upstream) time.Duration {
 	if u.Merged != nil {
 		return u.Merged.OpenTimeout + mergeTime
 	}
@@ -183,10 +183,10 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	}
 	s := &Session{
 		gateway: o.gateway.ID, digest: sessionid.DigestOf(id), epoch: 1, incarnation: o.incarnation,
-		principal: sha256.Sum256([]byte(o.request.Principal)), upstream: o.gateway.Upstream,
-		version: o.version, expires: created.Add(o.gateway.AbsoluteLifetime), slot: -1, connected: o.connection != nil,
+		principal: sha256.Sum256([]byte(o.request.Principal)),
+		version:   o.version, expires: created.Add(o.gateway.AbsoluteLifetime), slot: -1, connected: o.connection != nil,
 	}
-	up := &upstreamSession{id: o.upstreamID, version: o.version}
+	up := &upstreamSession{of: o.gateway.Upstream, id: o.upstreamID, version: o.version}
 	if up.id != "" {
 		up.address = o.address
 	}
@@ -212,7 +212,7 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	}
 	t.metrics.opened.WithLabelValues("initialize").Inc()
 	// What changed meanwhile found no session to end.
-	reason := mismatch(s.upstream, t.cfg.World().Gateways[s.gateway])
+	reason := mismatch(s.upstream(), t.cfg.World().Gateways[s.gateway])
 	if reason == 0 && (ctx.Err() != nil || o.connection != nil && !o.connection.attach(s)) {
 		reason = leaseholdv1.EndReason_END_REASON_OPEN_FAILED
 	}
@@ -238,13 +238,13 @@ func (o *opening) mint(created time.Time) (string, error) {
 }
 
 func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRecord, error) {
-	class := classOf(s.upstream, o.upstreamID)
+	class := classOf(s.upstream(), o.upstreamID)
 	part := &leaseholdv1.UpstreamRecord{
-		Upstream: s.upstream.Name, ProtocolVersion: o.version, Address: o.address,
-		ConnectionFingerprint: s.upstream.Fingerprint[:], GatewayRevision: o.gateway.Revision, Class: class,
+		Upstream: s.upstream().Name, ProtocolVersion: o.version, Address: o.address,
+		ConnectionFingerprint: s.upstream().Fingerprint[:], GatewayRevision: o.gateway.Revision, Class: class,
 	}
 	if o.upstreamID != "" {
-		sealed, err := o.world.Ring.Seal([]byte(o.upstreamID), sealContext(s.digest, s.upstream.Name))
+		sealed, err := o.world.Ring.Seal([]byte(o.upstreamID), sealContext(s.digest, s.upstream().Name))
 		if err != nil {
 			return nil, fmt.Errorf("seal upstream session id: %w", err)
 		}
@@ -264,7 +264,7 @@ func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRec
 }
 
 // claim makes the session durable, and reports whether it is. When the control plane
-// is away it is not yet: whether a claim that was sent took effect or not, nobody else
+// is away, or has no room, it is not yet: whether a claim that was sent took effect or not, nobody else
 // can own the session while this worker may dispatch.
 func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.SessionRecord) (bool, error) {
 	t := o.table
@@ -274,7 +274,7 @@ func (o *opening) claim(ctx context.Context, s *Session, record *leaseholdv1.Ses
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimBudget)
 	defer cancel()
 	revision, err := t.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), record)
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNoRoom) {
 		return false, nil
 	}
 	s.revision.Store(revision)
@@ -378,14 +378,20 @@ func (o *opening) answerFailure(ctx context.Context, w http.ResponseWriter, err 
 // abandon ends the upstream session that will not be used. Nobody else can have
 // it: its client never learned of the session.
 func (o *opening) abandon(ctx context.Context) {
-	_ = o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, &upstreamSession{o.upstreamID, o.version, o.address}, nil)
+	_ = o.table.endUpstream(context.WithoutCancel(ctx), o.gateway.Upstream, &upstreamSession{id: o.upstreamID, version: o.version, address: o.address}, nil)
 }
 
 // upstreamSession is what names a session at its upstream.
 type upstreamSession struct {
-	id      string // empty if the upstream gave none
-	version string // negotiated with the upstream
-	address string // of the replica that has the session; empty without an id
+	of      *config.Upstream // what it was opened with, and is ended with
+	id      string           // empty if the upstream gave none
+	version string           // negotiated with the upstream
+	address string           // of the replica that has the session; empty without an id
+	over    bool             // there is none any more, and requests need a new one
+
+	// Guarded by the session's mu:
+	users int           // requests under way
+	idle  chan struct{} // closed when there are none, once it is retired; nil before
 }
 
 var userAgent = []string{"leasehold"}

@@ -41,7 +41,7 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 		// It may only mean that there is no such route: the next POST tells.
 		w.Header().Set("Allow", "POST, DELETE")
 		mcp.WriteError(w, http.StatusMethodNotAllowed, &mcp.Error{Code: mcp.CodeUpstream,
-			Message: fmt.Sprintf("upstream %q has no stream to listen on", s.upstream.Name)})
+			Message: fmt.Sprintf("upstream %q has no stream to listen on", s.upstream().Name)})
 		return nil
 	case code == http.StatusConflict && r.Method == http.MethodGet:
 		mcp.WriteUnavailable(w, nil, "the upstream still holds an earlier stream of the session")
@@ -51,7 +51,7 @@ func (s *Session) relay(ctx context.Context, w http.ResponseWriter, r *Request, 
 	case code == http.StatusUnauthorized || code == http.StatusForbidden || code >= 300 && code < 400:
 		// A challenge or a redirect is for us, not for the client: it names an
 		// address or wants a credential that the client does not have.
-		s.upstreamError(w, r, fmt.Sprintf("upstream %q answered HTTP %d", s.upstream.Name, code))
+		s.upstreamError(w, r, fmt.Sprintf("upstream %q answered HTTP %d", s.upstream().Name, code))
 		return nil
 	}
 	if r.Method == http.MethodPost && answer.StatusCode >= 400 && isInitialized(r.Body) && s.close(leaseholdv1.EndReason_END_REASON_OPEN_FAILED) {
@@ -93,7 +93,7 @@ func isInitialized(body []byte) bool {
 }
 
 func (s *Session) upstreamError(w http.ResponseWriter, r *Request, message string) {
-	s.table.cfg.Logger.Warn("upstream failed", "gateway", s.gateway, "upstream", s.upstream.Name, "error", message)
+	s.table.cfg.Logger.Warn("upstream failed", "gateway", s.gateway, "upstream", s.upstream().Name, "error", message)
 	mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(), Message: message})
 }
 
@@ -148,7 +148,7 @@ func (s *Session) relayBody(ctx context.Context, w http.ResponseWriter, r *Reque
 }
 
 func (s *Session) tooLarge(size string) string {
-	return fmt.Sprintf("upstream %q answered with %s bytes, at most %d are passed on", s.upstream.Name, size, MaxResponse)
+	return fmt.Sprintf("upstream %q answered with %s bytes, at most %d are passed on", s.upstream().Name, size, MaxResponse)
 }
 
 func (s *Session) relayLong(w http.ResponseWriter, answer *http.Response, buffer *[]byte) {

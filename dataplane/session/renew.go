@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/mcp"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -47,7 +48,7 @@ func (s *Session) lostUpstream(ctx context.Context, w http.ResponseWriter, r *Re
 			mcp.WriteUnavailable(w, r.ID(), "the upstream had lost its session, and the control plane is away, where a new one is recorded")
 			return nil
 		}
-		s.table.cfg.Logger.Warn("no new upstream session in place of the lost one", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+		s.table.cfg.Logger.Warn("no new upstream session in place of the lost one", "gateway", s.gateway, "upstream", s.upstream().Name, "error", err)
 	}
 	if s.close(leaseholdv1.EndReason_END_REASON_UPSTREAM_LOST) {
 		s.table.queue(s)
@@ -64,7 +65,7 @@ func (s *Session) answerRenewed(w http.ResponseWriter, r *Request) {
 		status = http.StatusBadGateway
 	}
 	mcp.WriteError(w, status, &mcp.Error{Code: mcp.CodeUpstreamRenewed, ID: r.ID(), Data: []byte(`{"executed":"no"}`),
-		Message: fmt.Sprintf("upstream %q had lost its session and has a new one; the request was not carried out", s.upstream.Name)})
+		Message: fmt.Sprintf("upstream %q had lost its session and has a new one; the request was not carried out", s.upstream().Name)})
 }
 
 // renew opens a new upstream session in place of lost, unless that has happened
@@ -94,7 +95,7 @@ func (s *Session) renew(ctx context.Context, lost *upstreamSession) error {
 }
 
 func (s *Session) runRenewal(ctx context.Context, r *renewal) {
-	ctx, cancel := context.WithTimeout(ctx, openBudgetOf(s.upstream)+renewBudget)
+	ctx, cancel := context.WithTimeout(ctx, startBudget+renewBudget)
 	defer cancel()
 	defer close(r.done)
 	up, announce, err := s.reopen(ctx)
@@ -127,9 +128,9 @@ func (s *Session) adoptRenewed(up *upstreamSession, announce [][]byte) bool {
 func (s *Session) abandonRenewed(ctx context.Context, up *upstreamSession) {
 	switch {
 	case !s.isDropped():
-		_ = s.table.endUpstream(context.WithoutCancel(ctx), s.upstream, up, s)
-	case s.upstream.Pinned():
-		s.table.cfg.Upstream.Drop(s.upstream, up.id)
+		_ = s.table.endUpstream(context.WithoutCancel(ctx), up.of, up, s)
+	case up.of.Pinned():
+		s.table.cfg.Upstream.Drop(up.of, up.id)
 	}
 }
 
@@ -145,26 +146,31 @@ func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error
 	if record.GetWorker() != s.table.cfg.Worker || record.GetIncarnation() != s.incarnation || record.GetEpoch() != s.epoch || record.GetEnd() != nil {
 		return nil, nil, ErrLost
 	}
-	up, result, err := s.initialize(ctx, record)
+	definition := s.definition()
+	if definition == nil {
+		return nil, nil, errors.New("the gateway is gone")
+	}
+	up, result, err := s.initialize(ctx, definition.Upstream, record)
 	if err != nil {
 		return nil, nil, err
 	}
 	abandon := func(err error) error {
-		_ = s.table.endUpstream(context.WithoutCancel(ctx), s.upstream, up, nil)
+		_ = s.table.endUpstream(context.WithoutCancel(ctx), up.of, up, nil)
 		return err
 	}
 	next := proto.CloneOf(record)
 	part := next.GetUpstreams()[0]
-	part.SealedSessionId, part.Address = nil, up.address
+	part.Upstream, part.SealedSessionId, part.Address = up.of.Name, nil, up.address
+	part.ConnectionFingerprint, part.GatewayRevision = up.of.Fingerprint[:], definition.Revision
 	if up.id != "" {
-		if part.SealedSessionId, err = s.table.cfg.World().Ring.Seal([]byte(up.id), sealContext(s.digest, s.upstream.Name)); err != nil {
+		if part.SealedSessionId, err = s.table.cfg.World().Ring.Seal([]byte(up.id), sealContext(s.digest, up.of.Name)); err != nil {
 			return nil, nil, abandon(err)
 		}
 	}
-	part.Class = classOf(s.upstream, up.id)
+	part.Class = classOf(up.of, up.id)
 	revision, err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next)
 	switch {
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrNoRoom):
 		// The next owner may find the lost session in the record, and do the same.
 		s.table.cfg.Logger.Warn("new upstream session not recorded", "gateway", s.gateway, "session", s.digest, "error", err)
 	case err != nil:
@@ -173,12 +179,12 @@ func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error
 	if err == nil {
 		s.revision.Store(revision)
 	}
-	s.table.cfg.Logger.Info("upstream had lost its session, a new one was opened", "gateway", s.gateway, "session", s.digest, "upstream", s.upstream.Name)
+	s.table.cfg.Logger.Info("a new upstream session was opened in place of one that is over", "gateway", s.gateway, "session", s.digest, "upstream", up.of.Name)
 	return up, listsOf(result).changed(), nil
 }
 
 // initialize opens an upstream session in the name of a recorded client.
-func (s *Session) initialize(ctx context.Context, record *leaseholdv1.SessionRecord) (*upstreamSession, []byte, error) {
+func (s *Session) initialize(ctx context.Context, u *config.Upstream, record *leaseholdv1.SessionRecord) (*upstreamSession, []byte, error) {
 	capabilities := record.GetClientCapabilities()
 	if len(capabilities) == 0 {
 		capabilities = []byte("{}")
@@ -187,17 +193,17 @@ func (s *Session) initialize(ctx context.Context, record *leaseholdv1.SessionRec
 	body = append(append(body, `,"capabilities":`...), capabilities...)
 	body = mcp.AppendQuoted(append(body, `,"clientInfo":{"name":`...), record.GetClient().GetName())
 	body = append(mcp.AppendQuoted(append(body, `,"version":`...), record.GetClient().GetVersion()), "}}}"...)
-	up := &upstreamSession{}
+	up := &upstreamSession{of: u}
 	header := up.header()
 	answer, err := s.table.cfg.Upstream.Do(withAddress(ctx, &up.address), &Dispatch{
-		Upstream: s.upstream, Method: http.MethodPost, Header: header, Body: body, Silence: openBudgetOf(s.upstream), Own: true, Gate: s})
+		Upstream: u, Method: http.MethodPost, Header: header, Body: body, Silence: OpenBudget(u), Own: true, Gate: s})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer answer.Body.Close()
 	up.id = answer.Header.Get(mcp.HeaderSessionID)
 	fail := func(err error) (*upstreamSession, []byte, error) {
-		_ = s.table.endUpstream(context.WithoutCancel(ctx), s.upstream, up, nil)
+		_ = s.table.endUpstream(context.WithoutCancel(ctx), u, up, nil)
 		return nil, nil, err
 	}
 	_, result, err := readInitialize(answer)
@@ -216,7 +222,7 @@ func (s *Session) initialize(ctx context.Context, record *leaseholdv1.SessionRec
 	if up.id == "" {
 		up.address = ""
 	}
-	if err := s.table.tell(ctx, s.upstream, up, []byte(`{"jsonrpc":"2.0","method":"`+mcp.MethodInitialized+`"}`), s); err != nil {
+	if err := s.table.tell(ctx, u, up, []byte(`{"jsonrpc":"2.0","method":"`+mcp.MethodInitialized+`"}`), s); err != nil {
 		return fail(err)
 	}
 	return up, result, nil

@@ -85,12 +85,12 @@ func (s *Session) serve(ctx context.Context, w http.ResponseWriter, r *Request) 
 // the upstream has lost its session, and a new one was opened, the request is sent
 // again only if it may be.
 func (s *Session) dispatch(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange) error {
-	err := s.try(ctx, w, r, x)
+	err := s.tryCurrent(ctx, w, r, x)
 	if err != errRenewed {
 		return err
 	}
 	if s.repeatable(r) {
-		if err := s.try(ctx, w, r, x); err != errRenewed {
+		if err := s.tryCurrent(ctx, w, r, x); err != errRenewed {
 			return err
 		}
 	}
@@ -102,8 +102,12 @@ func (s *Session) dispatch(ctx context.Context, w http.ResponseWriter, r *Reques
 // one, the request was not carried out, and nothing was written.
 func (s *Session) try(ctx context.Context, w http.ResponseWriter, r *Request, x *exchange) error {
 	up := s.up.Load()
+	if up.over {
+		return errOutdated
+	}
+	x.up = up
 	up.name(r.Header)
-	d := &Dispatch{Upstream: s.upstream, Method: r.Method, Header: r.Header, Body: r.Body, Address: up.address, Gate: x, Session: (*unasked)(s)}
+	d := &Dispatch{Upstream: up.of, Method: r.Method, Header: r.Header, Body: r.Body, Address: up.address, Gate: x, Session: (*unasked)(s)}
 	if len(r.IDs) > 0 {
 		d.Silence = s.responseTimeout()
 	}
@@ -170,6 +174,8 @@ func moving(ctx context.Context, err error) error {
 func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *Request, up *upstreamSession, err error) error {
 	cause, moves := context.Cause(ctx), moving(ctx, err)
 	switch {
+	case errors.Is(err, errOutdated):
+		return errOutdated // it was not dispatched
 	case errors.Is(err, errHanding) || errors.Is(cause, errHanding):
 		return errHanding // only what was not dispatched, and GETs, end with it
 	case errors.Is(cause, errEnded):
@@ -179,12 +185,12 @@ func (s *Session) answerFailure(ctx context.Context, w http.ResponseWriter, r *R
 	case errors.Is(err, errClientGone) || moves == nil && (errors.Is(cause, context.Canceled) || r.Method == http.MethodGet && cause != nil):
 		// Nobody reads an answer.
 	case errors.Is(err, ErrReplicaGone):
-		s.table.cfg.Logger.Warn("upstream replica gone", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+		s.table.cfg.Logger.Warn("upstream replica gone", "gateway", s.gateway, "upstream", s.upstream().Name, "error", err)
 		return s.lostUpstream(ctx, w, r, up)
 	case errors.Is(err, ErrNotSent):
-		s.table.cfg.Logger.Warn("upstream not reached", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+		s.table.cfg.Logger.Warn("upstream not reached", "gateway", s.gateway, "upstream", s.upstream().Name, "error", err)
 		mcp.WriteError(w, http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: r.ID(),
-			Message: fmt.Sprintf("upstream %q could not be reached%s; the request was not sent", s.upstream.Name, why(err))})
+			Message: fmt.Sprintf("upstream %q could not be reached%s; the request was not sent", s.upstream().Name, why(err))})
 	case moves != nil:
 		return s.unknown(w, r, moves)
 	default:
@@ -202,11 +208,11 @@ func (s *Session) unknown(w http.ResponseWriter, r *Request, err error) error {
 		clear(w.Header())
 		return moves
 	}
-	s.table.cfg.Logger.Warn("outcome unknown", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+	s.table.cfg.Logger.Warn("outcome unknown", "gateway", s.gateway, "upstream", s.upstream().Name, "error", err)
 	s.table.CountUnknown()
 	s.giveUp(r, err)
 	clear(w.Header())
-	r.OutcomeUnknown(w, s.upstream.Name, s.epoch, s.whyUnknown(err))
+	r.OutcomeUnknown(w, s.upstream().Name, s.epoch, s.whyUnknown(err))
 	return nil
 }
 
@@ -227,17 +233,20 @@ func (s *Session) responseTimeout() time.Duration {
 	if gateway := s.definition(); gateway != nil {
 		return gateway.Upstream.ResponseTimeout
 	}
-	return s.upstream.ResponseTimeout
+	return s.upstream().ResponseTimeout
 }
 
 func (s *Session) whyUnknown(err error) string {
 	if errors.Is(err, ErrFenced) || errors.Is(err, ErrLost) {
 		return "the session's owner lost its lease"
 	}
-	if errors.Is(err, ErrSilent) {
-		return fmt.Sprintf("upstream %q was silent for %v", s.upstream.Name, s.responseTimeout())
+	if errors.Is(err, errSettings) {
+		return "the gateway's connection settings changed, and the call did not end in time"
 	}
-	return fmt.Sprintf("upstream %q did not answer", s.upstream.Name)
+	if errors.Is(err, ErrSilent) {
+		return fmt.Sprintf("upstream %q was silent for %v", s.upstream().Name, s.responseTimeout())
+	}
+	return fmt.Sprintf("upstream %q did not answer", s.upstream().Name)
 }
 
 // giveUp tells the upstream that nobody waits for its answer any more, if it was

@@ -54,7 +54,6 @@ type Session struct {
 	epoch       uint64
 	incarnation int64
 	principal   [32]byte
-	upstream    *config.Upstream
 	revision    atomic.Int64  // of the record; 0 while it is not recorded
 	lists       atomic.Uint32 // the Lists that the client has used
 	version     string        // negotiated protocol version
@@ -63,6 +62,8 @@ type Session struct {
 	proven      atomic.Bool // the upstream has answered a request of the session
 	connected   bool        // it is a client's Connection, by which nobody can come back
 	doubtful    atomic.Bool // it was not recorded when this worker was fenced: it waits for that
+
+	completing atomic.Bool // its end is being completed, or was
 
 	stood atomic.Bool // the upstream has served a GET stream of the session
 
@@ -94,7 +95,18 @@ type Session struct {
 	slot  int       // index in the table's heap, -1 outside
 	again bool      // its end has to be completed when it is due
 
+	retired []*upstreamSession // to be ended: their settings are out of date; guarded by mu
+
 	told bool // the upstream knows of the end; only for who completes it
+}
+
+// upstream returns what the session's upstream session was opened with; nil of an
+// orphan that has none.
+func (s *Session) upstream() *config.Upstream {
+	if up := s.up.Load(); up != nil {
+		return up.of
+	}
+	return nil
 }
 
 // Epoch returns which owner of the session this worker is.
@@ -144,7 +156,7 @@ func (s *Session) drop() {
 // dropUpstreamLocked gives back what this worker has of the upstream session, which is
 // not to be used here any more.
 func (s *Session) dropUpstreamLocked() {
-	if u := s.upstream; u != nil && (u.Pinned() || u.Merged != nil) { // a buried orphan has none
+	if u := s.upstream(); u != nil && (u.Pinned() || u.Merged != nil) { // a buried orphan has none
 		s.table.cfg.Upstream.Drop(u, s.up.Load().id)
 	}
 }

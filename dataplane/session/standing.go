@@ -100,7 +100,7 @@ func (st *standing) run(ctx context.Context) {
 	defer close(st.done)
 	defer s.finish(st.exchange)
 	defer st.exchange.cancel(nil)
-	st.answer, st.err = s.openStream(ctx, &Dispatch{Upstream: s.upstream, Method: http.MethodGet, Header: st.header, Address: st.up.address, Gate: s, Session: (*unasked)(s)})
+	st.answer, st.err = s.openStream(ctx, &Dispatch{Upstream: st.up.of, Method: http.MethodGet, Header: st.header, Address: st.up.address, Gate: under{s, st.up}, Session: (*unasked)(s)})
 	st.begun = st.err == nil && st.answer.StatusCode == http.StatusOK && isEventStream(st.answer.Header)
 	if !st.begun {
 		st.keepAnswer()
@@ -121,7 +121,7 @@ func (st *standing) run(ctx context.Context) {
 			err = s.Pass()
 		}
 		if err != nil {
-			s.table.cfg.Logger.Debug("stream of the upstream ended", "gateway", s.gateway, "upstream", s.upstream.Name, "error", err)
+			s.table.cfg.Logger.Debug("stream of the upstream ended", "gateway", s.gateway, "upstream", s.upstream().Name, "error", err)
 			return
 		}
 		if !event.Partial && !st.deliver(event) {

@@ -39,10 +39,10 @@ const (
 	// deleteTimeout bounds the DELETE that ends an upstream session.
 	deleteTimeout = 5 * time.Second
 	// enders is how many sessions end at the same time at most.
-	enders = 256
+	enders = 1024
 	// endersPerGateway is how many of them may be of one gateway, so that an
 	// upstream that hangs does not hold up the ends of others.
-	endersPerGateway = 64
+	endersPerGateway = 256
 	// retryEnd is how long an end that could not be completed waits.
 	retryEnd = 2 * time.Second
 	// rememberMoved is how many sessions are remembered that were handed over, for
@@ -279,10 +279,7 @@ func (t *Table) Reconcile(previous, next *config.Snapshot) {
 		if !ok || s.isClosing() {
 			continue
 		}
-		if reason := mismatch(s.upstream, gateway); reason != 0 {
-			if s.close(reason) {
-				t.queueLocked(s)
-			}
+		if t.followLocked(s, gateway) != 0 {
 			continue
 		}
 		s.mu.Lock()
@@ -313,10 +310,12 @@ func (t *Table) Run(ctx context.Context) error {
 	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(enders)
+	var waiting sync.WaitGroup
 	defer func() {
 		last := time.AfterFunc(lastWords, cancel)
 		defer last.Stop()
 		group.Wait()
+		waiting.Wait()
 		t.pumps.Wait() // they were cut when the sessions were dropped
 	}()
 	timer := time.NewTimer(0)
@@ -325,6 +324,11 @@ func (t *Table) Run(ctx context.Context) error {
 		complete := t.turns.begin()
 		next := t.expire()
 		for s := t.takeEnding(); s != nil; s = t.takeEnding() {
+			if quiet := s.inUse(); quiet != nil { // it holds up none of those that can end
+				t.release(s)
+				waiting.Go(func() { s.awaitQuiet(work, quiet); t.queue(s) })
+				continue
+			}
 			if !group.TryGo(func() error { defer t.doneEnding(s); t.complete(work, s); return nil }) {
 				t.putBack(s) // until one of those under way is done, which wakes this loop
 				break
@@ -361,6 +365,13 @@ func (t *Table) takeEnding() *Session {
 		return s
 	}
 	return nil
+}
+
+// release gives back the place of a session whose calls are waited for.
+func (t *Table) release(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.freeLocked(s)
 }
 
 // doneEnding gives back the place of a session that takeEnding returned.
@@ -431,6 +442,20 @@ func (t *Table) expire() time.Duration {
 //
 // It reports whether the end is recorded; if not, it is completed later.
 func (t *Table) complete(ctx context.Context, s *Session) bool {
+	if !s.isClosing() {
+		t.endRetired(ctx, s)
+		return true
+	}
+	if !s.completing.CompareAndSwap(false, true) {
+		return true // it was queued for an upstream session that was taken away, too
+	}
+	done := t.finishEnd(ctx, s)
+	s.completing.Store(done)
+	return done
+}
+
+// finishEnd is complete for a closed session.
+func (t *Table) finishEnd(ctx context.Context, s *Session) bool {
 	s.mu.Lock()
 	quiet := s.quiet
 	s.mu.Unlock()
@@ -446,12 +471,13 @@ func (t *Table) complete(ctx context.Context, s *Session) bool {
 			return false // the worker stops; the session goes on elsewhere
 		}
 	}
+	t.endRetired(ctx, s)
 	if !s.told {
 		if !t.cfg.Authority.Holds(s.incarnation) {
 			t.completeLater(s) // the upstream session may be somebody else's by now
 			return false
 		}
-		if err := t.endUpstream(ctx, s.upstream, s.up.Load(), s); moving(ctx, err) != nil {
+		if err := t.endUpstream(ctx, s.upstream(), s.up.Load(), s); moving(ctx, err) != nil {
 			t.completeLater(s)
 			return false
 		}
@@ -471,7 +497,7 @@ func (t *Table) bury(ctx context.Context, s *Session) bool {
 	ctx, cancel := context.WithTimeout(ctx, retryEnd)
 	defer cancel()
 	err := t.cfg.Records.End(ctx, s.endRequest())
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNoRoom) {
 		t.cfg.Logger.Warn("session end not recorded yet", "session", s.digest, "error", err)
 		t.completeLater(s)
 		return false

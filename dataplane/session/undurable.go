@@ -87,7 +87,7 @@ func (t *Table) recordOne(ctx context.Context, s *Session, u *undurable) {
 	defer cancel()
 	revision, err := t.cfg.Records.Claim(ctx, s.gateway, s.digest.String(), u.record)
 	switch {
-	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrNotAlive):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrNoRoom), errors.Is(err, ErrNotAlive):
 		return // again later
 	case err == nil:
 		s.revision.Store(revision)
@@ -122,8 +122,9 @@ func (t *Table) disown(s *Session) {
 		t.cfg.Logger.Warn("session that was not recorded is left to the upstream's own timeout", "gateway", s.gateway, "session", s.digest, "error", err)
 		return
 	}
-	if !s.upstream.Pinned() { // what is pinned was dropped with the session
-		_ = t.endUpstream(ctx, s.upstream, s.up.Load(), nil)
+	if !s.upstream().Pinned() { // what is pinned was dropped with the session
+		up := s.up.Load()
+		_ = t.endUpstream(ctx, up.of, up, nil)
 	}
 }
 

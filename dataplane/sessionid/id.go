@@ -103,6 +103,21 @@ func (r *Ring) Open(id, gateway, principal string) (Hint, error) {
 	}, nil
 }
 
+// KeyOf returns the id of the key that a session id is under, if it has the form of one.
+func KeyOf(id string) (key [keyIDLen]byte, ok bool) {
+	text, ok := strings.CutPrefix(id, prefix)
+	if !ok || len(id) > maxLen {
+		return key, false
+	}
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	sealed, ok := s.decode(text)
+	if ok {
+		copy(key[:], sealed)
+	}
+	return key, ok
+}
+
 // decode returns the bytes that text stands for, if it has the length of an id
 // and is the one text for them.
 func (s *scratch) decode(text string) ([]byte, bool) {

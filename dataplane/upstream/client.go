@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,6 +88,21 @@ func (p place) key() string {
 	return key
 }
 
+// of reports whether the place is one of u's, with any certificates.
+func (p place) of(u *config.Upstream) bool {
+	if u.URL == nil || p.target.Scheme != u.URL.Scheme || p.target.Host != u.URL.Host {
+		return false
+	}
+	own := u.TLS != nil
+	if p.secure == nil || p.secure.name == "" {
+		return !own
+	}
+	return own && strings.HasPrefix(p.secure.name, settingsOf(u))
+}
+
+// settingsOf begins the name of u's TLS settings.
+func settingsOf(u *config.Upstream) string { return fmt.Sprintf("%x/", u.Fingerprint[:4]) }
+
 // secureFor returns how TLS is spoken to an upstream now; nil for plain HTTP.
 func (c *Client) secureFor(u *config.Upstream) (*secure, error) {
 	switch {
@@ -99,7 +115,7 @@ func (c *Client) secureFor(u *config.Upstream) (*secure, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &secure{settings, fmt.Sprintf("%x/%s", u.Fingerprint[:4], serial)}, nil
+	return &secure{settings, settingsOf(u) + serial}, nil
 }
 
 // NewClient returns a client without connections. It connects by dialer, and shows
@@ -112,7 +128,8 @@ func NewClient(dialer *dial.Dialer, material *material.Store) *Client {
 // Do sends one request, with what its upstream is to be shown, and returns the
 // answer, whose body the caller closes. It never follows a redirect, and sends a
 // request twice only if the upstream refused the access token of the first, with
-// 401. The end of ctx closes the connection. The error is session.ErrNotSent, or
+// 401. The end of ctx closes the connection. Of a ClientTrace it calls GetConn, once it
+// has what the upstream is shown, ConnectStart, TLSHandshakeStart and GotConn. The error is session.ErrNotSent, or
 // the outcome is unknown.
 func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
 	shown := c.material.Of(d.Upstream)
@@ -135,11 +152,19 @@ func (c *Client) Do(ctx context.Context, d *session.Dispatch) (*http.Response, e
 
 // send sends one request once.
 func (c *Client) send(ctx context.Context, d *session.Dispatch, carried material.Carried) (*http.Response, error) {
-	cn, err := c.reach(ctx, d)
+	secure, err := c.secureFor(d.Upstream)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
 	}
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.GetConn != nil {
+		trace.GetConn(d.Upstream.URL.Host)
+	}
+	cn, err := c.reach(ctx, d, secure)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", session.ErrNotSent, err)
+	}
+	if trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{Conn: cn.raw})
 	}
 	silence := d.Silence
@@ -174,11 +199,7 @@ func (c *Client) Drop(u *config.Upstream, id string) { c.material.Of(u).Forget(i
 
 // reach returns a connection to the address that d names, or to any of its
 // upstream's that can be connected to.
-func (c *Client) reach(ctx context.Context, d *session.Dispatch) (*conn, error) {
-	secure, err := c.secureFor(d.Upstream)
-	if err != nil {
-		return nil, err
-	}
+func (c *Client) reach(ctx context.Context, d *session.Dispatch, secure *secure) (*conn, error) {
 	if d.Address != "" {
 		cn, err := c.take(ctx, place{d.Upstream.URL, d.Address, connectTimeout, secure})
 		if err != nil && c.replicas.gone(ctx, d.Upstream.URL, d.Address) {
@@ -286,19 +307,16 @@ func (c *Client) Run(ctx context.Context) error {
 
 // open makes a connection, unless too many in a row have failed.
 func (c *Client) open(ctx context.Context, p place, key string) (*conn, error) {
-	try, err := c.breaker.enter(key)
+	report, err := c.breaker.enter(p, key)
 	if err != nil {
 		return nil, err
 	}
 	began := c.now()
 	cn, err := c.dial(ctx, p, key)
-	switch {
-	case err == nil:
-		c.breaker.succeeded(key)
-	case ctx.Err() != nil && c.now().Sub(began) < p.timeout, errors.As(err, new(*dial.Refused)):
-		c.breaker.gaveUp(key, try)
-	default:
-		c.breaker.failed(key, try, err)
+	if ctx.Err() != nil && err != nil && c.now().Sub(began) < p.timeout || errors.As(err, new(*dial.Refused)) {
+		report(errGaveUp)
+	} else {
+		report(err)
 	}
 	return cn, err
 }
@@ -317,6 +335,9 @@ func (c *Client) dial(ctx context.Context, p place, key string) (*conn, error) {
 		secure := tls.Client(raw, config)
 		ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
 		defer cancel()
+		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.TLSHandshakeStart != nil {
+			trace.TLSHandshakeStart()
+		}
 		if err := secure.HandshakeContext(ctx); err != nil {
 			raw.Close()
 			return nil, err

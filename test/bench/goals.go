@@ -35,6 +35,9 @@ var goals = []goal{
 	{section: sectionIdle, path: pathOwner, what: "bytes of heap and stack per idle session", of: figureOf(figureHeap), most: 8 << 10},
 	// A pool of connections may be larger after many sessions than before.
 	{section: sectionIdle, path: pathOwner, what: "descriptors per idle session", of: figureOf(figureFDs), most: 0.01},
+	{section: sectionConfig, path: pathWorker, what: "ms until a worker serves by a change, p99", of: figureOf(figureP99), most: 1000},
+	{section: sectionConfig, path: pathStreams, what: "ms until 20 streams have a change, p99", of: figureOf(figureP99), most: 1000},
+	{section: sectionConfig, path: pathWorker, what: "bytes of heap and stack per gateway", of: figureOf(figureHeap), most: 4 << 10},
 }
 
 func toProxy(r *row) float64 { return r.ToProxy }
@@ -83,10 +86,11 @@ func (r *result) goalRow(g goal) *row {
 	if g.clients > 0 {
 		return r.find(g.section, g.path, g.clients)
 	}
-	if rows := r.of(g.section); len(rows) == 1 {
-		return rows[0]
+	rows := slices.DeleteFunc(r.of(g.section), func(row *row) bool { return row.Path != g.path })
+	if len(rows) != 1 {
+		return nil
 	}
-	return nil
+	return rows[0]
 }
 
 // checkGoals prints the outcomes and returns an error that has all that were

@@ -25,6 +25,9 @@
 //	          are durable in etcd before the client has its session
 //	rolling   small calls at a fixed rate while each of three workers is stopped
 //	          in turn and another one takes its place, beside the same alone
+//	config    a change among 10,000 gateways, from the request until a worker serves
+//	          by it, and until 20 streams to one control plane have it; a new
+//	          worker's start; memory per gateway
 //	idle      memory and descriptors of the owner per session that is idle: the
 //	          heap with the stacks after garbage collection, and resident memory
 //
@@ -60,6 +63,7 @@ type settings struct {
 	paths    []string
 	rate     float64
 	idle     int
+	gateways int
 	long     time.Duration
 	jsonFile string
 	profiles string
@@ -100,6 +104,7 @@ func parse(args []string) (settings, error) {
 	paths := flags.String("paths", strings.Join(allPaths, ","), "which paths to measure")
 	flags.Float64Var(&s.rate, "rate", 0, "calls per second of the open loop; 0 means a third of what the owner does in the closed loop")
 	flags.IntVar(&s.idle, "idle", 10_000, "how many idle sessions to open")
+	flags.IntVar(&s.gateways, "gateways", 10_000, "how many gateways to make")
 	flags.DurationVar(&s.long, "long", time.Minute, "how long the long calls take")
 	flags.StringVar(&s.jsonFile, "json", "", "write the figures to this file as JSON")
 	flags.StringVar(&s.profiles, "profiles", "", "write a CPU profile of each gateway process, by perf, into this directory; the figures suffer")
@@ -110,8 +115,8 @@ func parse(args []string) (settings, error) {
 	if flags.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if s.rounds < 1 || s.idle < 1 || s.duration <= 0 || s.long <= 0 || s.rate < 0 {
-		return s, fmt.Errorf("-rounds, -idle, -duration and -long must be positive, -rate not negative")
+	if s.rounds < 1 || s.idle < 1 || s.gateways < 1 || s.duration <= 0 || s.long <= 0 || s.rate < 0 {
+		return s, fmt.Errorf("-rounds, -idle, -gateways, -duration and -long must be positive, -rate not negative")
 	}
 	var err error
 	if s.only, err = choose("-only", *only, sectionNames()); err != nil {

@@ -61,6 +61,8 @@ func printRows(out io.Writer, s section, rows []*row) {
 		head = "sessions\tpath\t"
 	case sectionMixed:
 		head = "long calls\tpath\t"
+	case sectionConfig:
+		head = "gateways\tpath\t"
 	case sectionRolling:
 		head = "replaced\tpath\t"
 	}

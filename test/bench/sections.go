@@ -14,6 +14,7 @@ const (
 	sectionChurn    = "churn"
 	sectionIdle     = "idle"
 	sectionRolling  = "rolling"
+	sectionConfig   = "config"
 )
 
 // section is one thing that is measured.
@@ -93,6 +94,14 @@ var sections = []section{
 		name: sectionRolling, title: "small calls, 300/s in an open loop, while that many of three workers are replaced one after the other", run: (*bench).rollingSection,
 		columns: []column{rateColumn("calls/s"), columnP50, columnP99, {figure: figureP999, head: "p99.9 ms", format: "%.3f"},
 			{figure: figureMost, head: "most ms", format: "%.1f"}, {figure: figureTimes, head: "p99 × steady", format: "%.2f"}},
+	},
+	{
+		name: sectionConfig, title: "a change among many gateways: from the request until a worker serves by it, and 20 streams have it; per gateway", run: (*bench).configSection,
+		columns: []column{columnP50, columnP99, {figure: figureMost, head: "most ms", format: "%.1f"},
+			{figure: figureFresh, head: "fresh ms", format: "%.0f"},
+			{figure: figureHeap, head: "heap+stack B", format: "%.0f"},
+			{figure: figureRSS, head: "RSS B", format: "%.0f"},
+			{figure: figureControlRSS, head: "control plane RSS B", format: "%.0f"}},
 	},
 }
 

@@ -2,6 +2,9 @@ package trust
 
 import (
 	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -26,17 +29,20 @@ var roles = []string{"operator", "worker", "controlplane", "etcd"}
 // allowed are the roles that may call the methods of each service, and those of
 // methods that differ from their service.
 var allowed = map[string]string{
-	"leasehold.v1.GatewayService":              "operator",
-	"leasehold.v1.SessionService":              "operator",
-	"leasehold.v1.WorkerService":               "operator",
-	"leasehold.v1.ControlService":              "worker",
-	"leasehold.v1.PeerService":                 "worker",
-	"leasehold.v1.PeerService/ObserveSessions": "controlplane",
-	"leasehold.v1.PeerService/ObserveLoad":     "controlplane worker",
-	"leasehold.v1.PeerService/HandOverNow":     "controlplane",
-	"grpc.health.v1.Health":                    "operator worker controlplane etcd",
-	"grpc.reflection.v1.ServerReflection":      "operator",
-	"grpc.reflection.v1alpha.ServerReflection": "operator",
+	"leasehold.v1.GatewayService":               "operator",
+	"leasehold.v1.SessionService":               "operator",
+	"leasehold.v1.WorkerService":                "operator",
+	"leasehold.v1.KeyService":                   "operator",
+	"leasehold.v1.ControlService":               "worker",
+	"leasehold.v1.PeerService":                  "worker",
+	"leasehold.v1.PeerService/ObserveSessions":  "controlplane",
+	"leasehold.v1.PeerService/ObserveLoad":      "controlplane worker",
+	"leasehold.v1.PeerService/HandOverNow":      "controlplane",
+	"leasehold.v1.PeerService/ObserveUpstreams": "controlplane",
+	"leasehold.v1.PeerService/InspectNow":       "controlplane",
+	"grpc.health.v1.Health":                     "operator worker controlplane etcd",
+	"grpc.reflection.v1.ServerReflection":       "operator",
+	"grpc.reflection.v1alpha.ServerReflection":  "operator",
 }
 
 // services are all services of ours, and those of gRPC that our servers have.
@@ -98,6 +104,31 @@ func TestEveryRPCIsForItsRolesAndForNobodyElse(t *testing.T) {
 	}
 	logged(t, c.Control[0].Process, 1, "call was refused", "method=/leasehold.v1.GatewayService/DeleteGateway", "role=worker", "name=guest-worker")
 	logged(t, c.Workers[0].Process, 1, "call was refused", "method=/leasehold.v1.PeerService/Forward", "role=operator", "name=guest-operator")
+	for _, role := range roles {
+		audited(t, c.Control[0], role, "guest-"+role)
+	}
+}
+
+// audited looks for the line of an attempt to delete a gateway in the audit log.
+func audited(t *testing.T, replica *cluster.Control, role, name string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(replica.DataDir, "audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var e struct{ Role, Name, Address, Method, Code string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if e.Role == role && e.Name == name && e.Method == "/"+leaseholdv1.GatewayService_ServiceDesc.ServiceName+"/DeleteGateway" {
+			if (e.Code == "PERMISSION_DENIED") == (role == "operator") || e.Address == "" {
+				t.Errorf("the audit log has %s", line)
+			}
+			return
+		}
+	}
+	t.Errorf("the audit log has no line of %s %s", role, name)
 }
 
 // call calls a method of any kind with an empty request and returns the error of

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,9 +25,33 @@ var errStarting = errors.New("starting")
 // Health is what a process says about its parts. It is ready when all of them
 // are. Safe for concurrent use.
 type Health struct {
-	mu    sync.Mutex
-	parts []string         // guarded by mu; in the order they were added
-	why   map[string]error // guarded by mu; nil: the part is ready
+	mu     sync.Mutex
+	parts  []string         // guarded by mu; in the order they were added
+	why    map[string]error // guarded by mu; nil: the part is ready
+	alarms map[string]error // guarded by mu; nil: all is well
+}
+
+// Alarm says that somebody has to do something about a part though the process is
+// ready; nil says that it is well again.
+func (h *Health) Alarm(part string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.alarms == nil {
+		h.alarms = map[string]error{}
+	}
+	h.alarms[part] = err
+}
+
+// alarmed returns a line for each alarm, in order.
+func (h *Health) alarmed() (lines string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, part := range slices.Sorted(maps.Keys(h.alarms)) {
+		if err := h.alarms[part]; err != nil {
+			lines += fmt.Sprintf("\nalarm: %s: %v", part, err)
+		}
+	}
+	return lines
 }
 
 // Part adds a part, which is not ready yet, and returns the function that says
@@ -71,10 +97,10 @@ func Handler(health *Health, metrics prometheus.Gatherer) http.Handler {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := health.Err(); err != nil {
-			text(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+			text(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+health.alarmed())
 			return
 		}
-		text(w, http.StatusOK, "ok")
+		text(w, http.StatusOK, "ok"+health.alarmed())
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	return mux

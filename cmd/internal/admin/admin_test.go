@@ -32,6 +32,16 @@ func TestReadyOnlyWhenAllPartsAre(t *testing.T) {
 	expect(t, url+"/metrics", 200, "process_cpu_seconds_total")
 }
 
+func TestAnAlarmIsToldAndLeavesTheProcessReady(t *testing.T) {
+	health := &Health{}
+	health.Part("worker")(nil)
+	url := serve(t, health)
+	health.Alarm("etcd", errors.New("no space left"))
+	expect(t, url+"/readyz", 200, "ok\nalarm: etcd: no space left\n")
+	health.Alarm("etcd", nil)
+	expect(t, url+"/readyz", 200, "ok\n")
+}
+
 func serve(t *testing.T, health *Health) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -39,7 +39,12 @@ type WorkerInfo struct {
 	// How many sessions it can own.
 	Capacity int32 `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	// It hands its sessions over and takes no more.
-	Draining      bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// The version of this protocol, that of workers with control planes, which it speaks;
+	// 0 means 1. A control plane takes workers that speak its own version, the one before
+	// and the one after; others are refused with FAILED_PRECONDITION and
+	// INCOMPATIBLE_WORKER.
+	Protocol      int32 `protobuf:"varint,8,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -121,6 +126,13 @@ func (x *WorkerInfo) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *WorkerInfo) GetProtocol() int32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
 }
 
 // RegisterRequest is the request of Register.
@@ -920,7 +932,9 @@ type WatchRequest struct {
 	// rejects; 0 for none.
 	AppliedRevision int64 `protobuf:"varint,3,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
 	// All gateways whose newest definition the worker cannot apply, as of
-	// applied_revision; at most 100. It serves on by the last ones that it could.
+	// applied_revision, ordered by the revisions of those; at most 100. It serves on by
+	// the last ones that it could. Of more than 100 the newest are left out, and
+	// applied_revision is below theirs, so that none of them seems to be applied.
 	Rejections    []*Rejection `protobuf:"bytes,4,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1085,7 +1099,11 @@ type WatchResponse struct {
 	KeyRing *KeyRing `protobuf:"bytes,7,opt,name=key_ring,json=keyRing,proto3" json:"key_ring,omitempty"`
 	// All sessions that an operator wants ended and that have not ended yet, when
 	// that changed.
-	Endings       *EndingList `protobuf:"bytes,8,opt,name=endings,proto3" json:"endings,omitempty"`
+	Endings *EndingList `protobuf:"bytes,8,opt,name=endings,proto3" json:"endings,omitempty"`
+	// Names of gateways that are there, and whose definitions the control plane cannot
+	// use: a worker serves on by the last ones that it was told, until the gateway is
+	// among gateways or removed_gateways.
+	KeptGateways  []string `protobuf:"bytes,10,rep,name=kept_gateways,json=keptGateways,proto3" json:"kept_gateways,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1172,6 +1190,13 @@ func (x *WatchResponse) GetKeyRing() *KeyRing {
 func (x *WatchResponse) GetEndings() *EndingList {
 	if x != nil {
 		return x.Endings
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetKeptGateways() []string {
+	if x != nil {
+		return x.KeptGateways
 	}
 	return nil
 }
@@ -1289,8 +1314,11 @@ func (x *Member) GetInfo() *WorkerInfo {
 // KeyRing holds the keys that seal session ids and records.
 type KeyRing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The keys, newest last; the last one seals, all of them open.
-	Keys          []*Key `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The keys; the last one seals, all of them open. A key that is to seal next stands
+	// before the last one until every living worker has it.
+	Keys []*Key `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The revision at which the ring was written; filled in when it is read.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1332,13 +1360,27 @@ func (x *KeyRing) GetKeys() []*Key {
 	return nil
 }
 
+func (x *KeyRing) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Key is one key of the ring.
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key's id: 4 bytes.
 	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// 32 random bytes.
-	Secret        []byte `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	Secret []byte `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// When it was made; unset in a ring that was never rotated.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it became the one that seals; unset while it waits for that.
+	SealTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=seal_time,json=sealTime,proto3" json:"seal_time,omitempty"`
+	// Since when certainly no worker seals with it; unset before that. It is removed once
+	// nothing that it sealed can be of use any more.
+	RetireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=retire_time,json=retireTime,proto3" json:"retire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1387,6 +1429,110 @@ func (x *Key) GetSecret() []byte {
 	return nil
 }
 
+func (x *Key) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Key) GetSealTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SealTime
+	}
+	return nil
+}
+
+func (x *Key) GetRetireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetireTime
+	}
+	return nil
+}
+
+// GetKeyRingRevisionRequest is the request of GetKeyRingRevision.
+type GetKeyRingRevisionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetKeyRingRevisionRequest) Reset() {
+	*x = GetKeyRingRevisionRequest{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetKeyRingRevisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetKeyRingRevisionRequest) ProtoMessage() {}
+
+func (x *GetKeyRingRevisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetKeyRingRevisionRequest.ProtoReflect.Descriptor instead.
+func (*GetKeyRingRevisionRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{21}
+}
+
+// GetKeyRingRevisionResponse is the response of GetKeyRingRevision.
+type GetKeyRingRevisionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision at which the newest ring was written, as in KeyRing.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetKeyRingRevisionResponse) Reset() {
+	*x = GetKeyRingRevisionResponse{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetKeyRingRevisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetKeyRingRevisionResponse) ProtoMessage() {}
+
+func (x *GetKeyRingRevisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetKeyRingRevisionResponse.ProtoReflect.Descriptor instead.
+func (*GetKeyRingRevisionResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetKeyRingRevisionResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // EndingList is the sessions that are to be ended.
 type EndingList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1398,7 +1544,7 @@ type EndingList struct {
 
 func (x *EndingList) Reset() {
 	*x = EndingList{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	mi := &file_leasehold_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1556,7 @@ func (x *EndingList) String() string {
 func (*EndingList) ProtoMessage() {}
 
 func (x *EndingList) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[21]
+	mi := &file_leasehold_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1569,7 @@ func (x *EndingList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndingList.ProtoReflect.Descriptor instead.
 func (*EndingList) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EndingList) GetEndings() []*Ending {
@@ -1448,7 +1594,7 @@ type Ending struct {
 
 func (x *Ending) Reset() {
 	*x = Ending{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	mi := &file_leasehold_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1606,7 @@ func (x *Ending) String() string {
 func (*Ending) ProtoMessage() {}
 
 func (x *Ending) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[22]
+	mi := &file_leasehold_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1619,7 @@ func (x *Ending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ending.ProtoReflect.Descriptor instead.
 func (*Ending) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Ending) GetGateway() string {
@@ -1532,7 +1678,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[23]
+	mi := &file_leasehold_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1690,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[23]
+	mi := &file_leasehold_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1703,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SessionRecord) GetWorker() string {
@@ -1680,7 +1826,7 @@ type UpstreamRecord struct {
 
 func (x *UpstreamRecord) Reset() {
 	*x = UpstreamRecord{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1838,7 @@ func (x *UpstreamRecord) String() string {
 func (*UpstreamRecord) ProtoMessage() {}
 
 func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[24]
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1851,7 @@ func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamRecord.ProtoReflect.Descriptor instead.
 func (*UpstreamRecord) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpstreamRecord) GetUpstream() string {
@@ -1788,7 +1934,7 @@ type HandOverRequest struct {
 
 func (x *HandOverRequest) Reset() {
 	*x = HandOverRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1946,7 @@ func (x *HandOverRequest) String() string {
 func (*HandOverRequest) ProtoMessage() {}
 
 func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[25]
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1959,7 @@ func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
 func (*HandOverRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HandOverRequest) GetGateway() string {
@@ -1878,7 +2024,7 @@ type HandOverResponse struct {
 
 func (x *HandOverResponse) Reset() {
 	*x = HandOverResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2036,7 @@ func (x *HandOverResponse) String() string {
 func (*HandOverResponse) ProtoMessage() {}
 
 func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2049,7 @@ func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
 func (*HandOverResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HandOverResponse) GetRecord() *SessionRecord {
@@ -1935,7 +2081,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2093,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2106,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClaimRequest) GetGateway() string {
@@ -1995,7 +2141,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2153,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2166,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClaimResponse) GetRevision() int64 {
@@ -2048,7 +2194,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[29]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2206,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[29]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2219,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResolveRequest) GetGateway() string {
@@ -2130,7 +2276,7 @@ type ResolveResponse struct {
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[30]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2288,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[30]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2301,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ResolveResponse) GetRecord() *SessionRecord {
@@ -2231,7 +2377,7 @@ type ReclaimRequest struct {
 
 func (x *ReclaimRequest) Reset() {
 	*x = ReclaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[31]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2389,7 @@ func (x *ReclaimRequest) String() string {
 func (*ReclaimRequest) ProtoMessage() {}
 
 func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[31]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2402,7 @@ func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimRequest.ProtoReflect.Descriptor instead.
 func (*ReclaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReclaimRequest) GetGateway() string {
@@ -2321,7 +2467,7 @@ type ReclaimResponse struct {
 
 func (x *ReclaimResponse) Reset() {
 	*x = ReclaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[32]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2479,7 @@ func (x *ReclaimResponse) String() string {
 func (*ReclaimResponse) ProtoMessage() {}
 
 func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[32]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2492,7 @@ func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimResponse.ProtoReflect.Descriptor instead.
 func (*ReclaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReclaimResponse) GetRecord() *SessionRecord {
@@ -2380,7 +2526,7 @@ type SaveRequest struct {
 
 func (x *SaveRequest) Reset() {
 	*x = SaveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[33]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2538,7 @@ func (x *SaveRequest) String() string {
 func (*SaveRequest) ProtoMessage() {}
 
 func (x *SaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[33]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2551,7 @@ func (x *SaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRequest.ProtoReflect.Descriptor instead.
 func (*SaveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SaveRequest) GetGateway() string {
@@ -2447,7 +2593,7 @@ type SaveResponse struct {
 
 func (x *SaveResponse) Reset() {
 	*x = SaveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[34]
+	mi := &file_leasehold_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2605,7 @@ func (x *SaveResponse) String() string {
 func (*SaveResponse) ProtoMessage() {}
 
 func (x *SaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[34]
+	mi := &file_leasehold_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2618,7 @@ func (x *SaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveResponse.ProtoReflect.Descriptor instead.
 func (*SaveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SaveResponse) GetRevision() int64 {
@@ -2504,7 +2650,7 @@ type EndRequest struct {
 
 func (x *EndRequest) Reset() {
 	*x = EndRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[35]
+	mi := &file_leasehold_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2662,7 @@ func (x *EndRequest) String() string {
 func (*EndRequest) ProtoMessage() {}
 
 func (x *EndRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[35]
+	mi := &file_leasehold_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2675,7 @@ func (x *EndRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRequest.ProtoReflect.Descriptor instead.
 func (*EndRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *EndRequest) GetGateway() string {
@@ -2585,7 +2731,7 @@ type EndResponse struct {
 
 func (x *EndResponse) Reset() {
 	*x = EndResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[36]
+	mi := &file_leasehold_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2743,7 @@ func (x *EndResponse) String() string {
 func (*EndResponse) ProtoMessage() {}
 
 func (x *EndResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[36]
+	mi := &file_leasehold_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2756,7 @@ func (x *EndResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndResponse.ProtoReflect.Descriptor instead.
 func (*EndResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *EndResponse) GetRevision() int64 {
@@ -2624,7 +2770,7 @@ var File_leasehold_v1_control_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/control.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\x1a\x1aleasehold/v1/session.proto\"\xe1\x01\n" +
+	"\x1aleasehold/v1/control.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\x1a\x1aleasehold/v1/session.proto\"\xfd\x01\n" +
 	"\n" +
 	"WorkerInfo\x12!\n" +
 	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\x12%\n" +
@@ -2633,7 +2779,8 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1a\n" +
 	"\bcapacity\x18\x06 \x01(\x05R\bcapacity\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\x8d\x01\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\x12\x1a\n" +
+	"\bprotocol\x18\b \x01(\x05R\bprotocol\"\x8d\x01\n" +
 	"\x0fRegisterRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12,\n" +
 	"\x04info\x18\x02 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\x12\x18\n" +
@@ -2695,7 +2842,7 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12)\n" +
 	"\x10serving_revision\x18\x03 \x01(\x03R\x0fservingRevision\x12.\n" +
 	"\x05error\x18\x04 \x01(\v2\x18.leasehold.v1.ApplyErrorR\x05error\x12 \n" +
-	"\vquarantined\x18\x05 \x01(\bR\vquarantined\"\xd3\x02\n" +
+	"\vquarantined\x18\x05 \x01(\bR\vquarantined\"\xf8\x02\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x12\n" +
@@ -2704,19 +2851,30 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x10removed_gateways\x18\x05 \x03(\tR\x0fremovedGateways\x122\n" +
 	"\amembers\x18\x06 \x01(\v2\x18.leasehold.v1.MemberListR\amembers\x120\n" +
 	"\bkey_ring\x18\a \x01(\v2\x15.leasehold.v1.KeyRingR\akeyRing\x122\n" +
-	"\aendings\x18\b \x01(\v2\x18.leasehold.v1.EndingListR\aendings\"<\n" +
+	"\aendings\x18\b \x01(\v2\x18.leasehold.v1.EndingListR\aendings\x12#\n" +
+	"\rkept_gateways\x18\n" +
+	" \x03(\tR\fkeptGateways\"<\n" +
 	"\n" +
 	"MemberList\x12.\n" +
 	"\amembers\x18\x01 \x03(\v2\x14.leasehold.v1.MemberR\amembers\"p\n" +
 	"\x06Member\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12,\n" +
-	"\x04info\x18\x03 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\"0\n" +
+	"\x04info\x18\x03 \x01(\v2\x18.leasehold.v1.WorkerInfoR\x04info\"L\n" +
 	"\aKeyRing\x12%\n" +
-	"\x04keys\x18\x01 \x03(\v2\x11.leasehold.v1.KeyR\x04keys\"-\n" +
+	"\x04keys\x18\x01 \x03(\v2\x11.leasehold.v1.KeyR\x04keys\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xe0\x01\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\fR\x06secret\"<\n" +
+	"\x06secret\x18\x02 \x01(\fR\x06secret\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x127\n" +
+	"\tseal_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsealTime\x12;\n" +
+	"\vretire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"retireTime\"\x1b\n" +
+	"\x19GetKeyRingRevisionRequest\"8\n" +
+	"\x1aGetKeyRingRevisionResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"<\n" +
 	"\n" +
 	"EndingList\x12.\n" +
 	"\aendings\x18\x01 \x03(\v2\x14.leasehold.v1.EndingR\aendings\"m\n" +
@@ -2812,7 +2970,7 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\")\n" +
 	"\vEndResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xad\a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision2\x96\b\n" +
 	"\x0eControlService\x12I\n" +
 	"\bRegister\x12\x1d.leasehold.v1.RegisterRequest\x1a\x1e.leasehold.v1.RegisterResponse\x12@\n" +
 	"\x05Renew\x12\x1a.leasehold.v1.RenewRequest\x1a\x1b.leasehold.v1.RenewResponse\x12F\n" +
@@ -2826,7 +2984,8 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\aResolve\x12\x1c.leasehold.v1.ResolveRequest\x1a\x1d.leasehold.v1.ResolveResponse\x12F\n" +
 	"\aReclaim\x12\x1c.leasehold.v1.ReclaimRequest\x1a\x1d.leasehold.v1.ReclaimResponse\x12=\n" +
 	"\x04Save\x12\x19.leasehold.v1.SaveRequest\x1a\x1a.leasehold.v1.SaveResponse\x12:\n" +
-	"\x03End\x12\x18.leasehold.v1.EndRequest\x1a\x19.leasehold.v1.EndResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\x03End\x12\x18.leasehold.v1.EndRequest\x1a\x19.leasehold.v1.EndResponse\x12g\n" +
+	"\x12GetKeyRingRevision\x12'.leasehold.v1.GetKeyRingRevisionRequest\x1a(.leasehold.v1.GetKeyRingRevisionResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_control_proto_rawDescOnce sync.Once
@@ -2840,130 +2999,137 @@ func file_leasehold_v1_control_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_control_proto_rawDescData
 }
 
-var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_leasehold_v1_control_proto_goTypes = []any{
-	(*WorkerInfo)(nil),            // 0: leasehold.v1.WorkerInfo
-	(*RegisterRequest)(nil),       // 1: leasehold.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 2: leasehold.v1.RegisterResponse
-	(*RenewRequest)(nil),          // 3: leasehold.v1.RenewRequest
-	(*RenewResponse)(nil),         // 4: leasehold.v1.RenewResponse
-	(*ReadoptRequest)(nil),        // 5: leasehold.v1.ReadoptRequest
-	(*ReadoptResponse)(nil),       // 6: leasehold.v1.ReadoptResponse
-	(*LeaveRequest)(nil),          // 7: leasehold.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 8: leasehold.v1.LeaveResponse
-	(*Peer)(nil),                  // 9: leasehold.v1.Peer
-	(*RecordPeersRequest)(nil),    // 10: leasehold.v1.RecordPeersRequest
-	(*RecordPeersResponse)(nil),   // 11: leasehold.v1.RecordPeersResponse
-	(*SetDrainingRequest)(nil),    // 12: leasehold.v1.SetDrainingRequest
-	(*SetDrainingResponse)(nil),   // 13: leasehold.v1.SetDrainingResponse
-	(*WatchRequest)(nil),          // 14: leasehold.v1.WatchRequest
-	(*Rejection)(nil),             // 15: leasehold.v1.Rejection
-	(*WatchResponse)(nil),         // 16: leasehold.v1.WatchResponse
-	(*MemberList)(nil),            // 17: leasehold.v1.MemberList
-	(*Member)(nil),                // 18: leasehold.v1.Member
-	(*KeyRing)(nil),               // 19: leasehold.v1.KeyRing
-	(*Key)(nil),                   // 20: leasehold.v1.Key
-	(*EndingList)(nil),            // 21: leasehold.v1.EndingList
-	(*Ending)(nil),                // 22: leasehold.v1.Ending
-	(*SessionRecord)(nil),         // 23: leasehold.v1.SessionRecord
-	(*UpstreamRecord)(nil),        // 24: leasehold.v1.UpstreamRecord
-	(*HandOverRequest)(nil),       // 25: leasehold.v1.HandOverRequest
-	(*HandOverResponse)(nil),      // 26: leasehold.v1.HandOverResponse
-	(*ClaimRequest)(nil),          // 27: leasehold.v1.ClaimRequest
-	(*ClaimResponse)(nil),         // 28: leasehold.v1.ClaimResponse
-	(*ResolveRequest)(nil),        // 29: leasehold.v1.ResolveRequest
-	(*ResolveResponse)(nil),       // 30: leasehold.v1.ResolveResponse
-	(*ReclaimRequest)(nil),        // 31: leasehold.v1.ReclaimRequest
-	(*ReclaimResponse)(nil),       // 32: leasehold.v1.ReclaimResponse
-	(*SaveRequest)(nil),           // 33: leasehold.v1.SaveRequest
-	(*SaveResponse)(nil),          // 34: leasehold.v1.SaveResponse
-	(*EndRequest)(nil),            // 35: leasehold.v1.EndRequest
-	(*EndResponse)(nil),           // 36: leasehold.v1.EndResponse
-	nil,                           // 37: leasehold.v1.HandOverRequest.EventCursorsEntry
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*ApplyError)(nil),            // 39: leasehold.v1.ApplyError
-	(*Gateway)(nil),               // 40: leasehold.v1.Gateway
-	(EndReason)(0),                // 41: leasehold.v1.EndReason
-	(Class)(0),                    // 42: leasehold.v1.Class
-	(*ClientInfo)(nil),            // 43: leasehold.v1.ClientInfo
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*SessionEnd)(nil),            // 45: leasehold.v1.SessionEnd
-	(*SessionEvent)(nil),          // 46: leasehold.v1.SessionEvent
+	(*WorkerInfo)(nil),                 // 0: leasehold.v1.WorkerInfo
+	(*RegisterRequest)(nil),            // 1: leasehold.v1.RegisterRequest
+	(*RegisterResponse)(nil),           // 2: leasehold.v1.RegisterResponse
+	(*RenewRequest)(nil),               // 3: leasehold.v1.RenewRequest
+	(*RenewResponse)(nil),              // 4: leasehold.v1.RenewResponse
+	(*ReadoptRequest)(nil),             // 5: leasehold.v1.ReadoptRequest
+	(*ReadoptResponse)(nil),            // 6: leasehold.v1.ReadoptResponse
+	(*LeaveRequest)(nil),               // 7: leasehold.v1.LeaveRequest
+	(*LeaveResponse)(nil),              // 8: leasehold.v1.LeaveResponse
+	(*Peer)(nil),                       // 9: leasehold.v1.Peer
+	(*RecordPeersRequest)(nil),         // 10: leasehold.v1.RecordPeersRequest
+	(*RecordPeersResponse)(nil),        // 11: leasehold.v1.RecordPeersResponse
+	(*SetDrainingRequest)(nil),         // 12: leasehold.v1.SetDrainingRequest
+	(*SetDrainingResponse)(nil),        // 13: leasehold.v1.SetDrainingResponse
+	(*WatchRequest)(nil),               // 14: leasehold.v1.WatchRequest
+	(*Rejection)(nil),                  // 15: leasehold.v1.Rejection
+	(*WatchResponse)(nil),              // 16: leasehold.v1.WatchResponse
+	(*MemberList)(nil),                 // 17: leasehold.v1.MemberList
+	(*Member)(nil),                     // 18: leasehold.v1.Member
+	(*KeyRing)(nil),                    // 19: leasehold.v1.KeyRing
+	(*Key)(nil),                        // 20: leasehold.v1.Key
+	(*GetKeyRingRevisionRequest)(nil),  // 21: leasehold.v1.GetKeyRingRevisionRequest
+	(*GetKeyRingRevisionResponse)(nil), // 22: leasehold.v1.GetKeyRingRevisionResponse
+	(*EndingList)(nil),                 // 23: leasehold.v1.EndingList
+	(*Ending)(nil),                     // 24: leasehold.v1.Ending
+	(*SessionRecord)(nil),              // 25: leasehold.v1.SessionRecord
+	(*UpstreamRecord)(nil),             // 26: leasehold.v1.UpstreamRecord
+	(*HandOverRequest)(nil),            // 27: leasehold.v1.HandOverRequest
+	(*HandOverResponse)(nil),           // 28: leasehold.v1.HandOverResponse
+	(*ClaimRequest)(nil),               // 29: leasehold.v1.ClaimRequest
+	(*ClaimResponse)(nil),              // 30: leasehold.v1.ClaimResponse
+	(*ResolveRequest)(nil),             // 31: leasehold.v1.ResolveRequest
+	(*ResolveResponse)(nil),            // 32: leasehold.v1.ResolveResponse
+	(*ReclaimRequest)(nil),             // 33: leasehold.v1.ReclaimRequest
+	(*ReclaimResponse)(nil),            // 34: leasehold.v1.ReclaimResponse
+	(*SaveRequest)(nil),                // 35: leasehold.v1.SaveRequest
+	(*SaveResponse)(nil),               // 36: leasehold.v1.SaveResponse
+	(*EndRequest)(nil),                 // 37: leasehold.v1.EndRequest
+	(*EndResponse)(nil),                // 38: leasehold.v1.EndResponse
+	nil,                                // 39: leasehold.v1.HandOverRequest.EventCursorsEntry
+	(*durationpb.Duration)(nil),        // 40: google.protobuf.Duration
+	(*ApplyError)(nil),                 // 41: leasehold.v1.ApplyError
+	(*Gateway)(nil),                    // 42: leasehold.v1.Gateway
+	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
+	(EndReason)(0),                     // 44: leasehold.v1.EndReason
+	(Class)(0),                         // 45: leasehold.v1.Class
+	(*ClientInfo)(nil),                 // 46: leasehold.v1.ClientInfo
+	(*SessionEnd)(nil),                 // 47: leasehold.v1.SessionEnd
+	(*SessionEvent)(nil),               // 48: leasehold.v1.SessionEvent
 }
 var file_leasehold_v1_control_proto_depIdxs = []int32{
 	0,  // 0: leasehold.v1.RegisterRequest.info:type_name -> leasehold.v1.WorkerInfo
-	38, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	38, // 2: leasehold.v1.RegisterResponse.max_outage:type_name -> google.protobuf.Duration
-	38, // 3: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
-	38, // 4: leasehold.v1.RenewResponse.max_outage:type_name -> google.protobuf.Duration
+	40, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	40, // 2: leasehold.v1.RegisterResponse.max_outage:type_name -> google.protobuf.Duration
+	40, // 3: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
+	40, // 4: leasehold.v1.RenewResponse.max_outage:type_name -> google.protobuf.Duration
 	0,  // 5: leasehold.v1.ReadoptRequest.info:type_name -> leasehold.v1.WorkerInfo
-	38, // 6: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
-	38, // 7: leasehold.v1.ReadoptResponse.max_outage:type_name -> google.protobuf.Duration
+	40, // 6: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
+	40, // 7: leasehold.v1.ReadoptResponse.max_outage:type_name -> google.protobuf.Duration
 	9,  // 8: leasehold.v1.RecordPeersRequest.peers:type_name -> leasehold.v1.Peer
 	9,  // 9: leasehold.v1.RecordPeersRequest.gone:type_name -> leasehold.v1.Peer
 	9,  // 10: leasehold.v1.RecordPeersResponse.peers:type_name -> leasehold.v1.Peer
 	15, // 11: leasehold.v1.WatchRequest.rejections:type_name -> leasehold.v1.Rejection
-	39, // 12: leasehold.v1.Rejection.error:type_name -> leasehold.v1.ApplyError
-	40, // 13: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
+	41, // 12: leasehold.v1.Rejection.error:type_name -> leasehold.v1.ApplyError
+	42, // 13: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
 	17, // 14: leasehold.v1.WatchResponse.members:type_name -> leasehold.v1.MemberList
 	19, // 15: leasehold.v1.WatchResponse.key_ring:type_name -> leasehold.v1.KeyRing
-	21, // 16: leasehold.v1.WatchResponse.endings:type_name -> leasehold.v1.EndingList
+	23, // 16: leasehold.v1.WatchResponse.endings:type_name -> leasehold.v1.EndingList
 	18, // 17: leasehold.v1.MemberList.members:type_name -> leasehold.v1.Member
 	0,  // 18: leasehold.v1.Member.info:type_name -> leasehold.v1.WorkerInfo
 	20, // 19: leasehold.v1.KeyRing.keys:type_name -> leasehold.v1.Key
-	22, // 20: leasehold.v1.EndingList.endings:type_name -> leasehold.v1.Ending
-	41, // 21: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
-	42, // 22: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
-	43, // 23: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
-	24, // 24: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
-	44, // 25: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
-	44, // 26: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
-	45, // 27: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
-	46, // 28: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
-	42, // 29: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
-	9,  // 30: leasehold.v1.HandOverRequest.to:type_name -> leasehold.v1.Peer
-	37, // 31: leasehold.v1.HandOverRequest.event_cursors:type_name -> leasehold.v1.HandOverRequest.EventCursorsEntry
-	23, // 32: leasehold.v1.HandOverResponse.record:type_name -> leasehold.v1.SessionRecord
-	23, // 33: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
-	9,  // 34: leasehold.v1.ResolveRequest.opened_by:type_name -> leasehold.v1.Peer
-	23, // 35: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
-	18, // 36: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
-	38, // 37: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
-	23, // 38: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
-	23, // 39: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
-	41, // 40: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
-	44, // 41: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 42: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
-	3,  // 43: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
-	5,  // 44: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
-	7,  // 45: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
-	14, // 46: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
-	27, // 47: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
-	10, // 48: leasehold.v1.ControlService.RecordPeers:input_type -> leasehold.v1.RecordPeersRequest
-	12, // 49: leasehold.v1.ControlService.SetDraining:input_type -> leasehold.v1.SetDrainingRequest
-	25, // 50: leasehold.v1.ControlService.HandOver:input_type -> leasehold.v1.HandOverRequest
-	29, // 51: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
-	31, // 52: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
-	33, // 53: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
-	35, // 54: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
-	2,  // 55: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
-	4,  // 56: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
-	6,  // 57: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
-	8,  // 58: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
-	16, // 59: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
-	28, // 60: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
-	11, // 61: leasehold.v1.ControlService.RecordPeers:output_type -> leasehold.v1.RecordPeersResponse
-	13, // 62: leasehold.v1.ControlService.SetDraining:output_type -> leasehold.v1.SetDrainingResponse
-	26, // 63: leasehold.v1.ControlService.HandOver:output_type -> leasehold.v1.HandOverResponse
-	30, // 64: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
-	32, // 65: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
-	34, // 66: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
-	36, // 67: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
-	55, // [55:68] is the sub-list for method output_type
-	42, // [42:55] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	43, // 20: leasehold.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	43, // 21: leasehold.v1.Key.seal_time:type_name -> google.protobuf.Timestamp
+	43, // 22: leasehold.v1.Key.retire_time:type_name -> google.protobuf.Timestamp
+	24, // 23: leasehold.v1.EndingList.endings:type_name -> leasehold.v1.Ending
+	44, // 24: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
+	45, // 25: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
+	46, // 26: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
+	26, // 27: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
+	43, // 28: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
+	43, // 29: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 30: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
+	48, // 31: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
+	45, // 32: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
+	9,  // 33: leasehold.v1.HandOverRequest.to:type_name -> leasehold.v1.Peer
+	39, // 34: leasehold.v1.HandOverRequest.event_cursors:type_name -> leasehold.v1.HandOverRequest.EventCursorsEntry
+	25, // 35: leasehold.v1.HandOverResponse.record:type_name -> leasehold.v1.SessionRecord
+	25, // 36: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
+	9,  // 37: leasehold.v1.ResolveRequest.opened_by:type_name -> leasehold.v1.Peer
+	25, // 38: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
+	18, // 39: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
+	40, // 40: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
+	25, // 41: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
+	25, // 42: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
+	44, // 43: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
+	43, // 44: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 45: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
+	3,  // 46: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
+	5,  // 47: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
+	7,  // 48: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
+	14, // 49: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
+	29, // 50: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
+	10, // 51: leasehold.v1.ControlService.RecordPeers:input_type -> leasehold.v1.RecordPeersRequest
+	12, // 52: leasehold.v1.ControlService.SetDraining:input_type -> leasehold.v1.SetDrainingRequest
+	27, // 53: leasehold.v1.ControlService.HandOver:input_type -> leasehold.v1.HandOverRequest
+	31, // 54: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
+	33, // 55: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
+	35, // 56: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
+	37, // 57: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
+	21, // 58: leasehold.v1.ControlService.GetKeyRingRevision:input_type -> leasehold.v1.GetKeyRingRevisionRequest
+	2,  // 59: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
+	4,  // 60: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
+	6,  // 61: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
+	8,  // 62: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
+	16, // 63: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
+	30, // 64: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
+	11, // 65: leasehold.v1.ControlService.RecordPeers:output_type -> leasehold.v1.RecordPeersResponse
+	13, // 66: leasehold.v1.ControlService.SetDraining:output_type -> leasehold.v1.SetDrainingResponse
+	28, // 67: leasehold.v1.ControlService.HandOver:output_type -> leasehold.v1.HandOverResponse
+	32, // 68: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
+	34, // 69: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
+	36, // 70: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
+	38, // 71: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
+	22, // 72: leasehold.v1.ControlService.GetKeyRingRevision:output_type -> leasehold.v1.GetKeyRingRevisionResponse
+	59, // [59:73] is the sub-list for method output_type
+	45, // [45:59] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_control_proto_init() }
@@ -2979,7 +3145,7 @@ func file_leasehold_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_control_proto_rawDesc), len(file_leasehold_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

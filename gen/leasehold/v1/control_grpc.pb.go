@@ -19,19 +19,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ControlService_Register_FullMethodName    = "/leasehold.v1.ControlService/Register"
-	ControlService_Renew_FullMethodName       = "/leasehold.v1.ControlService/Renew"
-	ControlService_Readopt_FullMethodName     = "/leasehold.v1.ControlService/Readopt"
-	ControlService_Leave_FullMethodName       = "/leasehold.v1.ControlService/Leave"
-	ControlService_Watch_FullMethodName       = "/leasehold.v1.ControlService/Watch"
-	ControlService_Claim_FullMethodName       = "/leasehold.v1.ControlService/Claim"
-	ControlService_RecordPeers_FullMethodName = "/leasehold.v1.ControlService/RecordPeers"
-	ControlService_SetDraining_FullMethodName = "/leasehold.v1.ControlService/SetDraining"
-	ControlService_HandOver_FullMethodName    = "/leasehold.v1.ControlService/HandOver"
-	ControlService_Resolve_FullMethodName     = "/leasehold.v1.ControlService/Resolve"
-	ControlService_Reclaim_FullMethodName     = "/leasehold.v1.ControlService/Reclaim"
-	ControlService_Save_FullMethodName        = "/leasehold.v1.ControlService/Save"
-	ControlService_End_FullMethodName         = "/leasehold.v1.ControlService/End"
+	ControlService_Register_FullMethodName           = "/leasehold.v1.ControlService/Register"
+	ControlService_Renew_FullMethodName              = "/leasehold.v1.ControlService/Renew"
+	ControlService_Readopt_FullMethodName            = "/leasehold.v1.ControlService/Readopt"
+	ControlService_Leave_FullMethodName              = "/leasehold.v1.ControlService/Leave"
+	ControlService_Watch_FullMethodName              = "/leasehold.v1.ControlService/Watch"
+	ControlService_Claim_FullMethodName              = "/leasehold.v1.ControlService/Claim"
+	ControlService_RecordPeers_FullMethodName        = "/leasehold.v1.ControlService/RecordPeers"
+	ControlService_SetDraining_FullMethodName        = "/leasehold.v1.ControlService/SetDraining"
+	ControlService_HandOver_FullMethodName           = "/leasehold.v1.ControlService/HandOver"
+	ControlService_Resolve_FullMethodName            = "/leasehold.v1.ControlService/Resolve"
+	ControlService_Reclaim_FullMethodName            = "/leasehold.v1.ControlService/Reclaim"
+	ControlService_Save_FullMethodName               = "/leasehold.v1.ControlService/Save"
+	ControlService_End_FullMethodName                = "/leasehold.v1.ControlService/End"
+	ControlService_GetKeyRingRevision_FullMethodName = "/leasehold.v1.ControlService/GetKeyRingRevision"
 )
 
 // ControlServiceClient is the client API for ControlService service.
@@ -110,6 +111,10 @@ type ControlServiceClient interface {
 	// End replaces the record by a tombstone, which keeps the id from ever
 	// coming back. ABORTED with STALE when another worker owns the session.
 	End(ctx context.Context, in *EndRequest, opts ...grpc.CallOption) (*EndResponse, error)
+	// GetKeyRingRevision says which key ring was the newest at some moment after the
+	// call was made. A worker that has that ring can tell an id under a key that does not
+	// exist from one whose key it has not heard of yet. It asks once a second at most.
+	GetKeyRingRevision(ctx context.Context, in *GetKeyRingRevisionRequest, opts ...grpc.CallOption) (*GetKeyRingRevisionResponse, error)
 }
 
 type controlServiceClient struct {
@@ -253,6 +258,16 @@ func (c *controlServiceClient) End(ctx context.Context, in *EndRequest, opts ...
 	return out, nil
 }
 
+func (c *controlServiceClient) GetKeyRingRevision(ctx context.Context, in *GetKeyRingRevisionRequest, opts ...grpc.CallOption) (*GetKeyRingRevisionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetKeyRingRevisionResponse)
+	err := c.cc.Invoke(ctx, ControlService_GetKeyRingRevision_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServiceServer is the server API for ControlService service.
 // All implementations must embed UnimplementedControlServiceServer
 // for forward compatibility.
@@ -329,6 +344,10 @@ type ControlServiceServer interface {
 	// End replaces the record by a tombstone, which keeps the id from ever
 	// coming back. ABORTED with STALE when another worker owns the session.
 	End(context.Context, *EndRequest) (*EndResponse, error)
+	// GetKeyRingRevision says which key ring was the newest at some moment after the
+	// call was made. A worker that has that ring can tell an id under a key that does not
+	// exist from one whose key it has not heard of yet. It asks once a second at most.
+	GetKeyRingRevision(context.Context, *GetKeyRingRevisionRequest) (*GetKeyRingRevisionResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
 }
 
@@ -377,6 +396,9 @@ func (UnimplementedControlServiceServer) Save(context.Context, *SaveRequest) (*S
 }
 func (UnimplementedControlServiceServer) End(context.Context, *EndRequest) (*EndResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method End not implemented")
+}
+func (UnimplementedControlServiceServer) GetKeyRingRevision(context.Context, *GetKeyRingRevisionRequest) (*GetKeyRingRevisionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetKeyRingRevision not implemented")
 }
 func (UnimplementedControlServiceServer) mustEmbedUnimplementedControlServiceServer() {}
 func (UnimplementedControlServiceServer) testEmbeddedByValue()                        {}
@@ -622,6 +644,24 @@ func _ControlService_End_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_GetKeyRingRevision_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetKeyRingRevisionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).GetKeyRingRevision(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_GetKeyRingRevision_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).GetKeyRingRevision(ctx, req.(*GetKeyRingRevisionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ControlService_ServiceDesc is the grpc.ServiceDesc for ControlService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -676,6 +716,10 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "End",
 			Handler:    _ControlService_End_Handler,
+		},
+		{
+			MethodName: "GetKeyRingRevision",
+			Handler:    _ControlService_GetKeyRingRevision_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -300,6 +300,122 @@ func (OnUpstreamLost) EnumDescriptor() ([]byte, []int) {
 	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
 }
 
+// UpstreamState is what a worker's health checks of an upstream came to.
+type UpstreamState int32
+
+const (
+	// Not known.
+	UpstreamState_UPSTREAM_STATE_UNSPECIFIED UpstreamState = 0
+	// The worker has not asked it: its definition has no health check, or the first one is
+	// not over.
+	UpstreamState_UPSTREAM_STATE_UNKNOWN UpstreamState = 1
+	// It serves it.
+	UpstreamState_UPSTREAM_STATE_HEALTHY UpstreamState = 2
+	// So many health checks failed that the worker sends nothing there until it has
+	// recovered.
+	UpstreamState_UPSTREAM_STATE_EJECTED UpstreamState = 3
+)
+
+// Enum value maps for UpstreamState.
+var (
+	UpstreamState_name = map[int32]string{
+		0: "UPSTREAM_STATE_UNSPECIFIED",
+		1: "UPSTREAM_STATE_UNKNOWN",
+		2: "UPSTREAM_STATE_HEALTHY",
+		3: "UPSTREAM_STATE_EJECTED",
+	}
+	UpstreamState_value = map[string]int32{
+		"UPSTREAM_STATE_UNSPECIFIED": 0,
+		"UPSTREAM_STATE_UNKNOWN":     1,
+		"UPSTREAM_STATE_HEALTHY":     2,
+		"UPSTREAM_STATE_EJECTED":     3,
+	}
+)
+
+func (x UpstreamState) Enum() *UpstreamState {
+	p := new(UpstreamState)
+	*p = x
+	return p
+}
+
+func (x UpstreamState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UpstreamState) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+}
+
+func (UpstreamState) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+}
+
+func (x UpstreamState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UpstreamState.Descriptor instead.
+func (UpstreamState) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
+// CircuitState is whether a worker tries to connect to an address.
+type CircuitState int32
+
+const (
+	// Not known.
+	CircuitState_CIRCUIT_STATE_UNSPECIFIED CircuitState = 0
+	// It does.
+	CircuitState_CIRCUIT_STATE_CLOSED CircuitState = 1
+	// It does not: requests fail at once.
+	CircuitState_CIRCUIT_STATE_OPEN CircuitState = 2
+	// One request at a time tries.
+	CircuitState_CIRCUIT_STATE_HALF_OPEN CircuitState = 3
+)
+
+// Enum value maps for CircuitState.
+var (
+	CircuitState_name = map[int32]string{
+		0: "CIRCUIT_STATE_UNSPECIFIED",
+		1: "CIRCUIT_STATE_CLOSED",
+		2: "CIRCUIT_STATE_OPEN",
+		3: "CIRCUIT_STATE_HALF_OPEN",
+	}
+	CircuitState_value = map[string]int32{
+		"CIRCUIT_STATE_UNSPECIFIED": 0,
+		"CIRCUIT_STATE_CLOSED":      1,
+		"CIRCUIT_STATE_OPEN":        2,
+		"CIRCUIT_STATE_HALF_OPEN":   3,
+	}
+)
+
+func (x CircuitState) Enum() *CircuitState {
+	p := new(CircuitState)
+	*p = x
+	return p
+}
+
+func (x CircuitState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CircuitState) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
+}
+
+func (CircuitState) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[6]
+}
+
+func (x CircuitState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CircuitState.Descriptor instead.
+func (CircuitState) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+}
+
 // ApplyState is what a worker made of a definition.
 type ApplyState int32
 
@@ -345,11 +461,11 @@ func (x ApplyState) String() string {
 }
 
 func (ApplyState) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[7].Descriptor()
 }
 
 func (ApplyState) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+	return &file_leasehold_v1_gateway_proto_enumTypes[7]
 }
 
 func (x ApplyState) Number() protoreflect.EnumNumber {
@@ -358,7 +474,7 @@ func (x ApplyState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApplyState.Descriptor instead.
 func (ApplyState) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 // Wait is what a write waits for before it returns.
@@ -373,7 +489,7 @@ const (
 	// wait_timeout the call fails with DEADLINE_EXCEEDED and NOT_APPLIED, or, as soon as
 	// a worker rejects the definition, with FAILED_PRECONDITION and REJECTED. In both
 	// cases the write stays; a GatewayStatus among the error's details says what became
-	// of it at each worker.
+	// of it at each worker, or, of more than 100 workers, at 100 that have not applied it.
 	Wait_WAIT_APPLIED Wait = 2
 )
 
@@ -402,11 +518,11 @@ func (x Wait) String() string {
 }
 
 func (Wait) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[8].Descriptor()
 }
 
 func (Wait) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[6]
+	return &file_leasehold_v1_gateway_proto_enumTypes[8]
 }
 
 func (x Wait) Number() protoreflect.EnumNumber {
@@ -415,7 +531,7 @@ func (x Wait) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Wait.Descriptor instead.
 func (Wait) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 // ChangeType is what happened to a watched resource.
@@ -459,11 +575,11 @@ func (x ChangeType) String() string {
 }
 
 func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[7].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[9].Descriptor()
 }
 
 func (ChangeType) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[7]
+	return &file_leasehold_v1_gateway_proto_enumTypes[9]
 }
 
 func (x ChangeType) Number() protoreflect.EnumNumber {
@@ -472,7 +588,7 @@ func (x ChangeType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeType.Descriptor instead.
 func (ChangeType) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{9}
 }
 
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
@@ -1070,7 +1186,8 @@ type Secret struct {
 	//	*Secret_Env
 	Source isSecret_Source `protobuf_oneof:"source"`
 	// Whether a value is stored. In a write without value, file and env: the stored
-	// value with the same fingerprint is kept.
+	// value with the same fingerprint is kept, if the scheme, host and port that it is sent
+	// to stay the same. Otherwise it has to be given anew.
 	Set bool `protobuf:"varint,4,opt,name=set,proto3" json:"set,omitempty"`
 	// Names the stored value without saying anything of it: it changes whenever the
 	// value does. Set by the server.
@@ -1976,7 +2093,15 @@ type GatewayStatus struct {
 	Sessions int64 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// What the living workers made of the definition, ordered by name: GetGateway says
 	// it of all of them, lists and watches of those that rejected it.
-	Workers       []*GatewayWorker `protobuf:"bytes,5,rep,name=workers,proto3" json:"workers,omitempty"`
+	Workers []*GatewayWorker `protobuf:"bytes,5,rep,name=workers,proto3" json:"workers,omitempty"`
+	// How the gateway's upstreams are, as the living workers see them. Only GetGateway says
+	// it, by asking them: within a second, and without those that do not answer.
+	Upstreams []*UpstreamStatus `protobuf:"bytes,6,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// Why the replica asked cannot open the secrets that are stored, such as for want of
+	// a root key, at most 512 bytes; empty when it can. Its workers serve on by the last
+	// definition that they were told. To mend it, give the replica the root key, or the
+	// gateway all of its secrets anew.
+	Unusable      string `protobuf:"bytes,10,opt,name=unusable,proto3" json:"unusable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2046,6 +2171,240 @@ func (x *GatewayStatus) GetWorkers() []*GatewayWorker {
 	return nil
 }
 
+func (x *GatewayStatus) GetUpstreams() []*UpstreamStatus {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *GatewayStatus) GetUnusable() string {
+	if x != nil {
+		return x.Unusable
+	}
+	return ""
+}
+
+// UpstreamStatus is how an upstream is.
+type UpstreamStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The upstream's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What each worker knows of it, ordered by worker; of at most 100, those first that
+	// have something to complain of.
+	Workers       []*UpstreamWorker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamStatus) Reset() {
+	*x = UpstreamStatus{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamStatus) ProtoMessage() {}
+
+func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
+func (*UpstreamStatus) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UpstreamStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpstreamStatus) GetWorkers() []*UpstreamWorker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+// UpstreamWorker is what one worker knows of an upstream.
+type UpstreamWorker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker, `workers/{worker}`.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// What its health checks came to.
+	State UpstreamState `protobuf:"varint,2,opt,name=state,proto3,enum=leasehold.v1.UpstreamState" json:"state,omitempty"`
+	// From when on that is so.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// What the newest health check failed by, at most 256 bytes; empty if it did not.
+	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// The addresses of the upstream to which the newest connection failed, at most 4.
+	Circuits      []*UpstreamCircuit `protobuf:"bytes,5,rep,name=circuits,proto3" json:"circuits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamWorker) Reset() {
+	*x = UpstreamWorker{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamWorker) ProtoMessage() {}
+
+func (x *UpstreamWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamWorker.ProtoReflect.Descriptor instead.
+func (*UpstreamWorker) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UpstreamWorker) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *UpstreamWorker) GetState() UpstreamState {
+	if x != nil {
+		return x.State
+	}
+	return UpstreamState_UPSTREAM_STATE_UNSPECIFIED
+}
+
+func (x *UpstreamWorker) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *UpstreamWorker) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *UpstreamWorker) GetCircuits() []*UpstreamCircuit {
+	if x != nil {
+		return x.Circuits
+	}
+	return nil
+}
+
+// UpstreamCircuit is an address of an upstream to which connecting fails.
+type UpstreamCircuit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address, host:port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Whether the worker tries to connect to it.
+	State CircuitState `protobuf:"varint,2,opt,name=state,proto3,enum=leasehold.v1.CircuitState" json:"state,omitempty"`
+	// How many connections in a row failed.
+	Failures int32 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// What the last one failed by, at most 256 bytes.
+	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When the worker tries again, with CIRCUIT_STATE_OPEN.
+	RetryTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamCircuit) Reset() {
+	*x = UpstreamCircuit{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamCircuit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamCircuit) ProtoMessage() {}
+
+func (x *UpstreamCircuit) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamCircuit.ProtoReflect.Descriptor instead.
+func (*UpstreamCircuit) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UpstreamCircuit) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *UpstreamCircuit) GetState() CircuitState {
+	if x != nil {
+		return x.State
+	}
+	return CircuitState_CIRCUIT_STATE_UNSPECIFIED
+}
+
+func (x *UpstreamCircuit) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *UpstreamCircuit) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *UpstreamCircuit) GetRetryTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryTime
+	}
+	return nil
+}
+
 // GatewayWorker is what one worker made of a definition.
 type GatewayWorker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2064,7 +2423,7 @@ type GatewayWorker struct {
 
 func (x *GatewayWorker) Reset() {
 	*x = GatewayWorker{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2435,7 @@ func (x *GatewayWorker) String() string {
 func (*GatewayWorker) ProtoMessage() {}
 
 func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2448,7 @@ func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayWorker.ProtoReflect.Descriptor instead.
 func (*GatewayWorker) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GatewayWorker) GetWorker() string {
@@ -2134,7 +2493,7 @@ type ApplyError struct {
 
 func (x *ApplyError) Reset() {
 	*x = ApplyError{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2505,7 @@ func (x *ApplyError) String() string {
 func (*ApplyError) ProtoMessage() {}
 
 func (x *ApplyError) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2518,7 @@ func (x *ApplyError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyError.ProtoReflect.Descriptor instead.
 func (*ApplyError) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ApplyError) GetField() string {
@@ -2195,7 +2554,7 @@ type CreateGatewayRequest struct {
 
 func (x *CreateGatewayRequest) Reset() {
 	*x = CreateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2566,7 @@ func (x *CreateGatewayRequest) String() string {
 func (*CreateGatewayRequest) ProtoMessage() {}
 
 func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2579,7 @@ func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*CreateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateGatewayRequest) GetGatewayId() string {
@@ -2269,7 +2628,7 @@ type CreateGatewayResponse struct {
 
 func (x *CreateGatewayResponse) Reset() {
 	*x = CreateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2640,7 @@ func (x *CreateGatewayResponse) String() string {
 func (*CreateGatewayResponse) ProtoMessage() {}
 
 func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2653,7 @@ func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*CreateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateGatewayResponse) GetGateway() *Gateway {
@@ -2315,7 +2674,7 @@ type GetGatewayRequest struct {
 
 func (x *GetGatewayRequest) Reset() {
 	*x = GetGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2686,7 @@ func (x *GetGatewayRequest) String() string {
 func (*GetGatewayRequest) ProtoMessage() {}
 
 func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2699,7 @@ func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayRequest.ProtoReflect.Descriptor instead.
 func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetGatewayRequest) GetName() string {
@@ -2361,7 +2720,7 @@ type GetGatewayResponse struct {
 
 func (x *GetGatewayResponse) Reset() {
 	*x = GetGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2732,7 @@ func (x *GetGatewayResponse) String() string {
 func (*GetGatewayResponse) ProtoMessage() {}
 
 func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2745,7 @@ func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayResponse.ProtoReflect.Descriptor instead.
 func (*GetGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetGatewayResponse) GetGateway() *Gateway {
@@ -2412,7 +2771,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2783,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2796,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListGatewaysRequest) GetPageSize() int32 {
@@ -2475,7 +2834,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2846,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2859,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -2538,7 +2897,7 @@ type UpdateGatewayRequest struct {
 
 func (x *UpdateGatewayRequest) Reset() {
 	*x = UpdateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2909,7 @@ func (x *UpdateGatewayRequest) String() string {
 func (*UpdateGatewayRequest) ProtoMessage() {}
 
 func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2922,7 @@ func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateGatewayRequest) GetGateway() *Gateway {
@@ -2612,7 +2971,7 @@ type UpdateGatewayResponse struct {
 
 func (x *UpdateGatewayResponse) Reset() {
 	*x = UpdateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2983,7 @@ func (x *UpdateGatewayResponse) String() string {
 func (*UpdateGatewayResponse) ProtoMessage() {}
 
 func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2996,7 @@ func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateGatewayResponse) GetGateway() *Gateway {
@@ -2665,7 +3024,7 @@ type DeleteGatewayRequest struct {
 
 func (x *DeleteGatewayRequest) Reset() {
 	*x = DeleteGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +3036,7 @@ func (x *DeleteGatewayRequest) String() string {
 func (*DeleteGatewayRequest) ProtoMessage() {}
 
 func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +3049,7 @@ func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteGatewayRequest) GetName() string {
@@ -2730,7 +3089,7 @@ type DeleteGatewayResponse struct {
 
 func (x *DeleteGatewayResponse) Reset() {
 	*x = DeleteGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +3101,7 @@ func (x *DeleteGatewayResponse) String() string {
 func (*DeleteGatewayResponse) ProtoMessage() {}
 
 func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +3114,7 @@ func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{26}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{29}
 }
 
 // WatchGatewaysRequest is the request of WatchGateways.
@@ -2771,7 +3130,7 @@ type WatchGatewaysRequest struct {
 
 func (x *WatchGatewaysRequest) Reset() {
 	*x = WatchGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +3142,7 @@ func (x *WatchGatewaysRequest) String() string {
 func (*WatchGatewaysRequest) ProtoMessage() {}
 
 func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +3155,7 @@ func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{27}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchGatewaysRequest) GetRevision() int64 {
@@ -2828,7 +3187,7 @@ type WatchGatewaysResponse struct {
 
 func (x *WatchGatewaysResponse) Reset() {
 	*x = WatchGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +3199,7 @@ func (x *WatchGatewaysResponse) String() string {
 func (*WatchGatewaysResponse) ProtoMessage() {}
 
 func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +3212,7 @@ func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{28}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchGatewaysResponse) GetType() ChangeType {
@@ -2877,11 +3236,141 @@ func (x *WatchGatewaysResponse) GetRevision() int64 {
 	return 0
 }
 
+// InspectGatewayRequest is the request of InspectGateway.
+type InspectGatewayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the gateway.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Resource name of the worker that shall look, `workers/{worker}`; empty for one that
+	// the control plane chooses.
+	Worker        string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectGatewayRequest) Reset() {
+	*x = InspectGatewayRequest{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectGatewayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectGatewayRequest) ProtoMessage() {}
+
+func (x *InspectGatewayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectGatewayRequest.ProtoReflect.Descriptor instead.
+func (*InspectGatewayRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *InspectGatewayRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InspectGatewayRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+// InspectGatewayResponse is the response of InspectGateway.
+type InspectGatewayResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the worker that looked.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The revision of the definition by which it did: the one that it serves by.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What it found, in the order of the definition.
+	Upstreams []*UpstreamInspection `protobuf:"bytes,3,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// The revision of the newest definition: another one if the worker has not applied
+	// that, or rejects it.
+	NewestRevision int64 `protobuf:"varint,4,opt,name=newest_revision,json=newestRevision,proto3" json:"newest_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *InspectGatewayResponse) Reset() {
+	*x = InspectGatewayResponse{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectGatewayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectGatewayResponse) ProtoMessage() {}
+
+func (x *InspectGatewayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectGatewayResponse.ProtoReflect.Descriptor instead.
+func (*InspectGatewayResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *InspectGatewayResponse) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *InspectGatewayResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *InspectGatewayResponse) GetUpstreams() []*UpstreamInspection {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *InspectGatewayResponse) GetNewestRevision() int64 {
+	if x != nil {
+		return x.NewestRevision
+	}
+	return 0
+}
+
 var File_leasehold_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/options.proto\"\x93\x05\n" +
+	"\x1aleasehold/v1/gateway.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/inspect.proto\x1a\x1aleasehold/v1/options.proto\"\x99\x05\n" +
 	"\aGateway\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xd4\x18\x01R\x04name\x12&\n" +
 	"\vdescription\x18\x02 \x01(\tB\x04\xa8\xd4\x18\x03R\vdescription\x12?\n" +
@@ -2899,7 +3388,7 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\fopen_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xd4\x18\x02R\vopenTimeout\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\be\x10i\"T\n" +
 	"\x06Naming\x12,\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x18.leasehold.v1.NamingModeR\x04mode\x12\x1c\n" +
 	"\tseparator\x18\x02 \x01(\tR\tseparator\"\xd9\b\n" +
@@ -2937,12 +3426,12 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bnew_name\x18\x02 \x01(\tR\anewName\x12'\n" +
 	"\x0fnew_description\x18\x03 \x01(\tR\x0enewDescription\x12\x12\n" +
-	"\x04hide\x18\x04 \x01(\bR\x04hide\"\x8d\x01\n" +
+	"\x04hide\x18\x04 \x01(\bR\x04hide\"\x93\x01\n" +
 	"\x06Secret\x12\x1b\n" +
 	"\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00R\x05value\x12\x14\n" +
 	"\x04file\x18\x02 \x01(\tH\x00R\x04file\x12\x12\n" +
-	"\x03env\x18\x03 \x01(\tH\x00R\x03env\x12\x10\n" +
-	"\x03set\x18\x04 \x01(\bR\x03set\x12 \n" +
+	"\x03env\x18\x03 \x01(\tH\x00R\x03env\x12\x16\n" +
+	"\x03set\x18\x04 \x01(\bB\x04\xa8\xd4\x18\x03R\x03set\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\tR\vfingerprintB\b\n" +
 	"\x06source\"\xcb\x02\n" +
 	"\n" +
@@ -2999,13 +3488,34 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
 	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\x12F\n" +
-	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xcc\x01\n" +
+	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xa4\x02\n" +
 	"\rGatewayStatus\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fworkers_applied\x18\x02 \x01(\x05R\x0eworkersApplied\x12#\n" +
 	"\rworkers_total\x18\x03 \x01(\x05R\fworkersTotal\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\x03R\bsessions\x125\n" +
-	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\"\xa3\x01\n" +
+	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\x12:\n" +
+	"\tupstreams\x18\x06 \x03(\v2\x1c.leasehold.v1.UpstreamStatusR\tupstreams\x12\x1a\n" +
+	"\bunusable\x18\n" +
+	" \x01(\tR\bunusable\"\\\n" +
+	"\x0eUpstreamStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
+	"\aworkers\x18\x02 \x03(\v2\x1c.leasehold.v1.UpstreamWorkerR\aworkers\"\xe7\x01\n" +
+	"\x0eUpstreamWorker\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x121\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1b.leasehold.v1.UpstreamStateR\x05state\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x04 \x01(\tR\tlastError\x129\n" +
+	"\bcircuits\x18\x05 \x03(\v2\x1d.leasehold.v1.UpstreamCircuitR\bcircuits\"\xd3\x01\n" +
+	"\x0fUpstreamCircuit\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x120\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1a.leasehold.v1.CircuitStateR\x05state\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x04 \x01(\tR\tlastError\x129\n" +
+	"\n" +
+	"retry_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"\xa3\x01\n" +
 	"\rGatewayWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.leasehold.v1.ApplyStateR\x05state\x12\x1a\n" +
@@ -3057,7 +3567,15 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x15WatchGatewaysResponse\x12,\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x18.leasehold.v1.ChangeTypeR\x04type\x12/\n" +
 	"\agateway\x18\x02 \x01(\v2\x15.leasehold.v1.GatewayR\agateway\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision*W\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"C\n" +
+	"\x15InspectGatewayRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\"\xb5\x01\n" +
+	"\x16InspectGatewayResponse\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12>\n" +
+	"\tupstreams\x18\x03 \x03(\v2 .leasehold.v1.UpstreamInspectionR\tupstreams\x12'\n" +
+	"\x0fnewest_revision\x18\x04 \x01(\x03R\x0enewestRevision*W\n" +
 	"\n" +
 	"NamingMode\x12\x1b\n" +
 	"\x17NAMING_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -3080,7 +3598,17 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x0eOnUpstreamLost\x12 \n" +
 	"\x1cON_UPSTREAM_LOST_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ON_UPSTREAM_LOST_FAIL\x10\x01\x12!\n" +
-	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*\x92\x01\n" +
+	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*\x83\x01\n" +
+	"\rUpstreamState\x12\x1e\n" +
+	"\x1aUPSTREAM_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16UPSTREAM_STATE_UNKNOWN\x10\x01\x12\x1a\n" +
+	"\x16UPSTREAM_STATE_HEALTHY\x10\x02\x12\x1a\n" +
+	"\x16UPSTREAM_STATE_EJECTED\x10\x03*|\n" +
+	"\fCircuitState\x12\x1d\n" +
+	"\x19CIRCUIT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CIRCUIT_STATE_CLOSED\x10\x01\x12\x16\n" +
+	"\x12CIRCUIT_STATE_OPEN\x10\x02\x12\x1b\n" +
+	"\x17CIRCUIT_STATE_HALF_OPEN\x10\x03*\x92\x01\n" +
 	"\n" +
 	"ApplyState\x12\x1b\n" +
 	"\x17APPLY_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -3097,7 +3625,7 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x17CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHANGE_TYPE_PUT\x10\x01\x12\x17\n" +
 	"\x13CHANGE_TYPE_REMOVED\x10\x02\x12\x18\n" +
-	"\x14CHANGE_TYPE_BOOKMARK\x10\x032\xa2\x04\n" +
+	"\x14CHANGE_TYPE_BOOKMARK\x10\x032\xff\x04\n" +
 	"\x0eGatewayService\x12X\n" +
 	"\rCreateGateway\x12\".leasehold.v1.CreateGatewayRequest\x1a#.leasehold.v1.CreateGatewayResponse\x12O\n" +
 	"\n" +
@@ -3105,7 +3633,8 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\fListGateways\x12!.leasehold.v1.ListGatewaysRequest\x1a\".leasehold.v1.ListGatewaysResponse\x12X\n" +
 	"\rUpdateGateway\x12\".leasehold.v1.UpdateGatewayRequest\x1a#.leasehold.v1.UpdateGatewayResponse\x12X\n" +
 	"\rDeleteGateway\x12\".leasehold.v1.DeleteGatewayRequest\x1a#.leasehold.v1.DeleteGatewayResponse\x12Z\n" +
-	"\rWatchGateways\x12\".leasehold.v1.WatchGatewaysRequest\x1a#.leasehold.v1.WatchGatewaysResponse0\x01B=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\rWatchGateways\x12\".leasehold.v1.WatchGatewaysRequest\x1a#.leasehold.v1.WatchGatewaysResponse0\x01\x12[\n" +
+	"\x0eInspectGateway\x12#.leasehold.v1.InspectGatewayRequest\x1a$.leasehold.v1.InspectGatewayResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_gateway_proto_rawDescOnce sync.Once
@@ -3119,129 +3648,147 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
 	(NamingMode)(0),                // 0: leasehold.v1.NamingMode
 	(ClientAuthentication)(0),      // 1: leasehold.v1.ClientAuthentication
 	(TLSVersion)(0),                // 2: leasehold.v1.TLSVersion
 	(Transport)(0),                 // 3: leasehold.v1.Transport
 	(OnUpstreamLost)(0),            // 4: leasehold.v1.OnUpstreamLost
-	(ApplyState)(0),                // 5: leasehold.v1.ApplyState
-	(Wait)(0),                      // 6: leasehold.v1.Wait
-	(ChangeType)(0),                // 7: leasehold.v1.ChangeType
-	(*Gateway)(nil),                // 8: leasehold.v1.Gateway
-	(*Naming)(nil),                 // 9: leasehold.v1.Naming
-	(*Upstream)(nil),               // 10: leasehold.v1.Upstream
-	(*ItemSelection)(nil),          // 11: leasehold.v1.ItemSelection
-	(*ItemOverride)(nil),           // 12: leasehold.v1.ItemOverride
-	(*Secret)(nil),                 // 13: leasehold.v1.Secret
-	(*Credential)(nil),             // 14: leasehold.v1.Credential
-	(*CredentialHeader)(nil),       // 15: leasehold.v1.CredentialHeader
-	(*BasicCredential)(nil),        // 16: leasehold.v1.BasicCredential
-	(*APIKey)(nil),                 // 17: leasehold.v1.APIKey
-	(*OAuthClientCredentials)(nil), // 18: leasehold.v1.OAuthClientCredentials
-	(*UpstreamTLS)(nil),            // 19: leasehold.v1.UpstreamTLS
-	(*HealthCheck)(nil),            // 20: leasehold.v1.HealthCheck
-	(*SessionPolicy)(nil),          // 21: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),          // 22: leasehold.v1.GatewayStatus
-	(*GatewayWorker)(nil),          // 23: leasehold.v1.GatewayWorker
-	(*ApplyError)(nil),             // 24: leasehold.v1.ApplyError
-	(*CreateGatewayRequest)(nil),   // 25: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil),  // 26: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),      // 27: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),     // 28: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),    // 29: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),   // 30: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),   // 31: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil),  // 32: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),   // 33: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil),  // 34: leasehold.v1.DeleteGatewayResponse
-	(*WatchGatewaysRequest)(nil),   // 35: leasehold.v1.WatchGatewaysRequest
-	(*WatchGatewaysResponse)(nil),  // 36: leasehold.v1.WatchGatewaysResponse
-	nil,                            // 37: leasehold.v1.Gateway.LabelsEntry
-	nil,                            // 38: leasehold.v1.Upstream.EnvEntry
-	nil,                            // 39: leasehold.v1.OAuthClientCredentials.ParametersEntry
-	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),  // 42: google.protobuf.FieldMask
+	(UpstreamState)(0),             // 5: leasehold.v1.UpstreamState
+	(CircuitState)(0),              // 6: leasehold.v1.CircuitState
+	(ApplyState)(0),                // 7: leasehold.v1.ApplyState
+	(Wait)(0),                      // 8: leasehold.v1.Wait
+	(ChangeType)(0),                // 9: leasehold.v1.ChangeType
+	(*Gateway)(nil),                // 10: leasehold.v1.Gateway
+	(*Naming)(nil),                 // 11: leasehold.v1.Naming
+	(*Upstream)(nil),               // 12: leasehold.v1.Upstream
+	(*ItemSelection)(nil),          // 13: leasehold.v1.ItemSelection
+	(*ItemOverride)(nil),           // 14: leasehold.v1.ItemOverride
+	(*Secret)(nil),                 // 15: leasehold.v1.Secret
+	(*Credential)(nil),             // 16: leasehold.v1.Credential
+	(*CredentialHeader)(nil),       // 17: leasehold.v1.CredentialHeader
+	(*BasicCredential)(nil),        // 18: leasehold.v1.BasicCredential
+	(*APIKey)(nil),                 // 19: leasehold.v1.APIKey
+	(*OAuthClientCredentials)(nil), // 20: leasehold.v1.OAuthClientCredentials
+	(*UpstreamTLS)(nil),            // 21: leasehold.v1.UpstreamTLS
+	(*HealthCheck)(nil),            // 22: leasehold.v1.HealthCheck
+	(*SessionPolicy)(nil),          // 23: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),          // 24: leasehold.v1.GatewayStatus
+	(*UpstreamStatus)(nil),         // 25: leasehold.v1.UpstreamStatus
+	(*UpstreamWorker)(nil),         // 26: leasehold.v1.UpstreamWorker
+	(*UpstreamCircuit)(nil),        // 27: leasehold.v1.UpstreamCircuit
+	(*GatewayWorker)(nil),          // 28: leasehold.v1.GatewayWorker
+	(*ApplyError)(nil),             // 29: leasehold.v1.ApplyError
+	(*CreateGatewayRequest)(nil),   // 30: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil),  // 31: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),      // 32: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),     // 33: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),    // 34: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),   // 35: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),   // 36: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil),  // 37: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),   // 38: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil),  // 39: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),   // 40: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil),  // 41: leasehold.v1.WatchGatewaysResponse
+	(*InspectGatewayRequest)(nil),  // 42: leasehold.v1.InspectGatewayRequest
+	(*InspectGatewayResponse)(nil), // 43: leasehold.v1.InspectGatewayResponse
+	nil,                            // 44: leasehold.v1.Gateway.LabelsEntry
+	nil,                            // 45: leasehold.v1.Upstream.EnvEntry
+	nil,                            // 46: leasehold.v1.OAuthClientCredentials.ParametersEntry
+	(*timestamppb.Timestamp)(nil),  // 47: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 48: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 49: google.protobuf.FieldMask
+	(*UpstreamInspection)(nil),     // 50: leasehold.v1.UpstreamInspection
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	37, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	10, // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	21, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	40, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	40, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	22, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
-	9,  // 6: leasehold.v1.Gateway.naming:type_name -> leasehold.v1.Naming
-	41, // 7: leasehold.v1.Gateway.open_timeout:type_name -> google.protobuf.Duration
+	44, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	12, // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	23, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	47, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	47, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	24, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	11, // 6: leasehold.v1.Gateway.naming:type_name -> leasehold.v1.Naming
+	48, // 7: leasehold.v1.Gateway.open_timeout:type_name -> google.protobuf.Duration
 	0,  // 8: leasehold.v1.Naming.mode:type_name -> leasehold.v1.NamingMode
 	3,  // 9: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	41, // 10: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
-	38, // 11: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
-	14, // 12: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
-	19, // 13: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
-	20, // 14: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
-	41, // 15: leasehold.v1.Upstream.open_timeout:type_name -> google.protobuf.Duration
-	11, // 16: leasehold.v1.Upstream.tools:type_name -> leasehold.v1.ItemSelection
-	11, // 17: leasehold.v1.Upstream.prompts:type_name -> leasehold.v1.ItemSelection
-	11, // 18: leasehold.v1.Upstream.resources:type_name -> leasehold.v1.ItemSelection
-	11, // 19: leasehold.v1.Upstream.resource_templates:type_name -> leasehold.v1.ItemSelection
-	12, // 20: leasehold.v1.ItemSelection.overrides:type_name -> leasehold.v1.ItemOverride
-	15, // 21: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
-	13, // 22: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
-	16, // 23: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
-	17, // 24: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
-	18, // 25: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
-	13, // 26: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
-	13, // 27: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
-	13, // 28: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
-	13, // 29: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
-	39, // 30: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
+	48, // 10: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
+	45, // 11: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
+	16, // 12: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
+	21, // 13: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
+	22, // 14: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
+	48, // 15: leasehold.v1.Upstream.open_timeout:type_name -> google.protobuf.Duration
+	13, // 16: leasehold.v1.Upstream.tools:type_name -> leasehold.v1.ItemSelection
+	13, // 17: leasehold.v1.Upstream.prompts:type_name -> leasehold.v1.ItemSelection
+	13, // 18: leasehold.v1.Upstream.resources:type_name -> leasehold.v1.ItemSelection
+	13, // 19: leasehold.v1.Upstream.resource_templates:type_name -> leasehold.v1.ItemSelection
+	14, // 20: leasehold.v1.ItemSelection.overrides:type_name -> leasehold.v1.ItemOverride
+	17, // 21: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
+	15, // 22: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
+	18, // 23: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
+	19, // 24: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
+	20, // 25: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
+	15, // 26: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
+	15, // 27: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
+	15, // 28: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
+	15, // 29: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
+	46, // 30: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
 	1,  // 31: leasehold.v1.OAuthClientCredentials.client_authentication:type_name -> leasehold.v1.ClientAuthentication
-	19, // 32: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
-	13, // 33: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
+	21, // 32: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
+	15, // 33: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
 	2,  // 34: leasehold.v1.UpstreamTLS.min_version:type_name -> leasehold.v1.TLSVersion
-	41, // 35: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	41, // 36: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	41, // 37: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	41, // 38: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	48, // 35: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	48, // 36: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	48, // 37: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	48, // 38: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
 	4,  // 39: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
-	23, // 40: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
-	5,  // 41: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
-	24, // 42: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
-	8,  // 43: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	6,  // 44: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	41, // 45: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	8,  // 46: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	8,  // 47: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	8,  // 48: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	8,  // 49: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	42, // 50: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	6,  // 51: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	41, // 52: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	8,  // 53: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	6,  // 54: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	41, // 55: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	7,  // 56: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
-	8,  // 57: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
-	25, // 58: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	27, // 59: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	29, // 60: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	31, // 61: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	33, // 62: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	35, // 63: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
-	26, // 64: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	28, // 65: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	30, // 66: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	32, // 67: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	34, // 68: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	36, // 69: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
-	64, // [64:70] is the sub-list for method output_type
-	58, // [58:64] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	28, // 40: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
+	25, // 41: leasehold.v1.GatewayStatus.upstreams:type_name -> leasehold.v1.UpstreamStatus
+	26, // 42: leasehold.v1.UpstreamStatus.workers:type_name -> leasehold.v1.UpstreamWorker
+	5,  // 43: leasehold.v1.UpstreamWorker.state:type_name -> leasehold.v1.UpstreamState
+	47, // 44: leasehold.v1.UpstreamWorker.since:type_name -> google.protobuf.Timestamp
+	27, // 45: leasehold.v1.UpstreamWorker.circuits:type_name -> leasehold.v1.UpstreamCircuit
+	6,  // 46: leasehold.v1.UpstreamCircuit.state:type_name -> leasehold.v1.CircuitState
+	47, // 47: leasehold.v1.UpstreamCircuit.retry_time:type_name -> google.protobuf.Timestamp
+	7,  // 48: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
+	29, // 49: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
+	10, // 50: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	8,  // 51: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	48, // 52: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	10, // 53: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	10, // 54: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	10, // 55: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	10, // 56: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	49, // 57: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	8,  // 58: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	48, // 59: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	10, // 60: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	8,  // 61: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	48, // 62: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	9,  // 63: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	10, // 64: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	50, // 65: leasehold.v1.InspectGatewayResponse.upstreams:type_name -> leasehold.v1.UpstreamInspection
+	30, // 66: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	32, // 67: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	34, // 68: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	36, // 69: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	38, // 70: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	40, // 71: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	42, // 72: leasehold.v1.GatewayService.InspectGateway:input_type -> leasehold.v1.InspectGatewayRequest
+	31, // 73: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	33, // 74: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	35, // 75: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	37, // 76: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	39, // 77: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	41, // 78: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	43, // 79: leasehold.v1.GatewayService.InspectGateway:output_type -> leasehold.v1.InspectGatewayResponse
+	73, // [73:80] is the sub-list for method output_type
+	66, // [66:73] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -3249,6 +3796,7 @@ func file_leasehold_v1_gateway_proto_init() {
 	if File_leasehold_v1_gateway_proto != nil {
 		return
 	}
+	file_leasehold_v1_inspect_proto_init()
 	file_leasehold_v1_options_proto_init()
 	file_leasehold_v1_gateway_proto_msgTypes[5].OneofWrappers = []any{
 		(*Secret_Value)(nil),
@@ -3277,8 +3825,8 @@ func file_leasehold_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   32,
+			NumEnums:      10,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,12 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	GatewayService_CreateGateway_FullMethodName = "/leasehold.v1.GatewayService/CreateGateway"
-	GatewayService_GetGateway_FullMethodName    = "/leasehold.v1.GatewayService/GetGateway"
-	GatewayService_ListGateways_FullMethodName  = "/leasehold.v1.GatewayService/ListGateways"
-	GatewayService_UpdateGateway_FullMethodName = "/leasehold.v1.GatewayService/UpdateGateway"
-	GatewayService_DeleteGateway_FullMethodName = "/leasehold.v1.GatewayService/DeleteGateway"
-	GatewayService_WatchGateways_FullMethodName = "/leasehold.v1.GatewayService/WatchGateways"
+	GatewayService_CreateGateway_FullMethodName  = "/leasehold.v1.GatewayService/CreateGateway"
+	GatewayService_GetGateway_FullMethodName     = "/leasehold.v1.GatewayService/GetGateway"
+	GatewayService_ListGateways_FullMethodName   = "/leasehold.v1.GatewayService/ListGateways"
+	GatewayService_UpdateGateway_FullMethodName  = "/leasehold.v1.GatewayService/UpdateGateway"
+	GatewayService_DeleteGateway_FullMethodName  = "/leasehold.v1.GatewayService/DeleteGateway"
+	GatewayService_WatchGateways_FullMethodName  = "/leasehold.v1.GatewayService/WatchGateways"
+	GatewayService_InspectGateway_FullMethodName = "/leasehold.v1.GatewayService/InspectGateway"
 )
 
 // GatewayServiceClient is the client API for GatewayService service.
@@ -44,7 +45,8 @@ type GatewayServiceClient interface {
 	GetGateway(ctx context.Context, in *GetGatewayRequest, opts ...grpc.CallOption) (*GetGatewayResponse, error)
 	// ListGateways returns gateways ordered by name.
 	ListGateways(ctx context.Context, in *ListGatewaysRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
-	// UpdateGateway changes the fields that the mask names.
+	// UpdateGateway changes the fields that the mask names. FAILED_PRECONDITION with
+	// SECRETS_LOCKED when it keeps secrets that cannot be opened, as status.unusable says.
 	UpdateGateway(ctx context.Context, in *UpdateGatewayRequest, opts ...grpc.CallOption) (*UpdateGatewayResponse, error)
 	// DeleteGateway removes a gateway. Its sessions end on every worker: calls in
 	// flight get up to 5 s, then the upstream sessions are ended with DELETE.
@@ -53,12 +55,21 @@ type GatewayServiceClient interface {
 	// change, until the caller goes. To resume, pass the revision of the last
 	// message: no change is missed, and at most those of one revision come again.
 	// Until the bookmark messages have revision 0: resuming there begins anew.
+	// A gateway is also sent again, unchanged but for its status, when a worker begins
+	// or ceases to reject its definition; that is resumed in the same way.
 	// OUT_OF_RANGE with COMPACTED when that revision is too long ago, or with
 	// FUTURE_REVISION when it is none yet: watch from the beginning.
 	// RESOURCE_EXHAUSTED with TOO_MANY_WATCHES when 64 watch at this replica.
 	// A caller that reads too slowly is cut off with RESOURCE_EXHAUSTED and
 	// SLOW_READER; nothing is queued for it.
 	WatchGateways(ctx context.Context, in *WatchGatewaysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchGatewaysResponse], error)
+	// InspectGateway has a living worker connect to each upstream of a gateway as it does
+	// for sessions, with a session of its own that is always ended, and says what it
+	// found, or which step failed. It takes 30 s at most. NOT_FOUND; FAILED_PRECONDITION
+	// when the worker that is named does not live (NOT_ALIVE) or does not know the gateway
+	// yet (NOT_APPLIED); UNAVAILABLE when no worker answers; RESOURCE_EXHAUSTED when the
+	// worker makes as many inspections as it may.
+	InspectGateway(ctx context.Context, in *InspectGatewayRequest, opts ...grpc.CallOption) (*InspectGatewayResponse, error)
 }
 
 type gatewayServiceClient struct {
@@ -138,6 +149,16 @@ func (c *gatewayServiceClient) WatchGateways(ctx context.Context, in *WatchGatew
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GatewayService_WatchGatewaysClient = grpc.ServerStreamingClient[WatchGatewaysResponse]
 
+func (c *gatewayServiceClient) InspectGateway(ctx context.Context, in *InspectGatewayRequest, opts ...grpc.CallOption) (*InspectGatewayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectGatewayResponse)
+	err := c.cc.Invoke(ctx, GatewayService_InspectGateway_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GatewayServiceServer is the server API for GatewayService service.
 // All implementations must embed UnimplementedGatewayServiceServer
 // for forward compatibility.
@@ -155,7 +176,8 @@ type GatewayServiceServer interface {
 	GetGateway(context.Context, *GetGatewayRequest) (*GetGatewayResponse, error)
 	// ListGateways returns gateways ordered by name.
 	ListGateways(context.Context, *ListGatewaysRequest) (*ListGatewaysResponse, error)
-	// UpdateGateway changes the fields that the mask names.
+	// UpdateGateway changes the fields that the mask names. FAILED_PRECONDITION with
+	// SECRETS_LOCKED when it keeps secrets that cannot be opened, as status.unusable says.
 	UpdateGateway(context.Context, *UpdateGatewayRequest) (*UpdateGatewayResponse, error)
 	// DeleteGateway removes a gateway. Its sessions end on every worker: calls in
 	// flight get up to 5 s, then the upstream sessions are ended with DELETE.
@@ -164,12 +186,21 @@ type GatewayServiceServer interface {
 	// change, until the caller goes. To resume, pass the revision of the last
 	// message: no change is missed, and at most those of one revision come again.
 	// Until the bookmark messages have revision 0: resuming there begins anew.
+	// A gateway is also sent again, unchanged but for its status, when a worker begins
+	// or ceases to reject its definition; that is resumed in the same way.
 	// OUT_OF_RANGE with COMPACTED when that revision is too long ago, or with
 	// FUTURE_REVISION when it is none yet: watch from the beginning.
 	// RESOURCE_EXHAUSTED with TOO_MANY_WATCHES when 64 watch at this replica.
 	// A caller that reads too slowly is cut off with RESOURCE_EXHAUSTED and
 	// SLOW_READER; nothing is queued for it.
 	WatchGateways(*WatchGatewaysRequest, grpc.ServerStreamingServer[WatchGatewaysResponse]) error
+	// InspectGateway has a living worker connect to each upstream of a gateway as it does
+	// for sessions, with a session of its own that is always ended, and says what it
+	// found, or which step failed. It takes 30 s at most. NOT_FOUND; FAILED_PRECONDITION
+	// when the worker that is named does not live (NOT_ALIVE) or does not know the gateway
+	// yet (NOT_APPLIED); UNAVAILABLE when no worker answers; RESOURCE_EXHAUSTED when the
+	// worker makes as many inspections as it may.
+	InspectGateway(context.Context, *InspectGatewayRequest) (*InspectGatewayResponse, error)
 	mustEmbedUnimplementedGatewayServiceServer()
 }
 
@@ -197,6 +228,9 @@ func (UnimplementedGatewayServiceServer) DeleteGateway(context.Context, *DeleteG
 }
 func (UnimplementedGatewayServiceServer) WatchGateways(*WatchGatewaysRequest, grpc.ServerStreamingServer[WatchGatewaysResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchGateways not implemented")
+}
+func (UnimplementedGatewayServiceServer) InspectGateway(context.Context, *InspectGatewayRequest) (*InspectGatewayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InspectGateway not implemented")
 }
 func (UnimplementedGatewayServiceServer) mustEmbedUnimplementedGatewayServiceServer() {}
 func (UnimplementedGatewayServiceServer) testEmbeddedByValue()                        {}
@@ -320,6 +354,24 @@ func _GatewayService_WatchGateways_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GatewayService_WatchGatewaysServer = grpc.ServerStreamingServer[WatchGatewaysResponse]
 
+func _GatewayService_InspectGateway_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectGatewayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).InspectGateway(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_InspectGateway_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).InspectGateway(ctx, req.(*InspectGatewayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GatewayService_ServiceDesc is the grpc.ServiceDesc for GatewayService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -346,6 +398,10 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteGateway",
 			Handler:    _GatewayService_DeleteGateway_Handler,
+		},
+		{
+			MethodName: "InspectGateway",
+			Handler:    _GatewayService_InspectGateway_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -41,6 +41,9 @@ const (
 	// The session is over, or never was: it opened it, as the id says, and neither it
 	// nor the control plane has it.
 	Refusal_REFUSAL_OVER Refusal = 6
+	// It has not heard yet of the gateway's newest definition, by which the server is
+	// reached otherwise.
+	Refusal_REFUSAL_BEHIND Refusal = 7
 )
 
 // Enum value maps for Refusal.
@@ -53,6 +56,7 @@ var (
 		4: "REFUSAL_FENCED",
 		5: "REFUSAL_CLOSING",
 		6: "REFUSAL_OVER",
+		7: "REFUSAL_BEHIND",
 	}
 	Refusal_value = map[string]int32{
 		"REFUSAL_UNSPECIFIED":       0,
@@ -62,6 +66,7 @@ var (
 		"REFUSAL_FENCED":            4,
 		"REFUSAL_CLOSING":           5,
 		"REFUSAL_OVER":              6,
+		"REFUSAL_BEHIND":            7,
 	}
 )
 
@@ -255,9 +260,14 @@ type ForwardStart struct {
 	// dispatched, however the stream ends.
 	Hold bool `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`
 	// The lists that the request concerns: 1 tools, 2 prompts, 4 resources, added up.
-	Lists         uint32 `protobuf:"varint,13,opt,name=lists,proto3" json:"lists,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lists uint32 `protobuf:"varint,13,opt,name=lists,proto3" json:"lists,omitempty"`
+	// The revision of the gateway's definition that the caller knows.
+	GatewayRevision int64 `protobuf:"varint,14,opt,name=gateway_revision,json=gatewayRevision,proto3" json:"gateway_revision,omitempty"`
+	// The fingerprint of its connection settings: 16 bytes. An owner that has not heard
+	// of that revision yet, and would connect otherwise, does not serve the request.
+	ConnectionFingerprint []byte `protobuf:"bytes,15,opt,name=connection_fingerprint,json=connectionFingerprint,proto3" json:"connection_fingerprint,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *ForwardStart) Reset() {
@@ -379,6 +389,20 @@ func (x *ForwardStart) GetLists() uint32 {
 		return x.Lists
 	}
 	return 0
+}
+
+func (x *ForwardStart) GetGatewayRevision() int64 {
+	if x != nil {
+		return x.GatewayRevision
+	}
+	return 0
+}
+
+func (x *ForwardStart) GetConnectionFingerprint() []byte {
+	if x != nil {
+		return x.ConnectionFingerprint
+	}
+	return nil
 }
 
 // ForwardResponse is a piece of the answer.
@@ -1718,15 +1742,227 @@ func (x *HandOverNowResponse) GetWorker() string {
 	return ""
 }
 
+// ObserveUpstreamsRequest is the request of ObserveUpstreams.
+type ObserveUpstreamsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway's id.
+	Gateway       string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveUpstreamsRequest) Reset() {
+	*x = ObserveUpstreamsRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveUpstreamsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveUpstreamsRequest) ProtoMessage() {}
+
+func (x *ObserveUpstreamsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveUpstreamsRequest.ProtoReflect.Descriptor instead.
+func (*ObserveUpstreamsRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ObserveUpstreamsRequest) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+// ObserveUpstreamsResponse is the response of ObserveUpstreams.
+type ObserveUpstreamsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver's incarnation.
+	Incarnation int64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The gateway's upstreams, each with what the receiver knows of it; none if it does not
+	// know the gateway.
+	Upstreams     []*UpstreamStatus `protobuf:"bytes,2,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveUpstreamsResponse) Reset() {
+	*x = ObserveUpstreamsResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveUpstreamsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveUpstreamsResponse) ProtoMessage() {}
+
+func (x *ObserveUpstreamsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveUpstreamsResponse.ProtoReflect.Descriptor instead.
+func (*ObserveUpstreamsResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ObserveUpstreamsResponse) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ObserveUpstreamsResponse) GetUpstreams() []*UpstreamStatus {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+// InspectNowRequest is the request of InspectNow.
+type InspectNowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway's id.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The revision of its newest definition, for which the receiver waits for a moment.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectNowRequest) Reset() {
+	*x = InspectNowRequest{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectNowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectNowRequest) ProtoMessage() {}
+
+func (x *InspectNowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectNowRequest.ProtoReflect.Descriptor instead.
+func (*InspectNowRequest) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *InspectNowRequest) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *InspectNowRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// InspectNowResponse is the response of InspectNow.
+type InspectNowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision of the definition by which the receiver connected.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What it found, in the order of the definition.
+	Upstreams     []*UpstreamInspection `protobuf:"bytes,2,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectNowResponse) Reset() {
+	*x = InspectNowResponse{}
+	mi := &file_leasehold_v1_peer_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectNowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectNowResponse) ProtoMessage() {}
+
+func (x *InspectNowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_peer_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectNowResponse.ProtoReflect.Descriptor instead.
+func (*InspectNowResponse) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_peer_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *InspectNowResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *InspectNowResponse) GetUpstreams() []*UpstreamInspection {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
 var File_leasehold_v1_peer_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aleasehold/v1/control.proto\x1a\x1aleasehold/v1/session.proto\"f\n" +
+	"\x17leasehold/v1/peer.proto\x12\fleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aleasehold/v1/control.proto\x1a\x1aleasehold/v1/gateway.proto\x1a\x1aleasehold/v1/inspect.proto\x1a\x1aleasehold/v1/session.proto\"f\n" +
 	"\x0eForwardRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.leasehold.v1.ForwardStartR\x05start\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x0e\n" +
-	"\x02go\x18\x03 \x01(\bR\x02go\"\xd1\x02\n" +
+	"\x02go\x18\x03 \x01(\bR\x02go\"\xb3\x03\n" +
 	"\fForwardStart\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -1742,7 +1978,9 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"bodyLength\x12\x10\n" +
 	"\x03ids\x18\v \x03(\fR\x03ids\x12\x12\n" +
 	"\x04hold\x18\f \x01(\bR\x04hold\x12\x14\n" +
-	"\x05lists\x18\r \x01(\rR\x05lists\"\xf2\x01\n" +
+	"\x05lists\x18\r \x01(\rR\x05lists\x12)\n" +
+	"\x10gateway_revision\x18\x0e \x01(\x03R\x0fgatewayRevision\x125\n" +
+	"\x16connection_fingerprint\x18\x0f \x01(\fR\x15connectionFingerprint\"\xf2\x01\n" +
 	"\x0fForwardResponse\x12-\n" +
 	"\x04head\x18\x01 \x01(\v2\x19.leasehold.v1.ForwardHeadR\x04head\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x10\n" +
@@ -1833,7 +2071,18 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\"-\n" +
 	"\x13HandOverNowResponse\x12\x16\n" +
-	"\x06worker\x18\x01 \x01(\tR\x06worker*\xac\x01\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\"3\n" +
+	"\x17ObserveUpstreamsRequest\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\"x\n" +
+	"\x18ObserveUpstreamsResponse\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x03R\vincarnation\x12:\n" +
+	"\tupstreams\x18\x02 \x03(\v2\x1c.leasehold.v1.UpstreamStatusR\tupstreams\"I\n" +
+	"\x11InspectNowRequest\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"p\n" +
+	"\x12InspectNowResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12>\n" +
+	"\tupstreams\x18\x02 \x03(\v2 .leasehold.v1.UpstreamInspectionR\tupstreams*\xc0\x01\n" +
 	"\aRefusal\x12\x17\n" +
 	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REFUSAL_NOT_OWNER\x10\x01\x12\x17\n" +
@@ -1841,14 +2090,15 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x19REFUSAL_STALE_INCARNATION\x10\x03\x12\x12\n" +
 	"\x0eREFUSAL_FENCED\x10\x04\x12\x13\n" +
 	"\x0fREFUSAL_CLOSING\x10\x05\x12\x10\n" +
-	"\fREFUSAL_OVER\x10\x06*\xcc\x01\n" +
+	"\fREFUSAL_OVER\x10\x06\x12\x12\n" +
+	"\x0eREFUSAL_BEHIND\x10\a*\xcc\x01\n" +
 	"\x0fHandOverRefusal\x12!\n" +
 	"\x1dHAND_OVER_REFUSAL_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bHAND_OVER_REFUSAL_NOT_ALIVE\x10\x01\x12\x1e\n" +
 	"\x1aHAND_OVER_REFUSAL_DRAINING\x10\x02\x12\x1a\n" +
 	"\x16HAND_OVER_REFUSAL_FULL\x10\x03\x12\x1c\n" +
 	"\x18HAND_OVER_REFUSAL_BEHIND\x10\x04\x12\x1b\n" +
-	"\x17HAND_OVER_REFUSAL_STALE\x10\x052\x95\x05\n" +
+	"\x17HAND_OVER_REFUSAL_STALE\x10\x052\xc9\x06\n" +
 	"\vPeerService\x12J\n" +
 	"\aForward\x12\x1c.leasehold.v1.ForwardRequest\x1a\x1d.leasehold.v1.ForwardResponse(\x010\x01\x12^\n" +
 	"\x0fObserveSessions\x12$.leasehold.v1.ObserveSessionsRequest\x1a%.leasehold.v1.ObserveSessionsResponse\x12@\n" +
@@ -1857,7 +2107,10 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\aWitness\x12\x1c.leasehold.v1.WitnessRequest\x1a\x1d.leasehold.v1.WitnessResponse\x12C\n" +
 	"\x06Locate\x12\x1b.leasehold.v1.LocateRequest\x1a\x1c.leasehold.v1.LocateResponse\x12R\n" +
 	"\vObserveLoad\x12 .leasehold.v1.ObserveLoadRequest\x1a!.leasehold.v1.ObserveLoadResponse\x12R\n" +
-	"\vHandOverNow\x12 .leasehold.v1.HandOverNowRequest\x1a!.leasehold.v1.HandOverNowResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
+	"\vHandOverNow\x12 .leasehold.v1.HandOverNowRequest\x1a!.leasehold.v1.HandOverNowResponse\x12a\n" +
+	"\x10ObserveUpstreams\x12%.leasehold.v1.ObserveUpstreamsRequest\x1a&.leasehold.v1.ObserveUpstreamsResponse\x12O\n" +
+	"\n" +
+	"InspectNow\x12\x1f.leasehold.v1.InspectNowRequest\x1a .leasehold.v1.InspectNowResponseB=Z;github.com/leasehold/leasehold/gen/leasehold/v1;leaseholdv1b\x06proto3"
 
 var (
 	file_leasehold_v1_peer_proto_rawDescOnce sync.Once
@@ -1872,7 +2125,7 @@ func file_leasehold_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_leasehold_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_leasehold_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_leasehold_v1_peer_proto_goTypes = []any{
 	(Refusal)(0),                        // 0: leasehold.v1.Refusal
 	(HandOverRefusal)(0),                // 1: leasehold.v1.HandOverRefusal
@@ -1899,48 +2152,60 @@ var file_leasehold_v1_peer_proto_goTypes = []any{
 	(*ObserveLoadResponse)(nil),         // 22: leasehold.v1.ObserveLoadResponse
 	(*HandOverNowRequest)(nil),          // 23: leasehold.v1.HandOverNowRequest
 	(*HandOverNowResponse)(nil),         // 24: leasehold.v1.HandOverNowResponse
-	nil,                                 // 25: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
-	(*durationpb.Duration)(nil),         // 26: google.protobuf.Duration
-	(*SessionRecord)(nil),               // 27: leasehold.v1.SessionRecord
-	(*SessionActivity)(nil),             // 28: leasehold.v1.SessionActivity
+	(*ObserveUpstreamsRequest)(nil),     // 25: leasehold.v1.ObserveUpstreamsRequest
+	(*ObserveUpstreamsResponse)(nil),    // 26: leasehold.v1.ObserveUpstreamsResponse
+	(*InspectNowRequest)(nil),           // 27: leasehold.v1.InspectNowRequest
+	(*InspectNowResponse)(nil),          // 28: leasehold.v1.InspectNowResponse
+	nil,                                 // 29: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	(*durationpb.Duration)(nil),         // 30: google.protobuf.Duration
+	(*SessionRecord)(nil),               // 31: leasehold.v1.SessionRecord
+	(*UpstreamStatus)(nil),              // 32: leasehold.v1.UpstreamStatus
+	(*UpstreamInspection)(nil),          // 33: leasehold.v1.UpstreamInspection
+	(*SessionActivity)(nil),             // 34: leasehold.v1.SessionActivity
 }
 var file_leasehold_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
 	6,  // 1: leasehold.v1.ForwardResponse.head:type_name -> leasehold.v1.ForwardHead
 	0,  // 2: leasehold.v1.ForwardResponse.refusal:type_name -> leasehold.v1.Refusal
 	5,  // 3: leasehold.v1.ForwardResponse.moved:type_name -> leasehold.v1.Moved
-	25, // 4: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
+	29, // 4: leasehold.v1.ObserveSessionsResponse.activities:type_name -> leasehold.v1.ObserveSessionsResponse.ActivitiesEntry
 	12, // 5: leasehold.v1.PeerServiceHandOverRequest.offer:type_name -> leasehold.v1.HandOverOffer
 	14, // 6: leasehold.v1.PeerServiceHandOverRequest.replay:type_name -> leasehold.v1.HandOverReplay
 	13, // 7: leasehold.v1.PeerServiceHandOverRequest.state:type_name -> leasehold.v1.HandOverState
 	15, // 8: leasehold.v1.PeerServiceHandOverRequest.grant:type_name -> leasehold.v1.HandOverGrant
-	26, // 9: leasehold.v1.HandOverState.idle:type_name -> google.protobuf.Duration
-	27, // 10: leasehold.v1.HandOverGrant.record:type_name -> leasehold.v1.SessionRecord
+	30, // 9: leasehold.v1.HandOverState.idle:type_name -> google.protobuf.Duration
+	31, // 10: leasehold.v1.HandOverGrant.record:type_name -> leasehold.v1.SessionRecord
 	1,  // 11: leasehold.v1.PeerServiceHandOverResponse.refusal:type_name -> leasehold.v1.HandOverRefusal
-	26, // 12: leasehold.v1.WitnessResponse.power_age:type_name -> google.protobuf.Duration
-	26, // 13: leasehold.v1.WitnessResponse.power_in:type_name -> google.protobuf.Duration
-	28, // 14: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
-	2,  // 15: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
-	7,  // 16: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
-	9,  // 17: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
-	11, // 18: leasehold.v1.PeerService.HandOver:input_type -> leasehold.v1.PeerServiceHandOverRequest
-	17, // 19: leasehold.v1.PeerService.Witness:input_type -> leasehold.v1.WitnessRequest
-	19, // 20: leasehold.v1.PeerService.Locate:input_type -> leasehold.v1.LocateRequest
-	21, // 21: leasehold.v1.PeerService.ObserveLoad:input_type -> leasehold.v1.ObserveLoadRequest
-	23, // 22: leasehold.v1.PeerService.HandOverNow:input_type -> leasehold.v1.HandOverNowRequest
-	4,  // 23: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
-	8,  // 24: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
-	10, // 25: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
-	16, // 26: leasehold.v1.PeerService.HandOver:output_type -> leasehold.v1.PeerServiceHandOverResponse
-	18, // 27: leasehold.v1.PeerService.Witness:output_type -> leasehold.v1.WitnessResponse
-	20, // 28: leasehold.v1.PeerService.Locate:output_type -> leasehold.v1.LocateResponse
-	22, // 29: leasehold.v1.PeerService.ObserveLoad:output_type -> leasehold.v1.ObserveLoadResponse
-	24, // 30: leasehold.v1.PeerService.HandOverNow:output_type -> leasehold.v1.HandOverNowResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	30, // 12: leasehold.v1.WitnessResponse.power_age:type_name -> google.protobuf.Duration
+	30, // 13: leasehold.v1.WitnessResponse.power_in:type_name -> google.protobuf.Duration
+	32, // 14: leasehold.v1.ObserveUpstreamsResponse.upstreams:type_name -> leasehold.v1.UpstreamStatus
+	33, // 15: leasehold.v1.InspectNowResponse.upstreams:type_name -> leasehold.v1.UpstreamInspection
+	34, // 16: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
+	2,  // 17: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
+	7,  // 18: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
+	9,  // 19: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
+	11, // 20: leasehold.v1.PeerService.HandOver:input_type -> leasehold.v1.PeerServiceHandOverRequest
+	17, // 21: leasehold.v1.PeerService.Witness:input_type -> leasehold.v1.WitnessRequest
+	19, // 22: leasehold.v1.PeerService.Locate:input_type -> leasehold.v1.LocateRequest
+	21, // 23: leasehold.v1.PeerService.ObserveLoad:input_type -> leasehold.v1.ObserveLoadRequest
+	23, // 24: leasehold.v1.PeerService.HandOverNow:input_type -> leasehold.v1.HandOverNowRequest
+	25, // 25: leasehold.v1.PeerService.ObserveUpstreams:input_type -> leasehold.v1.ObserveUpstreamsRequest
+	27, // 26: leasehold.v1.PeerService.InspectNow:input_type -> leasehold.v1.InspectNowRequest
+	4,  // 27: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
+	8,  // 28: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
+	10, // 29: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
+	16, // 30: leasehold.v1.PeerService.HandOver:output_type -> leasehold.v1.PeerServiceHandOverResponse
+	18, // 31: leasehold.v1.PeerService.Witness:output_type -> leasehold.v1.WitnessResponse
+	20, // 32: leasehold.v1.PeerService.Locate:output_type -> leasehold.v1.LocateResponse
+	22, // 33: leasehold.v1.PeerService.ObserveLoad:output_type -> leasehold.v1.ObserveLoadResponse
+	24, // 34: leasehold.v1.PeerService.HandOverNow:output_type -> leasehold.v1.HandOverNowResponse
+	26, // 35: leasehold.v1.PeerService.ObserveUpstreams:output_type -> leasehold.v1.ObserveUpstreamsResponse
+	28, // 36: leasehold.v1.PeerService.InspectNow:output_type -> leasehold.v1.InspectNowResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_peer_proto_init() }
@@ -1949,6 +2214,8 @@ func file_leasehold_v1_peer_proto_init() {
 		return
 	}
 	file_leasehold_v1_control_proto_init()
+	file_leasehold_v1_gateway_proto_init()
+	file_leasehold_v1_inspect_proto_init()
 	file_leasehold_v1_session_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1956,7 +2223,7 @@ func file_leasehold_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_peer_proto_rawDesc), len(file_leasehold_v1_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

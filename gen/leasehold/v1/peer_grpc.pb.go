@@ -19,14 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PeerService_Forward_FullMethodName         = "/leasehold.v1.PeerService/Forward"
-	PeerService_ObserveSessions_FullMethodName = "/leasehold.v1.PeerService/ObserveSessions"
-	PeerService_Probe_FullMethodName           = "/leasehold.v1.PeerService/Probe"
-	PeerService_HandOver_FullMethodName        = "/leasehold.v1.PeerService/HandOver"
-	PeerService_Witness_FullMethodName         = "/leasehold.v1.PeerService/Witness"
-	PeerService_Locate_FullMethodName          = "/leasehold.v1.PeerService/Locate"
-	PeerService_ObserveLoad_FullMethodName     = "/leasehold.v1.PeerService/ObserveLoad"
-	PeerService_HandOverNow_FullMethodName     = "/leasehold.v1.PeerService/HandOverNow"
+	PeerService_Forward_FullMethodName          = "/leasehold.v1.PeerService/Forward"
+	PeerService_ObserveSessions_FullMethodName  = "/leasehold.v1.PeerService/ObserveSessions"
+	PeerService_Probe_FullMethodName            = "/leasehold.v1.PeerService/Probe"
+	PeerService_HandOver_FullMethodName         = "/leasehold.v1.PeerService/HandOver"
+	PeerService_Witness_FullMethodName          = "/leasehold.v1.PeerService/Witness"
+	PeerService_Locate_FullMethodName           = "/leasehold.v1.PeerService/Locate"
+	PeerService_ObserveLoad_FullMethodName      = "/leasehold.v1.PeerService/ObserveLoad"
+	PeerService_HandOverNow_FullMethodName      = "/leasehold.v1.PeerService/HandOverNow"
+	PeerService_ObserveUpstreams_FullMethodName = "/leasehold.v1.PeerService/ObserveUpstreams"
+	PeerService_InspectNow_FullMethodName       = "/leasehold.v1.PeerService/InspectNow"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -77,6 +79,14 @@ type PeerServiceClient interface {
 	// asks it for operators. FAILED_PRECONDITION with NOT_OWNER, PINNED or BUSY (calls
 	// were in flight all the time), UNAVAILABLE when no worker takes it.
 	HandOverNow(ctx context.Context, in *HandOverNowRequest, opts ...grpc.CallOption) (*HandOverNowResponse, error)
+	// ObserveUpstreams says how the upstreams of a gateway are, as the receiver sees them.
+	// The control plane asks it for operators.
+	ObserveUpstreams(ctx context.Context, in *ObserveUpstreamsRequest, opts ...grpc.CallOption) (*ObserveUpstreamsResponse, error)
+	// InspectNow makes the receiver connect to the upstreams of a gateway and say what it
+	// found. The control plane asks it for operators. FAILED_PRECONDITION with NOT_APPLIED
+	// when it does not know the gateway, RESOURCE_EXHAUSTED when it makes as many
+	// inspections as it may.
+	InspectNow(ctx context.Context, in *InspectNowRequest, opts ...grpc.CallOption) (*InspectNowResponse, error)
 }
 
 type peerServiceClient struct {
@@ -173,6 +183,26 @@ func (c *peerServiceClient) HandOverNow(ctx context.Context, in *HandOverNowRequ
 	return out, nil
 }
 
+func (c *peerServiceClient) ObserveUpstreams(ctx context.Context, in *ObserveUpstreamsRequest, opts ...grpc.CallOption) (*ObserveUpstreamsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ObserveUpstreamsResponse)
+	err := c.cc.Invoke(ctx, PeerService_ObserveUpstreams_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) InspectNow(ctx context.Context, in *InspectNowRequest, opts ...grpc.CallOption) (*InspectNowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectNowResponse)
+	err := c.cc.Invoke(ctx, PeerService_InspectNow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -221,6 +251,14 @@ type PeerServiceServer interface {
 	// asks it for operators. FAILED_PRECONDITION with NOT_OWNER, PINNED or BUSY (calls
 	// were in flight all the time), UNAVAILABLE when no worker takes it.
 	HandOverNow(context.Context, *HandOverNowRequest) (*HandOverNowResponse, error)
+	// ObserveUpstreams says how the upstreams of a gateway are, as the receiver sees them.
+	// The control plane asks it for operators.
+	ObserveUpstreams(context.Context, *ObserveUpstreamsRequest) (*ObserveUpstreamsResponse, error)
+	// InspectNow makes the receiver connect to the upstreams of a gateway and say what it
+	// found. The control plane asks it for operators. FAILED_PRECONDITION with NOT_APPLIED
+	// when it does not know the gateway, RESOURCE_EXHAUSTED when it makes as many
+	// inspections as it may.
+	InspectNow(context.Context, *InspectNowRequest) (*InspectNowResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -254,6 +292,12 @@ func (UnimplementedPeerServiceServer) ObserveLoad(context.Context, *ObserveLoadR
 }
 func (UnimplementedPeerServiceServer) HandOverNow(context.Context, *HandOverNowRequest) (*HandOverNowResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method HandOverNow not implemented")
+}
+func (UnimplementedPeerServiceServer) ObserveUpstreams(context.Context, *ObserveUpstreamsRequest) (*ObserveUpstreamsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ObserveUpstreams not implemented")
+}
+func (UnimplementedPeerServiceServer) InspectNow(context.Context, *InspectNowRequest) (*InspectNowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InspectNow not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -398,6 +442,42 @@ func _PeerService_HandOverNow_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_ObserveUpstreams_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ObserveUpstreamsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).ObserveUpstreams(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_ObserveUpstreams_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).ObserveUpstreams(ctx, req.(*ObserveUpstreamsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PeerService_InspectNow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectNowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).InspectNow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_InspectNow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).InspectNow(ctx, req.(*InspectNowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -428,6 +508,14 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HandOverNow",
 			Handler:    _PeerService_HandOverNow_Handler,
+		},
+		{
+			MethodName: "ObserveUpstreams",
+			Handler:    _PeerService_ObserveUpstreams_Handler,
+		},
+		{
+			MethodName: "InspectNow",
+			Handler:    _PeerService_InspectNow_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

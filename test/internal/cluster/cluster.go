@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -26,12 +27,18 @@ type Config struct {
 	// EtcdMembers is how many etcd processes there are; 0 means that etcd is
 	// embedded in the one control plane.
 	EtcdMembers int
+	// EtcdQuota is how many bytes each etcd member's data may take; 0 means etcd's
+	// default.
+	EtcdQuota int64
 	// ControlPlanes is how many control-plane replicas there are; 0 means 1.
 	ControlPlanes int
 	// Workers is how many workers there are.
 	Workers int
 	// Race builds the product with the race detector.
 	Race bool
+	// Leasehold is a program of the product to run instead of one that is built;
+	// empty for none. Process.Become has a process be another one later.
+	Leasehold string
 	// Dir holds data and logs. Required.
 	Dir string
 	// WorkerEnv is added to the workers' environment.
@@ -123,6 +130,9 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Leasehold != "" {
+		binaries.Leasehold = cfg.Leasehold
+	}
 	c := &Cluster{cfg: cfg, Binaries: binaries, owners: map[string]*Worker{}, conns: map[string]*grpc.ClientConn{}}
 	if err := c.start(ctx); err != nil {
 		err = fmt.Errorf("%w\n%s", err, c.Logs())
@@ -173,6 +183,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 		return c.run(ctx, Command{Name: name, Path: c.Binaries.Etcd, Args: append(own,
 			"--name", name, "--data-dir", filepath.Join(c.cfg.Dir, name), "--client", c.endpoints[i],
 			"--peer", scheme+loopback(first+2*i+1), "--cluster", strings.Join(members, ","),
+			"--quota", strconv.FormatInt(c.cfg.EtcdQuota, 10),
 		)})
 	})
 	c.Etcd = started

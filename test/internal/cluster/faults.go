@@ -2,10 +2,8 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"syscall"
 )
@@ -15,6 +13,9 @@ func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
 
 // Resume lets a paused process go on.
 func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }
+
+// Become has a process run another program once it is started again.
+func (p *Process) Become(path string) { p.command.Path = path }
 
 // restart starts a process that has ended once more, with the same arguments,
 // and returns the new one.
@@ -200,19 +201,6 @@ func (c *Cluster) EtcdLeader(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("no etcd member says that it leads: %w", errors.Join(errs...))
 }
 
-// CompactEtcd makes etcd forget all revisions before the present one.
-func (c *Cluster) CompactEtcd(ctx context.Context) error {
-	var read struct {
-		Header struct {
-			Revision string `json:"revision"`
-		} `json:"header"`
-	}
-	if err := c.askEtcd(ctx, c.endpoints[0]+"/v3/kv/range", `{"key":"eA=="}`, &read); err != nil {
-		return err
-	}
-	return c.askEtcd(ctx, c.endpoints[0]+"/v3/kv/compaction", fmt.Sprintf(`{"revision":%q,"physical":true}`, read.Header.Revision), &struct{}{})
-}
-
 // leads reports whether the etcd member at a URL is the leader.
 func (c *Cluster) leads(ctx context.Context, url string) (bool, error) {
 	var status struct {
@@ -225,24 +213,4 @@ func (c *Cluster) leads(ctx context.Context, url string) (bool, error) {
 		return false, err
 	}
 	return status.Leader != "" && status.Leader == status.Header.Member, nil
-}
-
-// askEtcd asks an etcd member through its HTTP gateway.
-func (c *Cluster) askEtcd(ctx context.Context, url, request string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(request))
-	if err != nil {
-		return err
-	}
-	resp, err := c.EtcdClient().Do(req)
-	if err != nil {
-		return fmt.Errorf("ask etcd: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask etcd: %s: %s", url, resp.Status)
-	}
-	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
-		return fmt.Errorf("ask etcd: %w", err)
-	}
-	return nil
 }

@@ -93,7 +93,7 @@ const (
 // background are the labels of requests that go on whatever clients do: workers
 // renew their leases, and a control plane reads its state anew every minute and
 // collects what nobody needs any more.
-var background = []string{`op="renew"`, `op="snapshot"`, `op="watch"`, `op="collect"`, `op="pulse"`, `method="Renew"`}
+var background = []string{`op="renew"`, `op="snapshot"`, `op="watch"`, `op="collect"`, `op="pulse"`, `op="space"`, `method="Renew"`}
 
 // Foreground returns the samples of requests that are not made in the
 // background.

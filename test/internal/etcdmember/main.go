@@ -29,16 +29,17 @@ func main() {
 	flag.StringVar(&tls.TrustedCAFile, "ca", "", "authorities of clients and members; with https URLs")
 	flag.StringVar(&tls.CertFile, "cert", "", "the member's certificate")
 	flag.StringVar(&tls.KeyFile, "key", "", "the private key of --cert")
+	quota := flag.Int64("quota", 0, "how many bytes the data may take; 0 means etcd's default")
 	flag.Parse()
 	tls.ClientCertAuth = tls.TrustedCAFile != ""
-	if err := run(*name, *dir, *client, *peer, *cluster, tls); err != nil {
+	if err := run(*name, *dir, *client, *peer, *cluster, *quota, tls); err != nil {
 		fmt.Fprintln(os.Stderr, "etcdmember:", err)
 		os.Exit(1)
 	}
 }
 
 // run serves until the server stops by itself.
-func run(name, dir, client, peer, cluster string, tls transport.TLSInfo) error {
+func run(name, dir, client, peer, cluster string, quota int64, tls transport.TLSInfo) error {
 	clientURL, err := url.Parse(client)
 	if err != nil {
 		return err
@@ -53,6 +54,7 @@ func run(name, dir, client, peer, cluster string, tls transport.TLSInfo) error {
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*peerURL}, []url.URL{*peerURL}
 	cfg.ClientTLSInfo, cfg.PeerTLSInfo = tls, tls
 	cfg.LogLevel = "warn"
+	cfg.QuotaBackendBytes = quota
 	// Tests kill processes, never the machine: what was written survives that
 	// without being forced to the disk, which is slow on some machines.
 	cfg.UnsafeNoFsync = true

@@ -32,6 +32,8 @@ type Entry struct {
 	Cancels json.RawMessage `json:"cancels,omitempty"`
 	// Protocol is the MCP-Protocol-Version header.
 	Protocol string `json:"protocol,omitempty"`
+	// Authorization is the Authorization header.
+	Authorization string `json:"authorization,omitempty"`
 	// Port is the source port of the connection.
 	Port int `json:"port"`
 	// PID is the process at the other end of the connection, 0 if it is none of

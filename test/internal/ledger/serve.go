@@ -76,12 +76,13 @@ func (l *Ledger) identify(ctx context.Context, conn net.Conn) context.Context {
 func (l *Ledger) serveMCP(w http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(callerKey{}).(caller)
 	x := &exchange{ledger: l, w: w, r: r, entry: Entry{
-		Session:  r.Header.Get("Mcp-Session-Id"),
-		HTTP:     r.Method,
-		Protocol: r.Header.Get("MCP-Protocol-Version"),
-		Port:     c.port,
-		PID:      c.pid,
-		Status:   http.StatusOK,
+		Session:       r.Header.Get("Mcp-Session-Id"),
+		HTTP:          r.Method,
+		Protocol:      r.Header.Get("MCP-Protocol-Version"),
+		Authorization: r.Header.Get("Authorization"),
+		Port:          c.port,
+		PID:           c.pid,
+		Status:        http.StatusOK,
 	}}
 	switch r.Method {
 	case http.MethodPost:
