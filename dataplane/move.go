@@ -122,7 +122,7 @@ func (m *mover) Rebalance(ctx context.Context, draining func() bool) error {
 // giveAway hands over as many idle sessions, and returns how many it did.
 func (m *mover) giveAway(ctx context.Context, most int, spread *balance.Spread) int {
 	r := newRound(m, spread)
-	idle := m.table.Movable()
+	idle := m.table.Movable(false)
 	for _, s := range idle[:min(most, len(idle))] {
 		if m.pace.Wait(ctx) != nil {
 			break
@@ -153,7 +153,7 @@ func (m *mover) Drain(ctx context.Context) {
 // drainOnce tries each session once. It returns how many are left, and whether any
 // was handed over.
 func (m *mover) drainOnce(ctx context.Context, straggle bool) (left int, progress bool) {
-	sessions := m.table.Movable()
+	sessions := m.table.Movable(true)
 	if len(sessions) == 0 || m.away() { // what begins while it is away is not decided, and serves nobody
 		return len(sessions), false
 	}

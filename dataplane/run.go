@@ -115,7 +115,7 @@ func assemble(cfg Config) (*worker, error) {
 	}
 	w.checkup = checkup.New(checkup.Config{World: w.world, Upstream: w.upstreams, Logger: cfg.Logger.Named("checkup")})
 	gate := newGate(w.upstreams, w.world, w.checkup)
-	if err := w.upstreams.merge(&cfg, w.world, gate); err != nil {
+	if err := w.upstreams.merge(&cfg, w.world, gate, func(id string) { w.table.PartsChanged(id) }); err != nil {
 		return nil, err
 	}
 	w.control, err = control.New(control.Config{
@@ -128,7 +128,7 @@ func assemble(cfg Config) (*worker, error) {
 	w.table, err = session.NewTable(session.Config{
 		Worker: w.id, Max: cfg.MaxSessions, Upstream: gate, Records: w.control, Authority: w.control.Authority(),
 		World: w.world.Load, Logger: cfg.Logger.Named("session"), Metrics: cfg.Metrics, KeepAlive: cfg.keepAlive,
-		Receivers: w.forwards, Away: w.control.Away,
+		Receivers: w.forwards, Away: w.control.Away, Composite: w.upstreams.several,
 	})
 	if err != nil {
 		return nil, err

@@ -80,9 +80,10 @@ func (t *transports) hangUp() {
 }
 
 // merge has upstreams of several parts served. Requests to the parts are made through
-// inner, which leads back here.
-func (t *transports) merge(cfg *Config, world *config.Holder, inner session.Upstream) error {
-	t.several = merge.New(merge.Config{Inner: inner, World: world, Version: cfg.Version, Logger: cfg.Logger.Named("merge")})
+// inner, which leads back here; changed is told when the upstream sessions of a session
+// are other ones.
+func (t *transports) merge(cfg *Config, world *config.Holder, inner session.Upstream, changed func(id string)) error {
+	t.several = merge.New(merge.Config{Inner: inner, World: world, Version: cfg.Version, Changed: changed, Logger: cfg.Logger.Named("merge")})
 	return t.several.Register(cfg.Metrics)
 }
 

@@ -94,6 +94,7 @@ type upstreamServer struct {
 	sessions map[string]int
 	opened   int
 	deleted  int
+	lists    bool // it has tools, and says which
 	hook     func(w http.ResponseWriter, r *http.Request, method string) bool
 }
 
@@ -142,7 +143,11 @@ func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		id = fmt.Sprintf("up-%d", u.opened)
 		u.sessions[id] = 0
 		w.Header().Set("Mcp-Session-Id", id)
-		reply(w, message.ID, `{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"u","version":"1"}}`)
+		capabilities := "{}"
+		if u.lists {
+			capabilities = `{"tools":{}}`
+		}
+		reply(w, message.ID, `{"protocolVersion":"2025-11-25","capabilities":`+capabilities+`,"serverInfo":{"name":"u","version":"1"}}`)
 	case !known:
 		http.Error(w, "no such session", http.StatusNotFound)
 	case r.Method == http.MethodDelete:
@@ -151,6 +156,8 @@ func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	case message.ID == nil:
 		w.WriteHeader(http.StatusAccepted)
+	case u.lists && message.Method == "tools/list":
+		reply(w, message.ID, `{"tools":[{"name":"n","inputSchema":{"type":"object"}}]}`)
 	default:
 		u.sessions[id]++
 		reply(w, message.ID, fmt.Sprintf(`{"content":[{"type":"text","text":"%d"}]}`, u.sessions[id]))

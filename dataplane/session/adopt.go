@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/sessionid"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
@@ -56,6 +58,7 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 		from, ok := t.takeExpected(s)
 		if !ok {
 			t.unreserve()
+			t.dropParts(s)
 			return nil, errOtherWay
 		}
 		defer t.tookUp(from)
@@ -64,12 +67,14 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 	}
 	if !t.insert(s, s.idle) {
 		s.dropLogs()
+		t.dropParts(s)
 		return nil, errOtherWay
 	}
 	how := "reclaim"
 	if handed {
 		how = "hand-over"
 	}
+	t.knowParts(s, record)
 	t.metrics.opened.WithLabelValues(how).Inc()
 	s.listenAgain(state)
 	if reason := t.follow(s); reason != 0 { // what changed meanwhile found no session to end
@@ -81,11 +86,10 @@ func (t *Table) Adopt(gateway string, d sessionid.Digest, record *leaseholdv1.Se
 // fromRecord makes the session that a record describes, or says why it is over.
 func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leaseholdv1.SessionRecord) (*Session, leaseholdv1.EndReason, error) {
 	world := t.cfg.World()
-	if len(record.GetUpstreams()) != 1 || len(record.GetPrincipalDigest()) != 32 {
+	if len(record.GetUpstreams()) != 1 && !record.GetMerged() || len(record.GetPrincipalDigest()) != 32 {
 		return nil, 0, fmt.Errorf("record of %s: %d upstreams and a principal digest of %d bytes, want 1 and 32",
 			d, len(record.GetUpstreams()), len(record.GetPrincipalDigest()))
 	}
-	part := record.GetUpstreams()[0]
 	s := &Session{
 		gateway: gateway, digest: d, epoch: record.GetEpoch(), incarnation: record.GetIncarnation(),
 		principal: [32]byte(record.GetPrincipalDigest()), version: record.GetProtocolVersion(),
@@ -93,34 +97,37 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 	}
 	up := &upstreamSession{version: s.version}
 	s.up.Store(up)
-	if len(part.GetSealedSessionId()) > 0 {
-		if world.Ring == nil {
-			return nil, 0, errors.New("no key ring yet")
-		}
-		id, err := world.Ring.Unseal(part.GetSealedSessionId(), sealContext(d, part.GetUpstream()))
-		if err != nil {
-			return nil, 0, fmt.Errorf("unseal upstream session id: %w", err)
-		}
-		up.id, up.address = string(id), part.GetAddress()
-	}
 	s.proven.Store(true) // by its earlier owner, as far as anybody knows
-	definition := world.Gateways[gateway]
-	if seen := part.GetGatewayRevision(); seen > world.Revision {
-		return nil, 0, fmt.Errorf("the session was opened under revision %d, this worker knows %d", seen, world.Revision)
+	for _, part := range record.GetUpstreams() {
+		if seen := part.GetGatewayRevision(); seen > world.Revision {
+			return nil, 0, fmt.Errorf("the session was opened under revision %d, this worker knows %d", seen, world.Revision)
+		}
 	}
-	same := definition != nil && string(part.GetConnectionFingerprint()) == string(definition.Upstream.Fingerprint[:])
+	parts, err := partsOf(d, world.Ring, record.GetUpstreams())
+	if err != nil {
+		return nil, 0, err
+	}
+	definition := world.Gateways[gateway]
+	if record.GetMerged() {
+		return s, t.attach(s, record, parts, definition), nil
+	}
+	part := parts[0]
+	if up.id = part.ID; up.id != "" {
+		up.address = part.Address
+	}
+	same := definition != nil && part.Fingerprint == definition.Upstream.Fingerprint
 	if same {
 		up.of, s.idle = definition.Upstream, definition.IdleTimeout
 	}
 	switch {
 	case record.GetClass() == leaseholdv1.Class_CLASS_PINNED:
-		if part.GetClass() == leaseholdv1.Class_CLASS_PINNED {
+		if part.Class == leaseholdv1.Class_CLASS_PINNED {
 			up.of = nil // what is left of the upstream session went with its worker
 		}
 		return s, leaseholdv1.EndReason_END_REASON_OWNER_LOST, nil
 	case definition == nil:
 		return s, leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED, nil
-	case !same && definition.Reinitialize && part.GetClass() != leaseholdv1.Class_CLASS_PINNED && !definition.Upstream.Pinned():
+	case !same && definition.Reinitialize && part.Class != leaseholdv1.Class_CLASS_PINNED && !definition.Upstream.Pinned():
 		// The upstream session cannot be ended any more: nobody knows by what settings.
 		s.up.Store(&upstreamSession{of: definition.Upstream, version: s.version, over: true})
 		s.idle = definition.IdleTimeout
@@ -129,6 +136,46 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 		return s, leaseholdv1.EndReason_END_REASON_UPSTREAM_CHANGED, nil
 	}
 	return s, 0, nil
+}
+
+// attach continues a session with several upstreams that a record describes, or says why
+// it is over. Those of its upstream sessions that cannot go on are no reason.
+func (t *Table) attach(s *Session, record *leaseholdv1.SessionRecord, parts []Part, definition *config.Gateway) leaseholdv1.EndReason {
+	if definition == nil || definition.Upstream.Merged == nil {
+		switch {
+		case record.GetConnected():
+			return leaseholdv1.EndReason_END_REASON_OWNER_LOST
+		case definition == nil:
+			return leaseholdv1.EndReason_END_REASON_GATEWAY_DELETED
+		case !definition.Reinitialize || definition.Upstream.Pinned():
+			return leaseholdv1.EndReason_END_REASON_UPSTREAM_CHANGED
+		}
+		s.up.Store(&upstreamSession{of: definition.Upstream, version: s.version, over: true})
+		s.idle = definition.IdleTimeout
+		return 0
+	}
+	id := t.cfg.Composite.Attach(definition.Upstream, clientOf(record), parts)
+	s.up.Store(&upstreamSession{of: definition.Upstream, id: id, version: s.version})
+	s.idle = definition.IdleTimeout
+	s.fragile.Store(record.GetClass() == leaseholdv1.Class_CLASS_PINNED)
+	if record.GetConnected() {
+		return leaseholdv1.EndReason_END_REASON_OWNER_LOST
+	}
+	return 0
+}
+
+// dropParts gives back what Attach made of a session that does not come to be.
+func (t *Table) dropParts(s *Session) {
+	if up := s.up.Load(); up.several() {
+		t.cfg.Upstream.Drop(up.of, up.id)
+	}
+}
+
+// clientOf returns what a record says of the session's client.
+func clientOf(record *leaseholdv1.SessionRecord) Client {
+	info := mcp.AppendQuoted([]byte(`{"name":`), record.GetClient().GetName())
+	info = append(mcp.AppendQuoted(append(info, `,"version":`...), record.GetClient().GetVersion()), '}')
+	return Client{Version: record.GetProtocolVersion(), Capabilities: record.GetClientCapabilities(), Info: info}
 }
 
 // buryOrphan ends a reclaimed session that cannot go on, at the upstream too if

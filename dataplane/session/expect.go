@@ -175,7 +175,9 @@ func wasHandedOver(record *leaseholdv1.SessionRecord) bool {
 // session can be found, and returns its state there. from may be nil: what came beside
 // the record is lost then.
 func (s *Session) takeUp(from *Expected, record *leaseholdv1.SessionRecord) *leaseholdv1.HandOverState {
-	s.cursor = record.GetUpstreams()[0].GetEventCursor()
+	if !record.GetMerged() { // otherwise the parts have theirs
+		s.cursor = record.GetUpstreams()[0].GetEventCursor()
+	}
 	if from == nil || from.state == nil {
 		return nil
 	}

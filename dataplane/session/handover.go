@@ -77,6 +77,8 @@ func (t *Table) HandOver(ctx context.Context, s *Session, to Receiver, patience 
 	if err := s.hold(ctx, patience, straggle); err != nil {
 		return err
 	}
+	s.recording.Lock()
+	defer s.recording.Unlock()
 	began := time.Now()
 	err := t.handOver(ctx, s, to)
 	if err == nil || errors.Is(err, ErrLost) {
@@ -90,6 +92,13 @@ func (s *Session) pinned() bool { return s.connected || s.upstream() != nil && s
 
 // handOver hands over a session that dispatches nothing any more.
 func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
+	if t.hasChanged(s) {
+		if err := t.saveParts(ctx, s); err != nil {
+			t.againChanged(s)
+			s.release(nil)
+			return fmt.Errorf("record the session's upstreams: %w", err)
+		}
+	}
 	offered, state, err := t.prepareReceiver(ctx, s, to)
 	if err != nil {
 		s.keepLate(s.leaveStream())
@@ -311,6 +320,9 @@ func (s *Session) keepLate(events []byte) {
 func (s *Session) cursors() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if up := s.up.Load(); up.several() {
+		return cursorsOf(s.table.cfg.Composite.Parts(up.id))
+	}
 	if s.cursor == "" || len(s.cursor) > maxUpstreamCursor {
 		return nil
 	}
@@ -336,19 +348,20 @@ func (s *Session) farewell(id []byte) []byte {
 	return mcp.AppendPriming(event, id)
 }
 
-// Movable returns the sessions that could be handed over: first those of which nothing is
+// Movable returns the sessions that could be handed over, and lose nothing by it unless
+// all are asked for: first those of which nothing is
 // in flight, then those with streams, then those with calls; of each, those that have not
 // been used for longest first.
-func (t *Table) Movable() []*Session {
+func (t *Table) Movable(all bool) []*Session {
 	t.mu.RLock()
 	type candidate struct {
 		session *Session
 		busy    int
 		lastUse time.Time
 	}
-	all := make([]candidate, 0, len(t.sessions))
+	found := make([]candidate, 0, len(t.sessions))
 	for _, s := range t.sessions {
-		if s.pinned() {
+		if s.pinned() || !all && s.fragile.Load() {
 			continue
 		}
 		s.mu.Lock()
@@ -357,16 +370,16 @@ func (t *Table) Movable() []*Session {
 			if s.calls > 0 {
 				busy = 2
 			}
-			all = append(all, candidate{s, busy, s.lastUse})
+			found = append(found, candidate{s, busy, s.lastUse})
 		}
 		s.mu.Unlock()
 	}
 	t.mu.RUnlock()
-	slices.SortFunc(all, func(a, b candidate) int {
+	slices.SortFunc(found, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.busy, b.busy), a.lastUse.Compare(b.lastUse))
 	})
-	sessions := make([]*Session, len(all))
-	for i, c := range all {
+	sessions := make([]*Session, len(found))
+	for i, c := range found {
 		sessions[i] = c.session
 	}
 	return sessions

@@ -210,6 +210,7 @@ func (o *opening) establish(ctx context.Context, w http.ResponseWriter, answer *
 	if !recorded {
 		t.recordLater(s, record)
 	}
+	t.knowParts(s, record)
 	t.metrics.opened.WithLabelValues("initialize").Inc()
 	// What changed meanwhile found no session to end.
 	reason := mismatch(s.upstream(), t.cfg.World().Gateways[s.gateway])
@@ -238,29 +239,15 @@ func (o *opening) mint(created time.Time) (string, error) {
 }
 
 func (o *opening) record(s *Session, created time.Time) (*leaseholdv1.SessionRecord, error) {
-	class := classOf(s.upstream(), o.upstreamID)
-	part := &leaseholdv1.UpstreamRecord{
-		Upstream: s.upstream().Name, ProtocolVersion: o.version, Address: o.address,
-		ConnectionFingerprint: s.upstream().Fingerprint[:], GatewayRevision: o.gateway.Revision, Class: class,
-	}
-	if o.upstreamID != "" {
-		sealed, err := o.world.Ring.Seal([]byte(o.upstreamID), sealContext(s.digest, s.upstream().Name))
-		if err != nil {
-			return nil, fmt.Errorf("seal upstream session id: %w", err)
-		}
-		part.SealedSessionId = sealed
-	}
-	if s.connected {
-		class = leaseholdv1.Class_CLASS_PINNED // to the connection; the upstream session is not
-	}
-	return &leaseholdv1.SessionRecord{
-		Worker: o.table.cfg.Worker, Incarnation: o.incarnation, Epoch: s.epoch, Class: class,
+	record := &leaseholdv1.SessionRecord{
+		Worker: o.table.cfg.Worker, Incarnation: o.incarnation, Epoch: s.epoch,
 		PrincipalDigest: s.principal[:], ProtocolVersion: o.version,
 		Client:             &leaseholdv1.ClientInfo{Name: clip(o.params.ClientName), Version: clip(o.params.ClientVersion)},
 		ClientCapabilities: o.params.Capabilities,
-		Upstreams:          []*leaseholdv1.UpstreamRecord{part},
 		CreateTime:         timestamppb.New(created), ExpireTime: timestamppb.New(s.expires),
-	}, nil
+	}
+	err := o.table.note(record, s, s.up.Load(), o.gateway.Revision)
+	return record, err
 }
 
 // claim makes the session durable, and reports whether it is. When the control plane

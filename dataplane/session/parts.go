@@ -1,6 +1,18 @@
 package session
 
-import leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/leasehold/leasehold/dataplane/config"
+	"github.com/leasehold/leasehold/dataplane/sessionid"
+	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
+)
 
 // Part is one upstream session of a session that has several, as it is recorded.
 type Part struct {
@@ -20,4 +32,245 @@ type Client struct {
 	Version string
 	// Capabilities and Info are JSON objects; nil for none.
 	Capabilities, Info []byte
+}
+
+// Composite is what knows the parts of sessions that have several upstreams. It is safe
+// for concurrent use.
+type Composite interface {
+	// Parts returns the upstream sessions of a session as it is now; nil if there is no
+	// such session.
+	Parts(id string) []Part
+	// Attach makes a session of what was recorded of one, without initialize, and returns
+	// its id. Upstream.Drop gives it back.
+	Attach(u *config.Upstream, client Client, parts []Part) (id string)
+}
+
+// classOfParts returns the weakest class of parts.
+func classOfParts(parts []Part) leaseholdv1.Class {
+	class := leaseholdv1.Class_CLASS_RESUMABLE
+	for _, part := range parts {
+		class = max(class, part.Class)
+	}
+	return class
+}
+
+// note puts into a session's record what its upstream sessions are, which were opened by
+// the definition with a revision.
+func (t *Table) note(record *leaseholdv1.SessionRecord, s *Session, up *upstreamSession, revision int64) error {
+	parts := []Part{{Upstream: up.of.Name, ID: up.id, Version: up.version, Address: up.address, Class: classOf(up.of, up.id), Fingerprint: up.of.Fingerprint}}
+	if record.Merged = up.of.Merged != nil; record.Merged {
+		parts = t.cfg.Composite.Parts(up.id)
+	}
+	record.Class, record.Connected = classOfParts(parts), record.Merged && s.connected
+	s.fragile.Store(record.Merged && record.Class == leaseholdv1.Class_CLASS_PINNED)
+	if s.connected {
+		record.Class = leaseholdv1.Class_CLASS_PINNED // to the connection; upstream sessions may not be
+	}
+	record.Upstreams = make([]*leaseholdv1.UpstreamRecord, len(parts))
+	for i, part := range parts {
+		r := &leaseholdv1.UpstreamRecord{
+			Upstream: part.Upstream, ProtocolVersion: part.Version, Address: part.Address,
+			ConnectionFingerprint: part.Fingerprint[:], GatewayRevision: revision, Class: part.Class,
+		}
+		if part.ID != "" {
+			sealed, err := t.cfg.World().Ring.Seal([]byte(part.ID), sealContext(s.digest, part.Upstream))
+			if err != nil {
+				return fmt.Errorf("seal session id of upstream %s: %w", part.Upstream, err)
+			}
+			r.SealedSessionId = sealed
+		}
+		record.Upstreams[i] = r
+	}
+	return nil
+}
+
+// partsOf returns what a record says of a session's parts.
+func partsOf(d sessionid.Digest, ring *sessionid.Ring, recorded []*leaseholdv1.UpstreamRecord) ([]Part, error) {
+	parts := make([]Part, len(recorded))
+	for i, r := range recorded {
+		id, err := unsealID(d, ring, r)
+		if err != nil {
+			return nil, err
+		}
+		parts[i] = Part{Upstream: r.GetUpstream(), ID: id, Version: r.GetProtocolVersion(), Address: r.GetAddress(), Cursor: r.GetEventCursor(), Class: r.GetClass()}
+		copy(parts[i].Fingerprint[:], r.GetConnectionFingerprint())
+	}
+	return parts, nil
+}
+
+// unsealID returns the upstream session id in a record; empty if the upstream gave none.
+func unsealID(d sessionid.Digest, ring *sessionid.Ring, r *leaseholdv1.UpstreamRecord) (string, error) {
+	if len(r.GetSealedSessionId()) == 0 {
+		return "", nil
+	}
+	if ring == nil {
+		return "", errors.New("no key ring yet")
+	}
+	id, err := ring.Unseal(r.GetSealedSessionId(), sealContext(d, r.GetUpstream()))
+	if err != nil {
+		return "", fmt.Errorf("unseal upstream session id: %w", err)
+	}
+	return string(id), nil
+}
+
+// knowParts has PartsChanged find a session, if it has several upstreams, which may have
+// changed since they were recorded.
+func (t *Table) knowParts(s *Session, record *leaseholdv1.SessionRecord) {
+	t.mu.Lock()
+	if t.sessions[s.digest] == s {
+		t.knowPartsLocked(s)
+	}
+	t.mu.Unlock()
+	if up := s.up.Load(); up.several() && !t.asRecorded(s, record, up) {
+		t.PartsChanged(up.id)
+	}
+}
+
+// several reports whether up is the sessions of several upstreams.
+func (up *upstreamSession) several() bool { return up != nil && up.of != nil && up.of.Merged != nil }
+
+// asRecorded reports whether a record has the parts of a session as they are.
+func (t *Table) asRecorded(s *Session, record *leaseholdv1.SessionRecord, up *upstreamSession) bool {
+	recorded, err := partsOf(s.digest, t.cfg.World().Ring, record.GetUpstreams())
+	return err == nil && slices.EqualFunc(recorded, t.cfg.Composite.Parts(up.id), func(a, b Part) bool {
+		a.Cursor, b.Cursor = "", "" // which only a hand-over records
+		return a == b
+	})
+}
+
+func (t *Table) knowPartsLocked(s *Session) {
+	t.forgetPartsLocked(s)
+	if up := s.up.Load(); up.several() {
+		s.knownAs = up.id
+		t.composite[up.id] = s
+	}
+}
+
+func (t *Table) forgetPartsLocked(s *Session) {
+	if t.composite[s.knownAs] == s {
+		delete(t.composite, s.knownAs)
+	}
+	s.knownAs = ""
+	delete(t.changed, s)
+}
+
+// PartsChanged has the parts of a session recorded soon. Composite calls it with its id;
+// it does not wait.
+func (t *Table) PartsChanged(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.composite[id]; s != nil {
+		t.changed[s] = struct{}{}
+		t.pokeLater()
+	}
+}
+
+// saveChanged records the parts of sessions where they have changed, and returns how
+// many sessions are left.
+func (t *Table) saveChanged(ctx context.Context) (left int) {
+	var group errgroup.Group
+	group.SetLimit(recordTogether)
+	for _, s := range t.takeChanged() {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, recordTime)
+			defer cancel()
+			if !s.recording.TryLock() {
+				t.againChanged(s) // it is being handed over
+				return nil
+			}
+			defer s.recording.Unlock()
+			if err := t.saveParts(ctx, s); err != nil && !errors.Is(err, ErrLost) {
+				t.cfg.Logger.Warn("the session's upstreams are not recorded; trying again", "gateway", s.gateway, "session", s.digest, "error", err)
+				t.againChanged(s)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // none of them fails
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.changed)
+}
+
+// takeChanged takes the sessions whose parts can be recorded now.
+func (t *Table) takeChanged() []*Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ready []*Session
+	for s := range t.changed {
+		if s.revision.Load() != 0 && t.cfg.Authority.Holds(s.incarnation) && (t.cfg.Away == nil || !t.cfg.Away()) {
+			delete(t.changed, s)
+			ready = append(ready, s)
+		}
+	}
+	return ready
+}
+
+func (t *Table) againChanged(s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[s.digest] == s {
+		t.changed[s] = struct{}{}
+	}
+}
+
+// hasChanged reports whether parts of the session are to be recorded, and forgets it.
+func (t *Table) hasChanged(s *Session) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, changed := t.changed[s]
+	delete(t.changed, s)
+	return changed
+}
+
+// saveParts records the session's parts as they are. s.recording is held. ErrLost: the
+// record is not this worker's.
+func (t *Table) saveParts(ctx context.Context, s *Session) error {
+	resolved, err := t.cfg.Records.Resolve(ctx, s.gateway, s.digest.String(), nil, false)
+	if err != nil {
+		return err
+	}
+	record := resolved.GetRecord()
+	if !isOwner(record, t.cfg.Worker, s.incarnation, s.epoch) {
+		return ErrLost
+	}
+	up := s.up.Load()
+	if up.of.Merged == nil || up.over {
+		return nil // it has another upstream now, whose opening records that
+	}
+	if t.asRecorded(s, record, up) {
+		return nil
+	}
+	next := proto.CloneOf(record)
+	if err := t.note(next, s, up, s.definedAt()); err != nil {
+		return err
+	}
+	revision, err := t.cfg.Records.Save(ctx, s.gateway, s.digest.String(), resolved.GetRevision(), next)
+	if err == nil {
+		s.revision.Store(revision)
+	}
+	return err
+}
+
+// cursorsOf returns where the streams of parts go on, by their upstreams' names.
+func cursorsOf(parts []Part) map[string]string {
+	var cursors map[string]string
+	for _, part := range parts {
+		if part.Cursor == "" || len(part.Cursor) > maxUpstreamCursor {
+			continue
+		}
+		if cursors == nil {
+			cursors = make(map[string]string, len(parts))
+		}
+		cursors[part.Upstream] = part.Cursor
+	}
+	return cursors
+}
+
+// definedAt returns the revision of the definition that the session's parts are by.
+func (s *Session) definedAt() int64 {
+	if gateway := s.definition(); gateway != nil {
+		return gateway.Revision
+	}
+	return 0
 }

@@ -98,8 +98,12 @@ func (s *Session) runRenewal(ctx context.Context, r *renewal) {
 	ctx, cancel := context.WithTimeout(ctx, startBudget+renewBudget)
 	defer cancel()
 	defer close(r.done)
-	up, announce, err := s.reopen(ctx)
-	if err == nil && !s.adoptRenewed(up, announce) {
+	up, record, announce, err := s.reopen(ctx)
+	switch {
+	case err != nil:
+	case s.adoptRenewed(up, announce):
+		s.table.knowParts(s, record)
+	default:
 		err = errEnded
 		s.abandonRenewed(ctx, up)
 	}
@@ -129,58 +133,52 @@ func (s *Session) abandonRenewed(ctx context.Context, up *upstreamSession) {
 	switch {
 	case !s.isDropped():
 		_ = s.table.endUpstream(context.WithoutCancel(ctx), up.of, up, s)
-	case up.of.Pinned():
+	case up.of.Pinned() || up.several():
 		s.table.cfg.Upstream.Drop(up.of, up.id)
 	}
 }
 
 // reopen opens an upstream session with what the client said at its beginning, and
-// records it. It also returns what to tell the client.
-func (s *Session) reopen(ctx context.Context) (*upstreamSession, [][]byte, error) {
+// records it. It also returns the record, and what to tell the client.
+func (s *Session) reopen(ctx context.Context) (*upstreamSession, *leaseholdv1.SessionRecord, [][]byte, error) {
 	records, key := s.table.cfg.Records, s.digest.String()
 	resolved, err := records.Resolve(ctx, s.gateway, key, nil, false)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	record := resolved.GetRecord()
 	if record.GetWorker() != s.table.cfg.Worker || record.GetIncarnation() != s.incarnation || record.GetEpoch() != s.epoch || record.GetEnd() != nil {
-		return nil, nil, ErrLost
+		return nil, nil, nil, ErrLost
 	}
 	definition := s.definition()
 	if definition == nil {
-		return nil, nil, errors.New("the gateway is gone")
+		return nil, nil, nil, errors.New("the gateway is gone")
 	}
 	up, result, err := s.initialize(ctx, definition.Upstream, record)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	abandon := func(err error) error {
 		_ = s.table.endUpstream(context.WithoutCancel(ctx), up.of, up, nil)
 		return err
 	}
 	next := proto.CloneOf(record)
-	part := next.GetUpstreams()[0]
-	part.Upstream, part.SealedSessionId, part.Address = up.of.Name, nil, up.address
-	part.ConnectionFingerprint, part.GatewayRevision = up.of.Fingerprint[:], definition.Revision
-	if up.id != "" {
-		if part.SealedSessionId, err = s.table.cfg.World().Ring.Seal([]byte(up.id), sealContext(s.digest, up.of.Name)); err != nil {
-			return nil, nil, abandon(err)
-		}
+	if err := s.table.note(next, s, up, definition.Revision); err != nil {
+		return nil, nil, nil, abandon(err)
 	}
-	part.Class = classOf(up.of, up.id)
 	revision, err := records.Save(ctx, s.gateway, key, resolved.GetRevision(), next)
 	switch {
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrNoRoom):
 		// The next owner may find the lost session in the record, and do the same.
 		s.table.cfg.Logger.Warn("new upstream session not recorded", "gateway", s.gateway, "session", s.digest, "error", err)
 	case err != nil:
-		return nil, nil, abandon(fmt.Errorf("%w: %w", ErrLost, err))
+		return nil, nil, nil, abandon(fmt.Errorf("%w: %w", ErrLost, err))
 	}
 	if err == nil {
 		s.revision.Store(revision)
 	}
 	s.table.cfg.Logger.Info("a new upstream session was opened in place of one that is over", "gateway", s.gateway, "session", s.digest, "upstream", up.of.Name)
-	return up, listsOf(result).changed(), nil
+	return up, next, listsOf(result).changed(), nil
 }
 
 // initialize opens an upstream session in the name of a recorded client.
@@ -196,7 +194,7 @@ func (s *Session) initialize(ctx context.Context, u *config.Upstream, record *le
 	up := &upstreamSession{of: u}
 	header := up.header()
 	answer, err := s.table.cfg.Upstream.Do(withAddress(ctx, &up.address), &Dispatch{
-		Upstream: u, Method: http.MethodPost, Header: header, Body: body, Silence: OpenBudget(u), Own: true, Gate: s})
+		Upstream: u, Method: http.MethodPost, Header: header, Body: body, Silence: OpenBudget(u), Own: true, Gate: s, Session: (*unasked)(s)})
 	if err != nil {
 		return nil, nil, err
 	}

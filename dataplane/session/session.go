@@ -65,7 +65,10 @@ type Session struct {
 
 	completing atomic.Bool // its end is being completed, or was
 
-	stood atomic.Bool // the upstream has served a GET stream of the session
+	stood   atomic.Bool // the upstream has served a GET stream of the session
+	fragile atomic.Bool // one of several upstreams is pinned: it is lost when the session moves
+
+	recording sync.Mutex // held while the record is written anew; taken before mu
 
 	mu        sync.Mutex // guards what follows
 	reason    leaseholdv1.EndReason
@@ -94,6 +97,8 @@ type Session struct {
 	due   time.Time // guarded by table.mu, like what follows
 	slot  int       // index in the table's heap, -1 outside
 	again bool      // its end has to be completed when it is due
+
+	knownAs string // the id by which Composite knows the session
 
 	retired []*upstreamSession // to be ended: their settings are out of date; guarded by mu
 

@@ -66,6 +66,8 @@ type Config struct {
 	// Away reports whether the control plane is known to be away, so that it need not be
 	// asked before a session is opened. nil means that it never is.
 	Away func() bool
+	// Composite knows the parts of sessions with several upstreams. nil: there are none.
+	Composite Composite
 	// KeepAlive is how long a stream to a client is silent at most; 0 means
 	// DefaultKeepAlive.
 	KeepAlive time.Duration
@@ -90,6 +92,8 @@ type Table struct {
 	expected   map[sessionid.Digest]*Expected // sessions that are being handed over to this worker
 	straggling map[*Session]struct{}          // sessions of others, to whose calls this worker still passes on the answers
 	undurable  map[*Session]*undurable        // sessions that are not recorded yet
+	composite  map[string]*Session            // sessions with several upstreams, by the id that Composite knows
+	changed    map[*Session]struct{}          // of those, the ones whose parts are to be recorded
 	order      deadlines
 	ending     map[string][]*Session // closed, waiting to be completed, by gateway
 	busy       map[string]int        // being completed, by gateway
@@ -105,7 +109,7 @@ func NewTable(cfg Config) (*Table, error) {
 	}
 	t := &Table{cfg: cfg, now: time.Now, sessions: make(map[sessionid.Digest]*Session), moved: moved,
 		expected: make(map[sessionid.Digest]*Expected), straggling: make(map[*Session]struct{}),
-		undurable: make(map[*Session]*undurable), later: make(chan struct{}, 1), ending: make(map[string][]*Session), busy: make(map[string]int), wake: make(chan struct{}, 1)}
+		undurable: make(map[*Session]*undurable), composite: make(map[string]*Session), changed: make(map[*Session]struct{}), later: make(chan struct{}, 1), ending: make(map[string][]*Session), busy: make(map[string]int), wake: make(chan struct{}, 1)}
 	t.replays = replay.NewStore(t.now)
 	return t, t.metrics.register(t, cfg.Metrics)
 }
@@ -161,6 +165,7 @@ func (t *Table) insert(s *Session, idle time.Duration) bool {
 	if s.pinned() {
 		t.pinned++
 	}
+	t.knowPartsLocked(s)
 	t.moved.Remove(s.digest) // it was this worker's before, and is again
 	s.due = due
 	heap.Push(&t.order, s)
@@ -188,6 +193,7 @@ func (t *Table) removeLocked(s *Session) {
 		heap.Remove(&t.order, s.slot)
 	}
 	delete(t.undurable, s)
+	t.forgetPartsLocked(s)
 }
 
 // forgetStraggler forgets a session of another worker whose last answer went by.

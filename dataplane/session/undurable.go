@@ -46,7 +46,7 @@ func (t *Table) pokeLater() {
 }
 
 // Record records sessions that were opened without the control plane once it is back,
-// until ctx ends.
+// and the parts of others as they change, until ctx ends.
 func (t *Table) Record(ctx context.Context) error {
 	for {
 		select {
@@ -54,7 +54,7 @@ func (t *Table) Record(ctx context.Context) error {
 			return nil
 		case <-t.later:
 		}
-		for ctx.Err() == nil && t.recordAll(ctx) > 0 {
+		for ctx.Err() == nil && t.recordAll(ctx)+t.saveChanged(ctx) > 0 {
 			pause(ctx, recordAgain)
 		}
 	}
@@ -92,6 +92,7 @@ func (t *Table) recordOne(ctx context.Context, s *Session, u *undurable) {
 	case err == nil:
 		s.revision.Store(revision)
 		t.cfg.Logger.Info("session recorded", "gateway", s.gateway, "session", s.digest)
+		t.PartsChanged(s.up.Load().id) // perhaps they have, since the session was opened
 	}
 	t.mu.Lock()
 	delete(t.undurable, s)

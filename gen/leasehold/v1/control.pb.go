@@ -1671,7 +1671,12 @@ type SessionRecord struct {
 	// Set in a tombstone.
 	End *SessionEnd `protobuf:"bytes,12,opt,name=end,proto3" json:"end,omitempty"`
 	// The last 8 events, oldest first; kept by the control plane.
-	Events        []*SessionEvent `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*SessionEvent `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
+	// The gateway had several upstreams: upstreams are those that were open, and the
+	// session goes on without any of them.
+	Merged bool `protobuf:"varint,14,opt,name=merged,proto3" json:"merged,omitempty"`
+	// With merged: the session is a client's connection, and ends with its owner.
+	Connected     bool `protobuf:"varint,15,opt,name=connected,proto3" json:"connected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1795,6 +1800,20 @@ func (x *SessionRecord) GetEvents() []*SessionEvent {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *SessionRecord) GetMerged() bool {
+	if x != nil {
+		return x.Merged
+	}
+	return false
+}
+
+func (x *SessionRecord) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
 }
 
 // UpstreamRecord is one upstream's part of a session record.
@@ -2881,7 +2900,7 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x06Ending\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12/\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x17.leasehold.v1.EndReasonR\x06reason\"\xd9\x04\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x17.leasehold.v1.EndReasonR\x06reason\"\x8f\x05\n" +
 	"\rSessionRecord\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -2898,7 +2917,9 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12*\n" +
 	"\x03end\x18\f \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\x122\n" +
-	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\"\xcd\x02\n" +
+	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\x12\x16\n" +
+	"\x06merged\x18\x0e \x01(\bR\x06merged\x12\x1c\n" +
+	"\tconnected\x18\x0f \x01(\bR\tconnected\"\xcd\x02\n" +
 	"\x0eUpstreamRecord\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\x12*\n" +
 	"\x11sealed_session_id\x18\x02 \x01(\fR\x0fsealedSessionId\x12)\n" +
