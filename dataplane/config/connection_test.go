@@ -85,7 +85,7 @@ func TestCompileKnowsHealthChecksAndTheirDefaults(t *testing.T) {
 
 func TestARejectionNamesTheField(t *testing.T) {
 	for want, change := range map[string]func(*leaseholdv1.Gateway){
-		"upstreams: 2 given, exactly 1 is supported":                    func(g *leaseholdv1.Gateway) { g.Upstreams = append(g.Upstreams, &leaseholdv1.Upstream{}) },
+		"upstreams: none given, at least 1 is needed":                   func(g *leaseholdv1.Gateway) { g.Upstreams = nil },
 		"upstreams[0].url: not an absolute http or https URL (1 bytes)": func(g *leaseholdv1.Gateway) { g.Upstreams[0].Url = "x" },
 		"upstreams[0].command: is needed with TRANSPORT_STDIO": func(g *leaseholdv1.Gateway) {
 			g.Upstreams[0].Transport = leaseholdv1.Transport_TRANSPORT_STDIO
