@@ -49,7 +49,7 @@ func TestArrowsPointOneWay(t *testing.T) {
 	may["dataplane/visit"] = rules
 	may["dataplane/checkup"] = append([]string{"dataplane/visit"}, rules...)
 	may["dataplane/inspect"] = may["dataplane/checkup"]
-	may["dataplane/keycheck"] = []string{gen, "dataplane/sessionid", "dataplane/credential", "dataplane/config"}
+	may["dataplane/keycheck"] = []string{gen, "dataplane/mcp", "dataplane/catalogue", "dataplane/sessionid", "dataplane/credential", "dataplane/config"}
 	may["dataplane/control"] = rules
 	may["dataplane/forward"] = append([]string{"dataplane/route"}, rules...)
 	may["dataplane/duplex"] = rules

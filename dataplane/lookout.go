@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -40,7 +41,9 @@ func newLookout(w *worker) *lookout {
 func (l *lookout) Upstreams(gateway string) *leaseholdv1.ObserveUpstreamsResponse {
 	resp := &leaseholdv1.ObserveUpstreamsResponse{Incarnation: l.control.Authority().Incarnation()}
 	if g := l.world.Load().Gateways[gateway]; g != nil {
-		resp.Upstreams = []*leaseholdv1.UpstreamStatus{{Name: g.Upstream.Name, Workers: []*leaseholdv1.UpstreamWorker{l.upstream(g.Upstream)}}}
+		for _, u := range g.Real() {
+			resp.Upstreams = append(resp.Upstreams, &leaseholdv1.UpstreamStatus{Name: u.Name, Workers: []*leaseholdv1.UpstreamWorker{l.upstream(u)}})
+		}
 	}
 	return resp
 }
@@ -94,7 +97,13 @@ func (l *lookout) Inspect(ctx context.Context, gateway string, revision int64) (
 	}
 	own := l.upstreams.afresh()
 	defer own.hangUp()
-	return &leaseholdv1.InspectNowResponse{Revision: g.Revision, Upstreams: []*leaseholdv1.UpstreamInspection{inspect.Inspect(ctx, own, g.Upstream)}}, nil
+	resp := &leaseholdv1.InspectNowResponse{Revision: g.Revision, Upstreams: make([]*leaseholdv1.UpstreamInspection, len(g.Real()))}
+	var group sync.WaitGroup
+	for i, u := range g.Real() {
+		group.Go(func() { resp.Upstreams[i] = inspect.Inspect(ctx, own, u) })
+	}
+	group.Wait()
+	return resp, nil
 }
 
 // await returns a gateway as the definition of that revision has it, or after a moment

@@ -1,8 +1,6 @@
 package merge
 
 import (
-	"maps"
-
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -17,18 +15,31 @@ func (u *Upstream) Parts(id string) (parts []session.Part) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at := m.listener.positions()
 	for _, l := range m.openLocked() {
-		after := at[l.upstream.Name].id
-		if after == "" {
-			after = l.part.after
-		}
 		parts = append(parts, session.Part{
-			Upstream: l.upstream.Name, ID: l.id, Version: l.version, Address: l.address, Cursor: after,
+			Upstream: l.upstream.Name, ID: l.id, Version: l.version, Address: l.address,
 			Class: classOf(l.upstream, l.id), Fingerprint: l.upstream.Fingerprint,
 		})
 	}
 	return parts
+}
+
+// Cursors implements session.Composite.
+func (u *Upstream) Cursors(id, after string) map[string]string {
+	m := u.find(id)
+	at, ok := parseCursor(after)
+	if m == nil || !ok {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	cursors := make(map[string]string, len(at))
+	for _, l := range m.openLocked() {
+		if p, ok := at[l.upstream.Name]; ok && p.tag == tagOf(l) {
+			cursors[l.upstream.Name] = p.id
+		}
+	}
+	return cursors
 }
 
 func classOf(u *config.Upstream, id string) leaseholdv1.Class {
@@ -79,14 +90,4 @@ func (u *Upstream) Attach(v *config.Upstream, client session.Client, parts []ses
 	}
 	u.put(m)
 	return m.id
-}
-
-// positions returns where the streams of parts are. It may be called without a listener.
-func (ls *listener) positions() map[string]position {
-	if ls == nil {
-		return nil
-	}
-	ls.out.mu.Lock()
-	defer ls.out.mu.Unlock()
-	return maps.Clone(ls.at)
 }

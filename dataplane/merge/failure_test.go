@@ -234,8 +234,12 @@ func TestASessionGoesOnFromItsParts(t *testing.T) {
 		c := r.open()
 		s := c.listen("")
 		a.say(`{"jsonrpc":"2.0","method":"notifications/message","params":{}}`)
-		s.take()
+		events := s.take()
 		parts := r.up.Parts(c.id)
+		parts[0].Cursor = r.up.Cursors(c.id, events[len(events)-1].id)["a"]
+		if got := r.up.Cursors(c.id, "=a:other:YS0x"); len(got) != 0 {
+			t.Errorf("an event of another upstream session: goes on after %v", got)
+		}
 		if len(parts) != 3 || parts[0].ID != "a-1" || parts[0].Version != "2025-11-25" || parts[0].Cursor != "a-1" || parts[0].Class != leaseholdv1.Class_CLASS_RESUMABLE ||
 			parts[1].ID != "" || parts[1].Class != leaseholdv1.Class_CLASS_REBUILDABLE {
 			t.Fatalf("parts: got %+v", parts)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/leasehold/leasehold/dataplane/catalogue"
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/mcp"
@@ -343,6 +345,7 @@ func newRig(t *testing.T, servers ...*server) *rig {
 // define changes the gateway's definition.
 func (r *rig) define(change func(*leaseholdv1.Gateway)) {
 	r.t.Helper()
+	r.gateway = proto.CloneOf(r.gateway) // what was compiled is not changed
 	change(r.gateway)
 	r.gateway.Status.Revision++
 	next, err := config.Compile(&config.State{Revision: r.gateway.Status.Revision, Gateways: map[string]*leaseholdv1.Gateway{"gateways/g": r.gateway}}, r.world.Load())

@@ -92,7 +92,7 @@ func (s *Session) pinned() bool { return s.connected || s.upstream() != nil && s
 
 // handOver hands over a session that dispatches nothing any more.
 func (t *Table) handOver(ctx context.Context, s *Session, to Receiver) error {
-	if t.hasChanged(s) {
+	if changed := t.hasChanged(s); changed || s.up.Load().several() { // what was lost does not count as a change
 		if err := t.saveParts(ctx, s); err != nil {
 			t.againChanged(s)
 			s.release(nil)
@@ -319,14 +319,15 @@ func (s *Session) keepLate(events []byte) {
 // upstream's GET stream that went to a client, by the upstream's name.
 func (s *Session) cursors() map[string]string {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if up := s.up.Load(); up.several() {
-		return cursorsOf(s.table.cfg.Composite.Parts(up.id))
-	}
-	if s.cursor == "" || len(s.cursor) > maxUpstreamCursor {
+	cursor := s.cursor
+	s.mu.Unlock()
+	if cursor == "" || len(cursor) > maxUpstreamCursor {
 		return nil
 	}
-	return map[string]string{s.upstream().Name: s.cursor}
+	if up := s.up.Load(); up.several() {
+		return s.table.cfg.Composite.Cursors(up.id, cursor)
+	}
+	return map[string]string{s.upstream().Name: cursor}
 }
 
 func pause(ctx context.Context, d time.Duration) {

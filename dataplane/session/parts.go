@@ -40,6 +40,9 @@ type Composite interface {
 	// Parts returns the upstream sessions of a session as it is now; nil if there is no
 	// such session.
 	Parts(id string) []Part
+	// Cursors returns where the GET streams of a session's parts go on after an event id
+	// of the session's, by the names of their upstreams.
+	Cursors(id, after string) map[string]string
 	// Attach makes a session of what was recorded of one, without initialize, and returns
 	// its id. Upstream.Drop gives it back.
 	Attach(u *config.Upstream, client Client, parts []Part) (id string)
@@ -250,21 +253,6 @@ func (t *Table) saveParts(ctx context.Context, s *Session) error {
 		s.revision.Store(revision)
 	}
 	return err
-}
-
-// cursorsOf returns where the streams of parts go on, by their upstreams' names.
-func cursorsOf(parts []Part) map[string]string {
-	var cursors map[string]string
-	for _, part := range parts {
-		if part.Cursor == "" || len(part.Cursor) > maxUpstreamCursor {
-			continue
-		}
-		if cursors == nil {
-			cursors = make(map[string]string, len(parts))
-		}
-		cursors[part.Upstream] = part.Cursor
-	}
-	return cursors
 }
 
 // definedAt returns the revision of the definition that the session's parts are by.
