@@ -69,7 +69,7 @@ func (l *link) run() {
 		}
 		m, err := parse(data)
 		if err != nil {
-			l.logger.Warn("upstream sent something that is no message; ignored", "bytes", len(data), "error", err, "begins", string(data[:min(len(data), 80)]))
+			l.logger.Warn("upstream sent something that is no message; ignored", "bytes", len(data), "error", err)
 			continue
 		}
 		l.pass(m)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,6 +47,16 @@ const (
 
 // errClosed says that the worker stops.
 var errClosed = errors.New("this worker stops")
+
+// errNoAnswer says that an answer cannot be understood.
+var errNoAnswer = errors.New("token endpoint did not answer with an access token as RFC 6749 has it")
+
+// errorCodes are the error codes that a token endpoint may answer with (RFC 6749,
+// section 5.2), and the two that many use though they are an authorization endpoint's.
+var errorCodes = []string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	"server_error", "temporarily_unavailable",
+}
 
 // token is an access token.
 type token struct {
@@ -182,9 +194,14 @@ func (t *tokens) ask(ctx context.Context, began time.Time) (*token, error) {
 	}
 	request := clientcredentials.Config{ClientID: t.oauth.ClientID, ClientSecret: secret.Reveal(), TokenURL: t.oauth.TokenURL.String(),
 		Scopes: t.oauth.Scopes, EndpointParams: parameters, AuthStyle: style}
+	var heard atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { heard.Store(true) }})
 	answer, err := request.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	if err != nil && heard.Load() && ctx.Err() == nil {
+		return nil, ofAnswer(err)
+	}
 	if err != nil {
-		return nil, plain(err)
+		return nil, ofConnection(err)
 	}
 	return accept(answer, began)
 }
@@ -204,12 +221,21 @@ func (t *tokens) client() (*http.Client, error) {
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
 }
 
-// plain returns an error without what the endpoint said beside its code: that may
-// repeat what it was sent.
-func plain(err error) error {
-	if answered := (*oauth2.RetrieveError)(nil); errors.As(err, &answered) {
-		return fmt.Errorf("token endpoint answered HTTP %d (error code %.64q)", answered.Response.StatusCode, answered.ErrorCode)
+// ofAnswer says what is wrong with an answer, without anything that the endpoint says in
+// words of its own: they may repeat what it was sent.
+func ofAnswer(err error) error {
+	if answered := (*oauth2.RetrieveError)(nil); errors.As(err, &answered) && answered.Response != nil {
+		code := "no error code of RFC 6749"
+		if slices.Contains(errorCodes, answered.ErrorCode) {
+			code = fmt.Sprintf("error code %q", answered.ErrorCode)
+		}
+		return fmt.Errorf("token endpoint answered HTTP %d (%s)", answered.Response.StatusCode, code)
 	}
+	return errNoAnswer
+}
+
+// ofConnection says why there is no answer.
+func ofConnection(err error) error {
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
 		err = failed.Err // without the URL
 	}
@@ -219,7 +245,7 @@ func plain(err error) error {
 // accept makes a token of an answer.
 func accept(answer *oauth2.Token, began time.Time) (*token, error) {
 	if !strings.EqualFold(answer.Type(), "Bearer") {
-		return nil, fmt.Errorf("token endpoint gave a token of the type %.64q, want Bearer", answer.Type())
+		return nil, fmt.Errorf("token endpoint gave a token of another type than Bearer (%d bytes)", len(answer.TokenType))
 	}
 	if n := len(answer.AccessToken); n > maxToken || strings.ContainsFunc(answer.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, fmt.Errorf("token endpoint gave a token of %d bytes, want at most %d visible characters", n, maxToken)

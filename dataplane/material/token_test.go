@@ -255,12 +255,12 @@ func TestARefusedTokenIsReplacedOnceUnlessItIsNew(t *testing.T) {
 
 func TestWhatIsNoUsableTokenIsRefused(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"access_token":"t","token_type":"mac","expires_in":100}`: "of the type \"MAC\"",
+		`{"access_token":"t","token_type":"mac","expires_in":100}`: "another type than Bearer (3 bytes)",
 		`{"access_token":"t\r\nX: y","token_type":"bearer"}`:       "of 7 bytes",
-		`{"access_token":"t","expires_in":0.1}`:                    "cannot parse json",
+		`{"access_token":"t","expires_in":0.1}`:                    "as RFC 6749 has it",
 		`{"access_token":"t","expires_in":-5}`:                     "good for -5s",
-		`{"token_type":"bearer"}`:                                  "missing access_token",
-		strings.Repeat(" ", 2<<20) + `{"access_token":"t"}`:        "cannot parse json",
+		`{"token_type":"bearer"}`:                                  "as RFC 6749 has it",
+		strings.Repeat(" ", 2<<20) + `{"access_token":"t"}`:        "as RFC 6749 has it",
 	} {
 		s, e := newTestStore(t, asIs), startEndpoint(t)
 		e.set(says(body))
@@ -274,6 +274,47 @@ func TestWhatIsNoUsableTokenIsRefused(t *testing.T) {
 	wantToken(t, tokens, "t1")
 	s.clock = s.clock.Add(1000 * time.Hour)
 	wantToken(t, tokens, "t1")
+}
+
+// TestNothingThatATokenEndpointSaysIsInAnError has endpoints that repeat the secret.
+func TestNothingThatATokenEndpointSaysIsInAnError(t *testing.T) {
+	const secret = "hunter2-canary"
+	hijacked := func(answer string) func(http.ResponseWriter, int) {
+		return func(w http.ResponseWriter, _ int) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			conn.Write([]byte(answer))
+		}
+	}
+	refuses := func(status int, code string) func(http.ResponseWriter, int) {
+		return func(w http.ResponseWriter, _ int) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"error":%q,"error_description":%q}`, code, secret)
+		}
+	}
+	for _, c := range []struct {
+		want   string
+		answer func(http.ResponseWriter, int)
+	}{
+		{"HTTP 400 (no error code of RFC 6749)", refuses(http.StatusBadRequest, secret)},
+		{`HTTP 401 (error code "invalid_client")`, refuses(http.StatusUnauthorized, "invalid_client")},
+		{"another type than Bearer (14 bytes)", says(`{"access_token":"t","token_type":"` + secret + `"}`)},
+		{"as RFC 6749 has it", says(`{"access_token":"t","expires_in":"` + secret + `"}`)},
+		{"as RFC 6749 has it", hijacked(secret + "\r\n\r\n")},
+		{"as RFC 6749 has it", hijacked("HTTP/1.1 " + secret + " OK\r\n\r\n")},
+		{"as RFC 6749 has it", hijacked("HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n")},
+	} {
+		s, e := newTestStore(t, asIs), startEndpoint(t)
+		e.set(c.answer)
+		if _, err := e.tokens(s).get(t.Context()); !isMissing(err) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), secret) {
+			t.Errorf("got %v, want …%s…", err, c.want)
+		}
+	}
 }
 
 func TestATokenEndpointsRedirectIsNotFollowed(t *testing.T) {

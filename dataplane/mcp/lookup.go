@@ -95,10 +95,13 @@ func ParseInitializeParams(params []byte) (InitializeParams, error) {
 }
 
 // ParseInitializeResult returns the protocol version that the result of
-// initialize names. An error is an *[Error] with CodeInvalidParams.
+// initialize names, which is a date. An error is an *[Error] with CodeInvalidParams.
 func ParseInitializeResult(result []byte) (protocolVersion string, err error) {
 	f := fields{raw: result, what: "result of initialize"}
 	v := f.text(true, "protocolVersion")
+	if f.err == nil && !isDate(v) { // it is kept and shown, and could be any text
+		f.fail([]string{"protocolVersion"}, "is not a date such as "+V20251125)
+	}
 	if f.err != nil {
 		return "", f.err
 	}

@@ -98,8 +98,8 @@ func TestParseInitializeResult(t *testing.T) {
 	if v, err := ParseInitializeResult([]byte(`{"capabilities":{},"protocolVersion":"2025-06-18"}`)); v != "2025-06-18" || err != nil {
 		t.Errorf("got %q, %v", v, err)
 	}
-	for _, result := range []string{``, `null`, `{}`, `{"protocolVersion":null}`, `{"protocolVersion":"a","protocolVersion":"a"}`} {
-		if v, err := ParseInitializeResult([]byte(result)); v != "" || err == nil {
+	for _, result := range []string{``, `null`, `{}`, `{"protocolVersion":null}`, `{"protocolVersion":"a","protocolVersion":"a"}`, `{"protocolVersion":"hunter2-canary"}`} {
+		if v, err := ParseInitializeResult([]byte(result)); v != "" || err == nil || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: got %q, %v", result, v, err)
 		}
 	}

@@ -271,6 +271,37 @@ func TestAnswerHeadersAreBounded(t *testing.T) {
 	}
 }
 
+// TestNothingOfAnAnswerThatIsNotHTTPIsInTheError has upstreams that repeat what they
+// were shown.
+func TestNothingOfAnAnswerThatIsNotHTTPIsInTheError(t *testing.T) {
+	const secret = "hunter2-canary"
+	for _, answer := range []string{
+		secret + "\r\n\r\n", "HTTP/1.1 " + secret + "\r\n\r\n", secret + " 200 OK\r\n\r\n", secret,
+		"HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: " + secret + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + secret + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + secret + "\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\n" + secret + "\r\n\r\n",
+	} {
+		s := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			conn.Write([]byte(answer))
+		})
+		response, err := newTestClient(t).Do(t.Context(), &session.Dispatch{Upstream: at(s.url), Method: http.MethodPost})
+		if err == nil {
+			_, err = io.ReadAll(response.Body)
+			response.Body.Close()
+		}
+		if !errors.Is(err, errNotHTTP) || strings.Contains(err.Error(), secret) {
+			t.Errorf("an upstream that answers %q: got %v, want errNotHTTP", answer, err)
+		}
+	}
+}
+
 func TestHeadersCannotBeSmuggled(t *testing.T) {
 	s := startServer(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was sent") })
 	for _, h := range []http.Header{{"X": {"a\r\nY: b"}}, {"X\r\nY": {"b"}}, {"X": {"a\x00"}}} {

@@ -30,6 +30,8 @@ type conn struct {
 	// silence is how long a read may take; 0 means any time.
 	silence time.Duration
 	cut     atomic.Bool // interrupt was called
+	// failed is what the last read that failed came to; nil if none did.
+	failed error
 	// aside is closed when a body that is written while the answer is read is
 	// done; nil otherwise.
 	aside chan struct{}
@@ -43,13 +45,22 @@ const (
 	together = 16 << 10
 )
 
+// errNotHTTP says that an answer cannot be read. What net/http says of it has pieces of
+// the answer in it, which may repeat what the upstream was shown.
+var errNotHTTP = errors.New("what the upstream answers is not HTTP/1.1")
+
 var errHeaderTooLarge = fmt.Errorf("answer has more than %d bytes of header", maxHeaderBytes)
 
 // source is what a connection's buffered reader reads from.
 type source struct{ cn *conn }
 
 // Read implements io.Reader.
-func (s source) Read(p []byte) (int, error) {
+func (s source) Read(p []byte) (n int, err error) {
+	defer func() {
+		if err != nil {
+			s.cn.failed = err
+		}
+	}()
 	switch s.cn.limit {
 	case unlimited:
 	case 0:
@@ -57,11 +68,20 @@ func (s source) Read(p []byte) (int, error) {
 	default:
 		p = p[:min(len(p), s.cn.limit)]
 	}
-	n, err := s.cn.read(p)
+	n, err = s.cn.read(p)
 	if s.cn.limit != unlimited {
 		s.cn.limit -= n
 	}
 	return n, err
+}
+
+// plain returns an error of reading an answer without anything of the answer: as it is
+// if the connection failed, or else errNotHTTP.
+func (cn *conn) plain(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || cn.failed != nil && errors.Is(err, cn.failed) {
+		return err
+	}
+	return errNotHTTP
 }
 
 // read reads what comes within the silence that is allowed. The error is
@@ -106,7 +126,7 @@ func (cn *conn) exchange(target *url.URL, method string, header http.Header, bod
 		response, err := http.ReadResponse(cn.reader, request)
 		cn.limit = unlimited
 		if err != nil {
-			return nil, fmt.Errorf("read answer: %w", err)
+			return nil, fmt.Errorf("read answer: %w", cn.plain(err))
 		}
 		if response.StatusCode == http.StatusSwitchingProtocols {
 			return nil, fmt.Errorf("read answer: unexpected HTTP %d", response.StatusCode)
@@ -187,8 +207,11 @@ type answer struct {
 // Read implements io.Reader.
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.body.Read(p)
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		a.whole = true
+	case err != nil && a.conn != nil:
+		err = a.conn.plain(err)
 	}
 	return n, err
 }

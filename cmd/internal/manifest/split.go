@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -123,9 +124,20 @@ func yamlDocuments(data []byte) ([]document, error) {
 	return docs, nil
 }
 
-// yamlReason returns what the YAML parser says, in one line for each mistake.
+// What the YAML parser says with a value of the file in it, which may be a secret: an
+// unquoted text that begins with * is taken for the name of an anchor, and one with a tag
+// for another kind of value.
+var (
+	unknownAnchor = regexp.MustCompile(`(?s)^unknown anchor '.*' referenced$`)
+	wrongTag      = regexp.MustCompile("(?s)^cannot decode (!![a-z]+) `.*` as a (!![a-z]+)$")
+)
+
+// yamlReason returns what the YAML parser says, in one line for each mistake, without
+// values.
 func yamlReason(err error) string {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	text = unknownAnchor.ReplaceAllString(text, "a value begins with * and names no anchor; write a text that begins so in quotes")
+	text = wrongTag.ReplaceAllString(text, "cannot decode a $1 as a $2")
 	return strings.ReplaceAll(strings.TrimPrefix(text, "unmarshal errors:\n  "), "\n  ", "\n")
 }
 

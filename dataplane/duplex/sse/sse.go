@@ -100,7 +100,7 @@ func (c *channel) begin(answer *http.Response, u *config.Upstream) error {
 		return refusal(answer)
 	}
 	if kind, _, _ := strings.Cut(answer.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(kind), "text/event-stream") {
-		return fmt.Errorf("the server answered with %.64q, which is no stream of events", kind)
+		return errors.New("the server did not answer with a stream of events")
 	}
 	c.events = mcp.NewEventReader(c.body, maxMessage)
 	for range maxBefore {
@@ -128,7 +128,7 @@ func (c *channel) setEndpoint(u *config.Upstream, reference string) error {
 		return fmt.Errorf("the stream's endpoint (%d bytes) is no URL", len(reference))
 	}
 	if origin(endpoint) != origin(u.URL) || endpoint.User != nil {
-		return fmt.Errorf("the stream's endpoint is at %.100q, not where the stream is", origin(endpoint))
+		return errors.New("the stream's endpoint is not where the stream is")
 	}
 	endpoint.Fragment, endpoint.RawFragment = "", ""
 	own := *u
