@@ -2,6 +2,7 @@ package dataplane_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net"
 	"sync"
@@ -271,9 +272,9 @@ func (p *plane) know(workers ...*worker) bool {
 	return true
 }
 
-func (p *plane) Leave(_ context.Context, r *leaseholdv1.LeaveRequest) (*leaseholdv1.LeaveResponse, error) {
+func (p *plane) Leave(ctx context.Context, r *leaseholdv1.LeaveRequest) (*leaseholdv1.LeaveResponse, error) {
 	p.mu.Lock()
-	err := p.leaveErr
+	err := cmp.Or(p.leaveErr, ctx.Err()) // of an attempt that nobody waits for any more, nothing is carried out
 	if err == nil {
 		p.leaves = append(p.leaves, r)
 		p.newest[r.GetWorker()] = 0

@@ -178,6 +178,7 @@ func TestGrpcurlCallsEveryOperatorRPCByReflection(t *testing.T) {
 	c.call("GatewayService/UpdateGateway", update, `"new"`, `"team": "search"`)
 	c.refuse("GatewayService/UpdateGateway", update, "Aborted")
 	c.refuse("GatewayService/DeleteGateway", `{"name":"gateways/a","etag":"`+etag+`"}`, "Aborted")
+	c.call("GatewayService/InspectGateway", `{"name":"gateways/a"}`, "STEP_KIND_CONNECT", `"error"`)
 	c.watch("GatewayService/WatchGateways", `{"filter":"labels.team = search"}`, "CHANGE_TYPE_BOOKMARK")
 	c.call("GatewayService/DeleteGateway", `{"name":"gateways/a"}`)
 	c.refuse("GatewayService/GetGateway", `{"name":"gateways/a"}`, "NotFound", "ErrorInfo")
@@ -195,8 +196,14 @@ func TestGrpcurlCallsEveryOperatorRPCByReflection(t *testing.T) {
 	c.call("SessionService/MoveSession", `{"name":"`+session+`","worker":"`+worker+`"}`, session)
 	c.call("SessionService/TerminateSession", `{"name":"`+session+`"}`, "END_REASON_TERMINATED")
 
+	c.call("KeyService/GetSessionKeys", `{}`, "SESSION_KEY_STATE_SEALING")
+	c.call("KeyService/RotateSessionKey", `{}`, "SESSION_KEY_STATE_")
+	rootKey := between(t, c.call("KeyService/GetRootKeys", `{}`), `"id": "`, `"`)
+	c.call("KeyService/RotateDataKeys", `{}`)
+	c.call("KeyService/RotateRootKey", `{"root_key":"`+rootKey+`"}`)
+
 	var missing []string
-	for _, service := range []string{"GatewayService", "SessionService", "WorkerService"} {
+	for _, service := range []string{"GatewayService", "SessionService", "WorkerService", "KeyService"} {
 		out, err := c.run("", "list", "leasehold.v1."+service)
 		if err != nil {
 			t.Fatalf("list %s: %v\n%s", service, err, out)
