@@ -1,6 +1,7 @@
 package controlplane_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/leasehold/leasehold/controlplane"
+	"github.com/leasehold/leasehold/controlplane/gateway"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
 )
 
@@ -229,7 +231,7 @@ func TestBadRequestsOfWorkersNameEveryField(t *testing.T) {
 		}, []string{"gateway", "revision", "to.worker", `event_cursors["u"]`}},
 		{func() error {
 			_, err := r.control.HandOver(ctx, &leaseholdv1.HandOverRequest{
-				Gateway: "g", Session: digest, Worker: workerA, Incarnation: 1, Revision: 1, EventCursors: map[string]string{"u": "1", "v": "2"},
+				Gateway: "g", Session: digest, Worker: workerA, Incarnation: 1, Revision: 1, EventCursors: manyCursors(gateway.MaxUpstreams + 1),
 			})
 			return err
 		}, []string{"to.worker", "to.incarnation", "event_cursors"}},
@@ -247,4 +249,12 @@ func TestBadRequestsOfWorkersNameEveryField(t *testing.T) {
 			t.Errorf("request %d: fields %v, want %v", i, got, tt.want)
 		}
 	}
+}
+
+func manyCursors(n int) map[string]string {
+	cursors := map[string]string{}
+	for i := range n {
+		cursors[fmt.Sprint("u", i)] = "1"
+	}
+	return cursors
 }

@@ -96,8 +96,29 @@ func everyField(t *testing.T) []*leaseholdv1.Gateway {
 				OnUpstreamLost: leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_REINITIALIZE},
 		})
 	}
+	all = append(all, ofSeveral())
 	slices.SortFunc(all, func(a, b *leaseholdv1.Gateway) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return all
+}
+
+// ofSeveral returns a gateway that has what only those with several upstreams have.
+func ofSeveral() *leaseholdv1.Gateway {
+	selection := func(name string) *leaseholdv1.ItemSelection {
+		return &leaseholdv1.ItemSelection{Include: []string{name + "*"}, Exclude: []string{name + "-not"}, Overrides: []*leaseholdv1.ItemOverride{
+			{Name: name + "-a", NewDescription: "other: words"}, {Name: name + "-b", Hide: true}}}
+	}
+	tools := selection("tool")
+	tools.Overrides[0].NewName = "another"
+	return &leaseholdv1.Gateway{
+		Name:   "gateways/several",
+		Naming: &leaseholdv1.Naming{Mode: leaseholdv1.NamingMode_NAMING_MODE_PREFIX, Separator: "."}, OpenTimeout: durationpb.New(2 * time.Second),
+		Session: &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(61 * time.Second), AbsoluteLifetime: durationpb.New(time.Hour),
+			OnUpstreamLost: leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_FAIL},
+		Upstreams: []*leaseholdv1.Upstream{
+			{Name: "a", Url: "https://example.com/a", Required: true, OpenTimeout: durationpb.New(3 * time.Second), Tools: tools, Prompts: selection("prompt")},
+			{Name: "b", Url: "https://example.com/b", Lazy: true, Resources: selection("file:///"), ResourceTemplates: selection("file:///{x}")},
+		},
+	}
 }
 
 // serverSet are the fields that are read and not written.

@@ -94,8 +94,8 @@ func TestEtcdIsUsedOnlyWithAGoodCertificateWhichIsRenewedWithoutARestart(t *test
 func startStranger(t *testing.T, c *cluster.Cluster, name, authorities, certificate, want string) {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "root.key")
-	if err := os.WriteFile(key, []byte(strings.Repeat("1", 64)), 0o600); err != nil {
-		t.Fatal(err)
+	if out, err := exec.CommandContext(t.Context(), c.Binaries.Leasehold, "keys", "generate", key).CombinedOutput(); err != nil {
+		t.Fatalf("keys generate: %v: %s", err, out)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
