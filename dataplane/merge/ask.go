@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/leasehold/leasehold/dataplane/mcp"
@@ -14,12 +15,23 @@ import (
 )
 
 // ownPrefix begins the ids of requests of ours, of which no client can know.
-var ownPrefix = "leasehold-" + newID() + "-"
+var ownPrefix = ownMark + newID() + "-"
+
+// ownMark begins those of all workers.
+const ownMark = "leasehold-"
 
 var ownNumber atomic.Uint64
 
 // ownID returns the id of a request of ours, as JSON.
 func ownID() string { return `"` + ownPrefix + strconv.FormatUint(ownNumber.Add(1), 10) + `"` }
+
+// answersUs reports whether an answer is to a request of ours, or of a worker that had
+// the session before.
+func answersUs(data []byte) bool {
+	raw, _ := mcp.Lookup(data, "id")
+	id, ok := mcp.Unquote(raw)
+	return ok && len(id) > len(ownPrefix) && strings.HasPrefix(id, ownMark) && id[len(ownPrefix)-1] == '-'
+}
 
 // failure is a JSON-RPC error of an upstream.
 type failure struct {

@@ -96,6 +96,9 @@ type asked struct {
 	// part and client are a URI as the part and as the client has it, JSON both; nil
 	// for none.
 	part, client []byte
+	// nothing says that it is no answer to a call, or one to some earlier call: some
+	// parts send on such a stream what they have ever sent.
+	nothing bool
 }
 
 var keyURI, keyTaskID = []byte(`"uri"`), []byte(`"taskId"`)
@@ -106,6 +109,9 @@ func (m *merged) forClient(l *link, data []byte, a asked) []byte {
 	kind, _ := mcp.KindOf(data)
 	switch kind {
 	case mcp.KindResponse:
+		if a.nothing && answersUs(data) {
+			return nil
+		}
 		return m.resultForClient(l, data, a)
 	case mcp.KindRequest:
 		// What cannot be read cannot be mapped, and must not meet another part's id.

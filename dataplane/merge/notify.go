@@ -161,7 +161,7 @@ func each(links []*link, f func(*link) error) []error {
 
 // heard is what a part said where nobody waits for it: it goes out on the client's GET.
 func (m *merged) heard(l *link, data []byte) {
-	messages, _ := m.messages(l, data, asked{})
+	messages, _ := m.messages(l, data, asked{nothing: true})
 	m.mu.Lock()
 	listening := m.listener
 	m.mu.Unlock()

@@ -84,7 +84,7 @@ func (s *partStream) pass(event mcp.Event) bool {
 		return !named || ls.note(l, id)
 	}
 	s.spoke = true
-	messages, _ := ls.of.messages(l, data, asked{})
+	messages, _ := ls.of.messages(l, data, asked{nothing: true})
 	for i, message := range messages {
 		var of *string
 		if named && i == len(messages)-1 {

@@ -28,7 +28,7 @@ func (m *merged) resume(ctx context.Context, d *session.Dispatch, p *part, id st
 	case err != nil:
 		return nil, err
 	case answer.StatusCode == http.StatusOK && isEventStream(answer.Header):
-		return m.relay(ctx, nil, l, answer, asked{}, func() {}), nil
+		return m.relay(ctx, nil, l, answer, asked{nothing: true}, func() {}), nil
 	case answer.StatusCode == http.StatusConflict:
 		return answer, nil // the session tries again
 	}

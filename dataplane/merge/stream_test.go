@@ -204,6 +204,33 @@ func TestWithAPartThatGivesNoIdsNoEventHasOne(t *testing.T) {
 	})
 }
 
+func TestAnswersToRequestsOfOursAreNotPassedOnWhenAPartSendsThemAgain(t *testing.T) {
+	virtually(t, func(t *testing.T) {
+		a, b := newServer("a", "x"), newServer("b")
+		c := newRig(t, a, b).open()
+		s := c.listen("")
+		answers := [...]string{
+			`{"jsonrpc":"2.0","id":` + ownID() + `,"result":{}}`,
+			`{"jsonrpc":"2.0","id":"leasehold-` + newID() + `-7","error":{"code":1,"message":"m"}}`, // another worker's
+			`{"jsonrpc":"2.0","id":"leasehold-7","result":{}}`,
+			`{"jsonrpc":"2.0","id":1,"result":{}}`,
+		}
+		for _, answer := range answers {
+			a.say(answer)
+			synctest.Wait()
+		}
+		wantSlice(t, "on the GET stream", s.messages(), answers[2:])
+		s.answer.Body.Close()
+		synctest.Wait()
+		s = c.listen("a/e1")
+		for _, answer := range answers {
+			a.say(answer)
+			synctest.Wait()
+		}
+		wantSlice(t, "on a stream that goes on", s.messages(), answers[2:])
+	})
+}
+
 func TestAnIdThatWouldBeTooLongIsNotGiven(t *testing.T) {
 	if got := formatCursor(map[string]position{"a": {"", strings.Repeat("x", 2*maxCursor)}}); got != "" {
 		t.Errorf("got an id of %d bytes", len(got))

@@ -17,6 +17,8 @@ type target struct {
 	// legacy keeps a client that can do without sessions from doing so. Leasehold
 	// says itself that it has sessions, so that it is not needed there.
 	legacy bool
+	// Roots has the client say that it has roots, which some servers ask for.
+	Roots bool `json:"roots,omitempty"`
 }
 
 // greeting is what a client learnt when it connected.

@@ -15,7 +15,9 @@ import (
 // goSDKSession is a session of go-sdk's client.
 type goSDKSession struct {
 	*mcp.ClientSession
+	client  *mcp.Client
 	updated chan string
+	told    told
 	stop    context.CancelFunc // ends what the client does beside its calls
 
 	mu       sync.Mutex        // guards all below
@@ -26,8 +28,12 @@ type goSDKSession struct {
 // connectGoSDK connects go-sdk's client.
 func connectGoSDK(ctx context.Context, to target) (session, greeting, error) {
 	s := &goSDKSession{updated: make(chan string, updates), progress: map[string]func(){}}
-	client := mcp.NewClient(&mcp.Implementation{Name: "pairs", Version: "1"}, &mcp.ClientOptions{
-		Capabilities: &mcp.ClientCapabilities{},
+	capabilities := &mcp.ClientCapabilities{}
+	if to.Roots {
+		capabilities.RootsV2 = &mcp.RootCapabilities{ListChanged: true}
+	}
+	s.client = mcp.NewClient(&mcp.Implementation{Name: "pairs", Version: "1"}, &mcp.ClientOptions{
+		Capabilities: capabilities,
 		CreateMessageHandler: func(context.Context, *mcp.CreateMessageRequest) (*mcp.CreateMessageResult, error) {
 			return &mcp.CreateMessageResult{Model: "m", Role: "assistant", Content: &mcp.TextContent{Text: "sampled by pairs"}}, nil
 		},
@@ -36,6 +42,11 @@ func connectGoSDK(ctx context.Context, to target) (session, greeting, error) {
 		},
 		ResourceUpdatedHandler: func(_ context.Context, r *mcp.ResourceUpdatedNotificationRequest) {
 			heard(s.updated, r.Params.URI)
+			s.told.add("updated " + r.Params.URI)
+		},
+		ToolListChangedHandler: func(context.Context, *mcp.ToolListChangedRequest) { s.told.add("tools changed") },
+		LoggingMessageHandler: func(_ context.Context, r *mcp.LoggingMessageRequest) {
+			s.told.add(fmt.Sprint("log ", r.Params.Data))
 		},
 		ProgressNotificationHandler: func(_ context.Context, r *mcp.ProgressNotificationClientRequest) {
 			s.mu.Lock()
@@ -59,7 +70,7 @@ func connectGoSDK(ctx context.Context, to target) (session, greeting, error) {
 	running, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	undo := context.AfterFunc(ctx, s.stop)
 	var err error
-	s.ClientSession, err = client.Connect(running, transport, nil)
+	s.ClientSession, err = s.client.Connect(running, transport, nil)
 	if undo(); err != nil {
 		s.stop()
 		return nil, greeting{}, err
@@ -133,3 +144,56 @@ func (s *goSDKSession) Close(context.Context) error {
 	defer s.stop()
 	return s.ClientSession.Close()
 }
+
+// Prompt implements wholeSession.
+func (s *goSDKSession) Prompt(ctx context.Context, name string) (string, error) {
+	result, err := s.GetPrompt(ctx, &mcp.GetPromptParams{Name: name})
+	if err != nil {
+		return "", err
+	}
+	var texts []string
+	for _, message := range result.Messages {
+		if text, ok := message.Content.(*mcp.TextContent); ok {
+			texts = append(texts, text.Text)
+		}
+	}
+	return strings.Join(texts, "\n"), nil
+}
+
+// Read implements wholeSession.
+func (s *goSDKSession) Read(ctx context.Context, uri string) (uris []string, err error) {
+	result, err := s.ReadResource(ctx, &mcp.ReadResourceParams{URI: uri})
+	if err != nil {
+		return nil, err
+	}
+	for _, contents := range result.Contents {
+		uris = append(uris, contents.URI)
+	}
+	return uris, nil
+}
+
+// Complete implements wholeSession.
+func (s *goSDKSession) Complete(ctx context.Context, prompt, argument, value string) ([]string, error) {
+	result, err := s.ClientSession.Complete(ctx, &mcp.CompleteParams{
+		Ref:      &mcp.CompleteReference{Type: "ref/prompt", Name: prompt},
+		Argument: mcp.CompleteParamsArgument{Name: argument, Value: value},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return result.Completion.Values, nil
+}
+
+// Level implements wholeSession.
+func (s *goSDKSession) Level(ctx context.Context, level string) error {
+	return s.SetLoggingLevel(ctx, &mcp.SetLoggingLevelParams{Level: mcp.LoggingLevel(level)})
+}
+
+// Roots implements wholeSession.
+func (s *goSDKSession) Roots(_ context.Context, uri string) error {
+	s.client.AddRoots(&mcp.Root{URI: uri})
+	return nil
+}
+
+// Told implements wholeSession.
+func (s *goSDKSession) Told() *told { return &s.told }

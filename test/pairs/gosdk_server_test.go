@@ -29,12 +29,13 @@ func goSDKServer() *mcp.Server {
 		SubscribeHandler:   func(context.Context, *mcp.SubscribeRequest) error { return nil },
 		UnsubscribeHandler: func(context.Context, *mcp.UnsubscribeRequest) error { return nil },
 	})
-	var counted, cancelled atomic.Int64
+	var counted, cancelled, grown atomic.Int64
 	tools := map[string]goSDKTool{
 		toolPlain:    goSDKPlain,
 		toolProgress: goSDKProgress,
 		toolSampling: goSDKSampling,
 		toolElicit:   goSDKElicit,
+		toolLog:      goSDKLog,
 		toolTouch: func(ctx context.Context, _ *mcp.CallToolRequest) (string, error) {
 			return "touched", s.ResourceUpdated(ctx, &mcp.ResourceUpdatedNotificationParams{URI: note})
 		},
@@ -55,6 +56,12 @@ func goSDKServer() *mcp.Server {
 			return fmt.Sprintf("count %d of %s", counted.Add(1), r.Session.ID()), nil
 		},
 	}
+	tools[toolGrow] = func(context.Context, *mcp.CallToolRequest) (string, error) {
+		name := fmt.Sprint("grown-", grown.Add(1))
+		more := goSDKTool(func(context.Context, *mcp.CallToolRequest) (string, error) { return name, nil })
+		s.AddTool(&mcp.Tool{Name: name, InputSchema: json.RawMessage(`{"type":"object"}`)}, more.handle)
+		return name, nil
+	}
 	for name, tool := range tools {
 		s.AddTool(&mcp.Tool{Name: name, InputSchema: json.RawMessage(`{"type":"object"}`)}, tool.handle)
 	}
@@ -63,6 +70,9 @@ func goSDKServer() *mcp.Server {
 	})
 	s.AddResource(&mcp.Resource{Name: "note", URI: note}, func(context.Context, *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
 		return &mcp.ReadResourceResult{Contents: []*mcp.ResourceContents{{URI: note, Text: "a note"}}}, nil
+	})
+	s.AddResource(&mcp.Resource{Name: "own", URI: ownNote}, func(context.Context, *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
+		return &mcp.ReadResourceResult{Contents: []*mcp.ResourceContents{{URI: ownNote, Text: "a note that no other server has"}}}, nil
 	})
 	return s
 }
@@ -83,6 +93,16 @@ func goSDKReport(ctx context.Context, r *mcp.CallToolRequest, step int) error {
 		return nil
 	}
 	return r.Session.NotifyProgress(ctx, &mcp.ProgressNotificationParams{ProgressToken: token, Progress: float64(step), Total: 5})
+}
+
+// goSDKLog logs something that is no warning, and something that is one.
+func goSDKLog(ctx context.Context, r *mcp.CallToolRequest) (string, error) {
+	for _, one := range []mcp.LoggingMessageParams{{Level: "info", Data: quiet}, {Level: "warning", Data: loud}} {
+		if err := r.Session.Log(ctx, &one); err != nil {
+			return "", err
+		}
+	}
+	return "logged", nil
 }
 
 // goSDKSlow takes its time. It does not mind being cancelled.

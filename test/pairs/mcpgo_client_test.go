@@ -17,6 +17,8 @@ import (
 type mcpGoSession struct {
 	*client.Client
 	updated chan string
+	told    told
+	roots   *mcpGoRoots
 	stop    context.CancelFunc // ends what the client does beside its calls
 
 	mu       sync.Mutex        // guards all below
@@ -39,6 +41,19 @@ func (mcpGoAnswers) Elicit(context.Context, mcp.ElicitationRequest) (*mcp.Elicit
 	return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{
 		Action: mcp.ElicitationResponseActionAccept, Content: map[string]any{"name": "Ada"},
 	}}, nil
+}
+
+// mcpGoRoots are the client's roots.
+type mcpGoRoots struct {
+	mu  sync.Mutex // guards all below
+	uri string
+}
+
+// ListRoots implements client.RootsHandler.
+func (r *mcpGoRoots) ListRoots(context.Context, mcp.ListRootsRequest) (*mcp.ListRootsResult, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &mcp.ListRootsResult{Roots: []mcp.Root{{URI: r.uri}}}, nil
 }
 
 // mcpGoTransport makes mcp-go's transport to a server.
@@ -65,7 +80,11 @@ func connectMCPGo(ctx context.Context, to target) (session, greeting, error) {
 	if to.legacy {
 		options = append(options, client.WithLegacyProtocolOnly())
 	}
-	s := &mcpGoSession{Client: client.NewClient(over, options...), updated: make(chan string, updates), progress: map[string]func(){}}
+	s := &mcpGoSession{roots: &mcpGoRoots{uri: "file:///none"}, updated: make(chan string, updates), progress: map[string]func(){}}
+	if to.Roots {
+		options = append(options, client.WithRootsHandler(s.roots))
+	}
+	s.Client = client.NewClient(over, options...)
 	s.OnNotification(s.notified)
 	var running context.Context
 	running, s.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -90,6 +109,11 @@ func (s *mcpGoSession) notified(n mcp.JSONRPCNotification) {
 	switch n.Method {
 	case "notifications/resources/updated":
 		heard(s.updated, fmt.Sprint(fields["uri"]))
+		s.told.add(fmt.Sprint("updated ", fields["uri"]))
+	case "notifications/tools/list_changed":
+		s.told.add("tools changed")
+	case "notifications/message":
+		s.told.add(fmt.Sprint("log ", fields["data"]))
 	case "notifications/progress":
 		s.mu.Lock()
 		report := s.progress[fmt.Sprint(fields["progressToken"])]
@@ -171,3 +195,64 @@ func (s *mcpGoSession) Close(context.Context) error {
 	defer s.stop()
 	return s.Client.Close()
 }
+
+// Prompt implements wholeSession.
+func (s *mcpGoSession) Prompt(ctx context.Context, name string) (string, error) {
+	var request mcp.GetPromptRequest
+	request.Params.Name = name
+	result, err := s.GetPrompt(ctx, request)
+	if err != nil {
+		return "", err
+	}
+	var texts []string
+	for _, message := range result.Messages {
+		texts = append(texts, mcp.GetTextFromContent(message.Content))
+	}
+	return strings.Join(texts, "\n"), nil
+}
+
+// Read implements wholeSession.
+func (s *mcpGoSession) Read(ctx context.Context, uri string) (uris []string, err error) {
+	var request mcp.ReadResourceRequest
+	request.Params.URI = uri
+	result, err := s.ReadResource(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	for _, contents := range result.Contents {
+		if text, ok := contents.(mcp.TextResourceContents); ok {
+			uris = append(uris, text.URI)
+		}
+	}
+	return uris, nil
+}
+
+// Complete implements wholeSession.
+func (s *mcpGoSession) Complete(ctx context.Context, prompt, argument, value string) ([]string, error) {
+	var request mcp.CompleteRequest
+	request.Params.Ref = mcp.PromptReference{Type: "ref/prompt", Name: prompt}
+	request.Params.Argument = mcp.CompleteArgument{Name: argument, Value: value}
+	result, err := s.Client.Complete(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return result.Completion.Values, nil
+}
+
+// Level implements wholeSession.
+func (s *mcpGoSession) Level(ctx context.Context, level string) error {
+	var request mcp.SetLevelRequest
+	request.Params.Level = mcp.LoggingLevel(level)
+	return s.SetLevel(ctx, request)
+}
+
+// Roots implements wholeSession.
+func (s *mcpGoSession) Roots(ctx context.Context, uri string) error {
+	s.roots.mu.Lock()
+	s.roots.uri = uri
+	s.roots.mu.Unlock()
+	return s.RootListChanges(ctx)
+}
+
+// Told implements wholeSession.
+func (s *mcpGoSession) Told() *told { return &s.told }

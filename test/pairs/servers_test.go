@@ -67,6 +67,15 @@ const (
 	note          = "test://note"
 )
 
+// What only the server of go-sdk has besides.
+const (
+	toolGrow = "grow" // adds a tool, and returns its name
+	toolLog  = "log"  // logs quiet as information and loud as a warning
+	quiet    = "quiet"
+	loud     = "loud"
+	ownNote  = "test://go-sdk"
+)
+
 // How long the slow tools take.
 const (
 	slowness      = 500 * time.Millisecond

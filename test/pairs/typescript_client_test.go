@@ -44,6 +44,7 @@ type said struct {
 	Error    string          `json:"error"`
 	Progress bool            `json:"progress"`
 	Updated  string          `json:"updated"`
+	Told     string          `json:"told"`
 	Trouble  string          `json:"trouble"`
 }
 
@@ -99,6 +100,9 @@ func (s *script) hear(line said) {
 		s.troubles = append(s.troubles, line.Session+": "+line.Trouble)
 	case line.Updated != "" && owner != nil:
 		heard(owner.updated, line.Updated)
+		owner.told.add("updated " + line.Updated)
+	case line.Told != "" && owner != nil:
+		owner.told.add(line.Told)
 	case d != nil && line.Progress:
 		d.progress()
 	case d != nil:
@@ -167,13 +171,14 @@ type scriptSession struct {
 	script  *script
 	key     string
 	updated chan string
+	told    told
 }
 
 // connect opens a session.
 func (s *script) connect(ctx context.Context, to target) (session, greeting, error) {
 	s.mu.Lock()
 	key := fmt.Sprintf("%d at %s", len(s.sessions)+1, to.URL)
-	opened := &scriptSession{s, key, make(chan string, updates)}
+	opened := &scriptSession{script: s, key: key, updated: make(chan string, updates)}
 	s.sessions[key] = opened
 	s.mu.Unlock()
 	mode := "auto"
@@ -210,3 +215,35 @@ func (s *scriptSession) Updated() <-chan string { return s.updated }
 func (s *scriptSession) Close(ctx context.Context) error {
 	return s.script.do(ctx, "close", map[string]any{"session": s.key}, nil, nil)
 }
+
+// Prompt implements wholeSession.
+func (s *scriptSession) Prompt(ctx context.Context, name string) (text string, err error) {
+	err = s.script.do(ctx, "prompt", map[string]any{"session": s.key, "name": name}, nil, &text)
+	return text, err
+}
+
+// Read implements wholeSession.
+func (s *scriptSession) Read(ctx context.Context, uri string) (uris []string, err error) {
+	err = s.script.do(ctx, "read", map[string]any{"session": s.key, "uri": uri}, nil, &uris)
+	return uris, err
+}
+
+// Complete implements wholeSession.
+func (s *scriptSession) Complete(ctx context.Context, prompt, argument, value string) (values []string, err error) {
+	order := map[string]any{"session": s.key, "prompt": prompt, "argument": argument, "value": value}
+	err = s.script.do(ctx, "complete", order, nil, &values)
+	return values, err
+}
+
+// Level implements wholeSession.
+func (s *scriptSession) Level(ctx context.Context, level string) error {
+	return s.script.do(ctx, "level", map[string]any{"session": s.key, "level": level}, nil, nil)
+}
+
+// Roots implements wholeSession.
+func (s *scriptSession) Roots(ctx context.Context, uri string) error {
+	return s.script.do(ctx, "roots", map[string]any{"session": s.key, "uri": uri}, nil, nil)
+}
+
+// Told implements wholeSession.
+func (s *scriptSession) Told() *told { return &s.told }

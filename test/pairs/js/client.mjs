@@ -17,7 +17,10 @@ function sdk() {
     make: (capabilities) => new Client({ name: "pairs", version: "1" }, { capabilities }),
     sampling: types.CreateMessageRequestSchema,
     elicitation: types.ElicitRequestSchema,
+    roots: types.ListRootsRequestSchema,
     updated: types.ResourceUpdatedNotificationSchema,
+    changed: types.ToolListChangedNotificationSchema,
+    logged: types.LoggingMessageNotificationSchema,
     call: (client, params, options) => client.callTool(params, undefined, options),
     http: load("@modelcontextprotocol/sdk/client/streamableHttp.js").StreamableHTTPClientTransport,
     sse: load("@modelcontextprotocol/sdk/client/sse.js").SSEClientTransport,
@@ -32,7 +35,10 @@ function split() {
     make: (capabilities, mode) => new all.Client({ name: "pairs", version: "1" }, { capabilities, versionNegotiation: { mode } }),
     sampling: "sampling/createMessage",
     elicitation: "elicitation/create",
+    roots: "roots/list",
     updated: "notifications/resources/updated",
+    changed: "notifications/tools/list_changed",
+    logged: "notifications/message",
     call: (client, params, options) => client.callTool(params, options),
     http: all.StreamableHTTPClientTransport,
     sse: all.SSEClientTransport,
@@ -42,7 +48,7 @@ function split() {
 
 const library = process.argv[2] === "sdk" ? sdk() : split();
 const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
-const sessions = new Map(); // by key: { client, transport }
+const sessions = new Map(); // by key: { client, transport, roots }
 const calls = new Map(); // by id of what is to be done: its AbortController
 
 // transportTo makes the transport to a server.
@@ -56,15 +62,21 @@ function transportTo({ kind, url, command, args }) {
 
 const deeds = {
   async connect({ session, server, mode }) {
-    const client = library.make({ sampling: {}, elicitation: {} }, mode);
+    const capabilities = { sampling: {}, elicitation: {} };
+    if (server.roots) capabilities.roots = { listChanged: true };
+    const client = library.make(capabilities, mode);
     client.onerror = (error) => say({ session, trouble: String(error) });
     client.setRequestHandler(library.sampling, async () => ({
       model: "m", role: "assistant", content: { type: "text", text: "sampled by pairs" },
     }));
     client.setRequestHandler(library.elicitation, async () => ({ action: "accept", content: { name: "Ada" } }));
     client.setNotificationHandler(library.updated, (n) => say({ session, updated: n.params.uri }));
+    client.setNotificationHandler(library.changed, () => say({ session, told: "tools changed" }));
+    client.setNotificationHandler(library.logged, (n) => say({ session, told: "log " + n.params.data }));
     const transport = transportTo(server);
-    sessions.set(session, { client, transport });
+    const opened = { client, transport, roots: [] };
+    if (server.roots) client.setRequestHandler(library.roots, async () => ({ roots: opened.roots }));
+    sessions.set(session, opened);
     await client.connect(transport);
     return { version: transport.protocolVersion ?? "", server: client.getServerVersion().name, id: transport.sessionId ?? "" };
   },
@@ -90,6 +102,26 @@ const deeds = {
   },
   async subscribe({ session, uri }) {
     await sessions.get(session).client.subscribeResource({ uri });
+  },
+  async prompt({ session, name }) {
+    const { messages } = await sessions.get(session).client.getPrompt({ name });
+    return messages.map((m) => m.content.text).join("\n");
+  },
+  async read({ session, uri }) {
+    const { contents } = await sessions.get(session).client.readResource({ uri });
+    return contents.map((c) => c.uri);
+  },
+  async complete({ session, prompt, argument, value }) {
+    const ref = { type: "ref/prompt", name: prompt };
+    return (await sessions.get(session).client.complete({ ref, argument: { name: argument, value } })).completion.values;
+  },
+  async level({ session, level }) {
+    await sessions.get(session).client.setLoggingLevel(level);
+  },
+  async roots({ session, uri }) {
+    const opened = sessions.get(session);
+    opened.roots = [{ uri }];
+    await opened.client.sendRootsListChanged();
   },
   async close({ session }) {
     const { client, transport } = sessions.get(session);
