@@ -95,6 +95,7 @@ type upstreamServer struct {
 	opened   int
 	deleted  int
 	lists    bool // it has tools, and says which
+	before   int  // what its counters and the numbers in its session ids begin after
 	hook     func(w http.ResponseWriter, r *http.Request, method string) bool
 }
 
@@ -140,8 +141,8 @@ func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch _, known := u.sessions[id]; {
 	case message.Method == "initialize":
 		u.opened++
-		id = fmt.Sprintf("up-%d", u.opened)
-		u.sessions[id] = 0
+		id = fmt.Sprintf("up-%d", u.before+u.opened)
+		u.sessions[id] = u.before
 		w.Header().Set("Mcp-Session-Id", id)
 		capabilities := "{}"
 		if u.lists {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,8 +60,8 @@ func (m *merged) call(ctx context.Context, r *request, p *part, body []byte, a a
 			return m.failed(r, p, err), nil
 		}
 		sending, cut := context.WithCancel(ctx)
-		c := &inFlight{link: l, cut: cut}
-		if !m.enter(r, c) {
+		c := &inFlight{id: r.message.ID, link: l, cut: cut, gate: watched{Gate: r.Gate}}
+		if !m.enter(c) {
 			cut()
 			return r.refuse(mcp.CodeLimit, fmt.Sprintf("the session has %d requests in flight, which is the bound", maxCalls)), nil
 		}
@@ -82,8 +81,7 @@ func (m *merged) call(ctx context.Context, r *request, p *part, body []byte, a a
 // lost: the upstream had lost its session, and has not carried it out.
 func (m *merged) try(ctx, sending context.Context, r *request, c *inFlight, body []byte, a asked) (answer *http.Response, lost bool, err error) {
 	l := c.link
-	over := sync.OnceFunc(func() { m.leave(r, c) })
-	gate := &watched{Gate: r.Gate}
+	over, gate := func() { m.leave(c) }, &c.gate
 	header := maps.Clone(r.Header)
 	l.name(header)
 	d := &session.Dispatch{Upstream: l.upstream, Method: http.MethodPost, Header: header, Body: body, Address: l.address, Own: r.Own, Gate: gate}

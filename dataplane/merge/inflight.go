@@ -1,40 +1,50 @@
 package merge
 
 import (
+	"bytes"
 	"context"
+	"slices"
 )
 
 // inFlight is a call that a part has.
 type inFlight struct {
-	link      *link
-	cut       context.CancelFunc // ends it
-	cancelled bool               // by the client: it need not be answered
+	id   []byte // the client's
+	link *link
+	cut  context.CancelFunc // ends it
+	gate watched
+
+	// Guarded by the session's mu:
+	cancelled bool // by the client: it need not be answered
+	over      bool
 }
 
+// keptCalls is how many calls there is room for while there are none.
+const keptCalls = 8
+
 // enter notes that a part has a call; false if there are too many.
-func (m *merged) enter(r *request, c *inFlight) bool {
+func (m *merged) enter(c *inFlight) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.calls) >= maxCalls {
 		return false
 	}
-	if m.calls == nil {
-		m.calls = make(map[string]*inFlight)
-	}
-	m.calls[string(r.message.ID)] = c
+	m.calls = append(m.calls, c)
 	c.link.calls++
 	return true
 }
 
-// leave notes that a call is over.
-func (m *merged) leave(r *request, c *inFlight) {
+// leave notes that a call is over, if it was not before.
+func (m *merged) leave(c *inFlight) {
 	c.cut()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.calls[string(r.message.ID)] == c {
-		delete(m.calls, string(r.message.ID))
+	if c.over {
+		return
 	}
-	if len(m.calls) == 0 {
+	c.over = true
+	i := slices.Index(m.calls, c)
+	m.calls = slices.Delete(m.calls, i, i+1)
+	if len(m.calls) == 0 && cap(m.calls) > keptCalls {
 		m.calls = nil
 	}
 	l := c.link
@@ -42,6 +52,16 @@ func (m *merged) leave(r *request, c *inFlight) {
 		close(l.quiet)
 		l.quiet = nil
 	}
+}
+
+// callLocked returns the newest call with an id of the client's; nil if there is none.
+func (m *merged) callLocked(id []byte) *inFlight {
+	for _, c := range slices.Backward(m.calls) {
+		if bytes.Equal(c.id, id) {
+			return c
+		}
+	}
+	return nil
 }
 
 // cut ends the calls that a link has.
@@ -60,7 +80,7 @@ func (m *merged) cut(l *link) {
 func (m *merged) cancel(id []byte) *link {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := m.calls[string(id)]
+	c := m.callLocked(id)
 	if c == nil {
 		return nil
 	}
@@ -71,6 +91,6 @@ func (m *merged) cancel(id []byte) *link {
 func (m *merged) isCancelled(r *request) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := m.calls[string(r.message.ID)]
+	c := m.callLocked(r.message.ID)
 	return c != nil && c.cancelled
 }

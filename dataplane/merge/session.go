@@ -44,7 +44,7 @@ type merged struct {
 	initialized bool                  // the client has said notifications/initialized
 	level       []byte                // the log level that the client has set, as it came; nil without
 	pending     []*part               // to be opened once there is a gate
-	calls       map[string]*inFlight  // by the client's id; nil without any
+	calls       []*inFlight           // in the order in which they came
 	subscribed  map[subscription]bool // nil without any
 	catalogue   *catalogue.Catalogue
 	shown       shown

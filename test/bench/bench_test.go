@@ -88,6 +88,16 @@ func TestClientsMeasureTheUpstreamDirectlyAndThroughTheProxy(t *testing.T) {
 				}
 			}
 		})
+		t.Run(name+" list", func(t *testing.T) {
+			callers := newCallers(t, at, 2)
+			for _, c := range callers {
+				c.list(len(tools))
+			}
+			measureBriefly(t, callers)
+			if got := bytes.Count(callers[0].body, []byte(`"inputSchema"`)); got != 100 {
+				t.Errorf("a list has %d tools, want 100", got)
+			}
+		})
 		t.Run(name+" long", func(t *testing.T) {
 			c := newCallers(t, at, 1)[0]
 			c.use(toolLong + "60ms")
@@ -118,6 +128,24 @@ func TestClientsMeasureTheUpstreamDirectlyAndThroughTheProxy(t *testing.T) {
 			}
 			measureBriefly(t, churners)
 		})
+	}
+}
+
+func TestSessionsThatAreLeftAloneHaveAskedForTheTools(t *testing.T) {
+	u := newUpstream()
+	c, err := newChurner(listen(t, u.serve) + "/mcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.disconnect)
+	if err := c.connect(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.openAndList(); err != nil {
+		t.Fatal(err)
+	}
+	if len(u.sessions) != 1 || !bytes.Contains(c.body, []byte(`"tools":[`)) {
+		t.Errorf("%d sessions, the last answer is %.100q; want 1 and its tools", len(u.sessions), c.body)
 	}
 }
 

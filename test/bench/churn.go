@@ -80,9 +80,14 @@ func (c *churner) openOnly() error {
 	if err := c.initialize(); err != nil {
 		return err
 	}
+	return c.initialized(string(c.session))
+}
+
+// initialized says that the client is ready.
+func (c *churner) initialized(session string) error {
 	const initialized = `{"jsonrpc":"2.0","method":"notifications/initialized"}`
 	c.buffer = fmt.Appendf(c.buffer[:0], "%s%sContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"+
-		"Content-Length: %d\r\n\r\n%s", requestHead("POST", c.to), sessionFields(string(c.session)), len(initialized), initialized)
+		"Content-Length: %d\r\n\r\n%s", requestHead("POST", c.to), sessionFields(session), len(initialized), initialized)
 	if err := c.exchange(c.buffer); err != nil {
 		return fmt.Errorf("initialized: %w", err)
 	}

@@ -38,6 +38,9 @@ var goals = []goal{
 	{section: sectionConfig, path: pathWorker, what: "ms until a worker serves by a change, p99", of: figureOf(figureP99), most: 1000},
 	{section: sectionConfig, path: pathStreams, what: "ms until 20 streams have a change, p99", of: figureOf(figureP99), most: 1000},
 	{section: sectionConfig, path: pathWorker, what: "bytes of heap and stack per gateway", of: figureOf(figureHeap), most: 4 << 10},
+	{section: sectionMerged, path: pathTen, clients: goalClients, what: "× the CPU of a call with one upstream", of: figureOf(figureTimes), most: 1.15},
+	{section: sectionMerged, path: pathList, clients: goalClients, what: "lists of 1,000 tools/s", of: figureOf(figureRate), least: 2000},
+	{section: sectionMerged, path: pathFive, what: "bytes of heap and stack per idle session with five upstreams", of: figureOf(figureHeap), most: 24 << 10},
 }
 
 func toProxy(r *row) float64 { return r.ToProxy }

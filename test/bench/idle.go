@@ -16,60 +16,78 @@ import (
 // idleConnections is how many connections clients open idle sessions over.
 const idleConnections = 64
 
-// idleSection measures what a session without a client costs its owner. The
-// owner is a fresh worker, so that memory it once needed for something else
-// does not hide what the sessions need.
+// idleSection measures what a session without a client costs its owner.
 func (b *bench) idleSection(ctx context.Context) error {
+	v, err := b.idleSessions(ctx, idlers{gateway, toolEcho, b.idle, (*churner).openOnly})
+	if err != nil {
+		return err
+	}
+	row := b.result.row(sectionIdle, pathOwner, b.idle)
+	row.Rounds = append(row.Rounds, v)
+	return nil
+}
+
+// idlers are sessions that nobody uses any more.
+type idlers struct {
+	gateway string
+	tool    string // of the gateway, for calls that make the collector run
+	n       int
+	open    func(*churner) error
+}
+
+// idleSessions measures what each session that nobody uses adds to its owner. The owner is
+// a fresh worker, so that memory it once needed for something else does not hide what the
+// sessions need.
+func (b *bench) idleSessions(ctx context.Context, s idlers) (values, error) {
 	c := b.world.cluster
 	if err := c.StartWorkers(ctx, 1); err != nil {
-		return err
+		return nil, err
 	}
 	owner := c.Workers[len(c.Workers)-1]
 	defer owner.Kill()
-	if _, err := poll.Until(ctx, 10*time.Second, func(ctx context.Context) error { return c.Applied(ctx, gateway) }); err != nil {
-		return err
+	if _, err := poll.Until(ctx, 10*time.Second, func(ctx context.Context) error { return c.Applied(ctx, s.gateway) }); err != nil {
+		return nil, err
 	}
-	at := owner.URL(gateway)
+	at := owner.URL(s.gateway)
 	var busy []*caller
 	for range goalClients {
 		caller, err := newCaller(ctx, at, at)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		caller.use(s.tool)
 		busy = append(busy, caller)
 	}
 	// The first sessions fill pools and make the buffers grow; they are not counted.
-	if _, err := openIdle(at, 10*idleConnections); err != nil {
-		return err
+	if _, err := openIdle(at, 10*idleConnections, s.open); err != nil {
+		return nil, err
 	}
 	before, err := b.standstill(ctx, owner, busy)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	took, err := openIdle(at, b.idle)
+	took, err := openIdle(at, s.n, s.open)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	after, err := b.standstill(ctx, owner, busy)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if got := after[sessionsOwned] - before[sessionsOwned]; got != float64(b.idle) {
-		return fmt.Errorf("%s: the worker owns %.0f more sessions after %d were opened", sectionIdle, got, b.idle)
+	if got := after[sessionsOwned] - before[sessionsOwned]; got != float64(s.n) {
+		return nil, fmt.Errorf("%s: the worker owns %.0f more sessions after %d were opened", sectionIdle, got, s.n)
 	}
-	v := values{figureCount: float64(b.idle), figureRate: float64(b.idle) / took.Seconds()}
+	v := values{figureCount: float64(s.n), figureRate: float64(s.n) / took.Seconds()}
 	for _, name := range []string{figureHeap, figureRSS, figureFDs, figureRoutines, figureControlRSS} {
-		v[name] = (after[name] - before[name]) / float64(b.idle)
+		v[name] = (after[name] - before[name]) / float64(s.n)
 	}
-	row := b.result.row(sectionIdle, pathOwner, b.idle)
-	row.Rounds = append(row.Rounds, v)
-	fmt.Fprintf(os.Stderr, "%-8s opened %d sessions, %.0f/s; before %v, after %v\n", sectionIdle, b.idle, v[figureRate], before, after)
-	return nil
+	fmt.Fprintf(os.Stderr, "%-8s opened %d sessions, %.0f/s; before %v, after %v\n", sectionIdle, s.n, v[figureRate], before, after)
+	return v, nil
 }
 
-// openIdle opens n sessions over a few connections, closes those and returns
+// openIdle opens n sessions in some way over a few connections, closes those and returns
 // how long it took.
-func openIdle(at string, n int) (time.Duration, error) {
+func openIdle(at string, n int, open func(*churner) error) (time.Duration, error) {
 	start := time.Now()
 	var opened atomic.Int64
 	errs := make([]error, idleConnections)
@@ -87,7 +105,7 @@ func openIdle(at string, n int) (time.Duration, error) {
 			defer c.disconnect()
 			c.limit(start.Add(2 * time.Minute))
 			for opened.Add(1) <= int64(n) {
-				if errs[i] = c.openOnly(); errs[i] != nil {
+				if errs[i] = open(c); errs[i] != nil {
 					return
 				}
 			}

@@ -28,6 +28,9 @@
 //	config    a change among 10,000 gateways, from the request until a worker serves
 //	          by it, and until 20 streams to one control plane have it; a new
 //	          worker's start; memory per gateway
+//	merged    small calls through a gateway of ten upstreams beside one of a single
+//	          one, lists of the 1,000 tools of all ten, and the memory of idle
+//	          sessions with five
 //	idle      memory and descriptors of the owner per session that is idle: the
 //	          heap with the stacks after garbage collection, and resident memory
 //

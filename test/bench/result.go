@@ -21,7 +21,7 @@ const (
 	figureCPU        = "cpu_ms_1000"       // CPU time of what is between client and upstream for 1,000
 	figureMost       = "most_ms"           // the latency of the slowest
 	figureFresh      = "fresh_ms"          // from nothing to the complete state
-	figureTimes      = "times_alone"       // p99 as a multiple of what it is alone
+	figureTimes      = "times_alone"       // p99, or CPU time, as a multiple of what it is alone
 	figureHeap       = "heap_bytes"        // heap and stacks per session
 	figureRSS        = "rss_bytes"         // resident memory per session
 	figureFDs        = "descriptors"       // file descriptors per session

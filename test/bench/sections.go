@@ -15,6 +15,7 @@ const (
 	sectionIdle     = "idle"
 	sectionRolling  = "rolling"
 	sectionConfig   = "config"
+	sectionMerged   = "merged"
 )
 
 // section is one thing that is measured.
@@ -102,6 +103,12 @@ var sections = []section{
 			{figure: figureHeap, head: "heap+stack B", format: "%.0f"},
 			{figure: figureRSS, head: "RSS B", format: "%.0f"},
 			{figure: figureControlRSS, head: "control plane RSS B", format: "%.0f"}},
+	},
+	{
+		name: sectionMerged, title: "several upstreams as one: small calls with one and with ten, lists of the 1,000 tools of ten; what an idle session with five adds to its owner", run: (*bench).mergedSection,
+		columns: []column{rateColumn("per second"), columnP50, columnP99, columnCPU, {figure: figureTimes, head: "CPU × one", format: "%.2f"},
+			{figure: figureHeap, head: "heap+stack B", format: "%.0f"},
+			{figure: figureRSS, head: "RSS B", format: "%.0f"}},
 	},
 }
 

@@ -220,7 +220,10 @@ func (u *upstream) answerRare(out []byte, a *ask) []byte {
 		return append(out, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"...)
 	}
 	body, session := fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{}}`, msg.ID), ""
-	if msg.Method == "initialize" {
+	switch msg.Method {
+	case "tools/list":
+		body = fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{"tools":[%s]}}`, msg.ID, tools)
+	case "initialize":
 		id := rand.Text()
 		u.mu.Lock()
 		u.sessions[id] = true
@@ -231,3 +234,13 @@ func (u *upstream) answerRare(out []byte, a *ask) []byte {
 	}
 	return fmt.Appendf(out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", session, len(body), body)
 }
+
+// tools are the tools as they are listed: a hundred, one of which is called.
+var tools = func() string {
+	const tool = `{"name":%q,"description":"Answers with text, whatever it was told.","inputSchema":{"type":"object","properties":{"text":{"type":"string"}}}}`
+	all := fmt.Sprintf(tool, toolEcho)
+	for n := range 99 {
+		all += fmt.Sprintf(","+tool, fmt.Sprintf("tool%d", n+1))
+	}
+	return all
+}()
