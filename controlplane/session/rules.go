@@ -221,7 +221,7 @@ func (e End) expire() time.Time {
 
 // forget removes from a tombstone what only a living session needs.
 func forget(r *Record) {
-	r.ClientCapabilities, r.PrincipalDigest = nil, nil
+	r.ClientCapabilities, r.PrincipalDigest, r.SealedWishes = nil, nil, nil
 	for _, u := range r.Upstreams {
 		u.SealedSessionId, u.ConnectionFingerprint, u.EventCursor = nil, nil, ""
 	}
