@@ -80,6 +80,7 @@ func (u *Upstream) Do(ctx context.Context, d *session.Dispatch) (*http.Response,
 		return refuse(http.StatusNotFound, &mcp.Error{Code: mcp.CodeSessionNotFound, Message: "Session not found", ID: requestID(d.Body)}), nil
 	}
 	m.heardFrom(d)
+	m.redefine()
 	switch d.Method {
 	case http.MethodGet:
 		return m.get(ctx, d)
