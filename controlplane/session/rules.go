@@ -245,6 +245,7 @@ func Session(k Key, r *Record) *leaseholdv1.Session {
 		End:             r.End,
 		Events:          r.Events,
 		Durable:         true,
+		OutlivesPinned:  r.Merged && !r.Connected && r.Class == leaseholdv1.Class_CLASS_PINNED,
 	}
 	for _, u := range r.Upstreams {
 		s.Upstreams = append(s.Upstreams, &leaseholdv1.UpstreamSession{

@@ -200,3 +200,21 @@ func FuzzParseName(f *testing.F) {
 		}
 	})
 }
+
+func TestASessionWithSeveralUpstreamsOutlivesThoseThatArePinned(t *testing.T) {
+	for _, tt := range []struct {
+		class             leaseholdv1.Class
+		merged, connected bool
+		want              bool
+	}{
+		{leaseholdv1.Class_CLASS_PINNED, true, false, true},
+		{leaseholdv1.Class_CLASS_PINNED, true, true, false},
+		{leaseholdv1.Class_CLASS_PINNED, false, false, false},
+		{leaseholdv1.Class_CLASS_RESUMABLE, true, false, false},
+	} {
+		r := &session.Record{Class: tt.class, Merged: tt.merged, Connected: tt.connected}
+		if got := session.Session(session.Key{}, r).GetOutlivesPinned(); got != tt.want {
+			t.Errorf("%+v: got %v", tt, got)
+		}
+	}
+}

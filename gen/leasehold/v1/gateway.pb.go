@@ -2173,7 +2173,7 @@ type GatewayStatus struct {
 	// by kind and name. Only GetGateway says it, as of upstreams. To mend it, name, hide or
 	// exclude one of them in the definition, or choose NAMING_MODE_PREFIX.
 	Conflicts []*ItemConflict `protobuf:"bytes,11,rep,name=conflicts,proto3" json:"conflicts,omitempty"`
-	// How many there are in all, those beyond 100 included.
+	// How many items are not offered for that in all, as the worker says that knows of most.
 	ConflictsTotal int32 `protobuf:"varint,12,opt,name=conflicts_total,json=conflictsTotal,proto3" json:"conflicts_total,omitempty"`
 	// Which upstreams list items that cannot be offered whatever the definition says, such as
 	// some without a name, at most 100. Only GetGateway says it, as of upstreams.
