@@ -44,6 +44,9 @@ func (l *lookout) Upstreams(gateway string) *leaseholdv1.ObserveUpstreamsRespons
 		for _, u := range g.Real() {
 			resp.Upstreams = append(resp.Upstreams, &leaseholdv1.UpstreamStatus{Name: u.Name, Workers: []*leaseholdv1.UpstreamWorker{l.upstream(u)}})
 		}
+		if g.Upstream.Merged != nil {
+			l.unlisted(resp, g.Upstream.Merged)
+		}
 	}
 	return resp
 }

@@ -2,7 +2,9 @@ package dataplane_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -190,4 +192,45 @@ func TestInspectionsAtATimeAreBoundedAndEndWithTheWorker(t *testing.T) {
 	if live := u.live(); live != 0 || u.opened != most {
 		t.Errorf("sessions: got %d of %d left, want none of %d", live, u.opened, most)
 	}
+}
+
+func TestAWorkerSaysWhichItemsOfSeveralUpstreamsAreNotOffered(t *testing.T) {
+	s := startSeveral(t, "a", "b", "c")
+	s.p.change(func() {
+		s.p.gateways["gateways/g"].Naming = &leaseholdv1.Naming{Mode: leaseholdv1.NamingMode_NAMING_MODE_KEEP}
+	})
+	s.of["c"].setHook(func(w http.ResponseWriter, r *http.Request, method string) bool {
+		if method != "tools/list" {
+			return false
+		}
+		var message struct{ ID json.RawMessage }
+		json.NewDecoder(r.Body).Decode(&message)
+		reply(w, message.ID, `{"tools":[{"name":"n"},{"name":7},{}]}`)
+		return true
+	})
+	w := startWorker(t, s.p)
+	peer := peerOf(t, s.p, w)
+	ask := func() *leaseholdv1.ObserveUpstreamsResponse {
+		resp, err := peer.ObserveUpstreams(t.Context(), &leaseholdv1.ObserveUpstreamsRequest{Gateway: "g"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	if got := ask(); len(got.GetConflicts()) != 0 || len(got.GetUpstreams()) != 3 {
+		t.Errorf("before a list was fetched: got %v", got)
+	}
+	c := newClient(t, "g")
+	c.initialize(w)
+	c.do(w, http.MethodPost, `{"jsonrpc":"2.0","id":"l","method":"tools/list"}`)
+	got := ask()
+	if all := got.GetConflicts(); len(all) != 1 || got.GetConflictsTotal() != 2 || all[0].GetKind() != leaseholdv1.ItemKind_ITEM_KIND_TOOL ||
+		all[0].GetName() != "n" || all[0].GetLeadsTo() != "a" || !slices.Equal(all[0].GetHidden(), []string{"b", "c"}) {
+		t.Errorf("conflicts: got %v, want that n leads to a and not to b and c", all)
+	}
+	if all := got.GetDropped(); len(all) != 1 || all[0].GetUpstream() != "c" || all[0].GetCount() != 2 || all[0].GetReason() == "" {
+		t.Errorf("dropped: got %v, want two of c", all)
+	}
+	s.p.change(func() { s.p.gateways["gateways/g"].Naming = nil })
+	eventually(t, "with prefixes there is no conflict", func() bool { return ask().GetConflictsTotal() == 0 })
 }

@@ -1,9 +1,11 @@
 package dataplane_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,4 +135,80 @@ func TestASessionWithSeveralUpstreamsEndsWithItsGateway(t *testing.T) {
 	s.count(t, c, w, 1)
 	s.p.deleteGateway("g")
 	eventually(t, "the upstream sessions have ended", func() bool { return s.of["a"].live()+s.of["b"].live() == 0 })
+}
+
+// wish has a client set a log level and subscribe to a resource of b, of which all
+// upstreams are told as far as it is theirs.
+func (s several) wish(t *testing.T, c *client, w *worker) {
+	t.Helper()
+	for _, request := range []string{
+		`{"jsonrpc":"2.0","id":"l","method":"logging/setLevel","params":{"level":"error"}}`,
+		`{"jsonrpc":"2.0","id":"s","method":"resources/subscribe","params":{"uri":"b+` + resourceURI + `"}}`,
+	} {
+		if resp, body := c.do(w, http.MethodPost, request); resp.StatusCode != http.StatusOK || !strings.Contains(body, `"result":{}`) {
+			t.Fatalf("%s: got %d %s", request, resp.StatusCode, body)
+		}
+	}
+}
+
+// toldAgain wants the upstreams, which have forgotten their sessions, to be told in new
+// ones of what was wished.
+func (s several) toldAgain(t *testing.T, c *client, w *worker) {
+	t.Helper()
+	for name, want := range map[string][]string{"a": {"logging/setLevel"}, "b": {"logging/setLevel", "resources/subscribe"}} {
+		eventually(t, name+" is told again", func() bool {
+			c.tool(w, name+"_n", "{}")
+			return slices.Equal(s.of[name].wasTold(), want)
+		})
+	}
+}
+
+func startWished(t *testing.T) several {
+	s := startSeveral(t, "a", "b")
+	for _, u := range s.of {
+		u.wished = true
+	}
+	return s
+}
+
+func TestTheLogLevelAndSubscriptionsOutliveTheOwnerOfASessionWithSeveralUpstreams(t *testing.T) {
+	s := startWished(t)
+	owner, second := startWorker(t, s.p), startWorker(t, s.p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	s.count(t, c, second, 1)
+	s.wish(t, c, owner)
+	var sealed []byte
+	eventually(t, "they are recorded", func() bool {
+		live := s.p.live()
+		if len(live) != 1 || len(live[0].GetSealedWishes()) < 100 {
+			return false
+		}
+		sealed = live[0].GetSealedWishes()
+		return true
+	})
+	if bytes.Contains(sealed, []byte(resourceURI)) {
+		t.Error("a resource's URI is recorded in clear")
+	}
+	owner.stop()
+	s.of["a"].forget()
+	s.of["b"].forget()
+	s.toldAgain(t, c, second)
+}
+
+func TestTheLogLevelAndSubscriptionsAreHandedOverWithASessionWithSeveralUpstreams(t *testing.T) {
+	s := startWished(t)
+	owner, other := startWorkerWith(t, s.p, drainSoon), startWorkerWith(t, s.p, drainSoon)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	s.count(t, c, owner, 1)
+	s.wish(t, c, owner)
+	s.p.drain(owner.id, true)
+	eventually(t, "the other worker owns the session", func() bool {
+		live := s.p.live()
+		return len(live) == 1 && live[0].GetWorker() == other.id && live[0].GetEpoch() == 2
+	})
+	s.of["a"].forget()
+	s.of["b"].forget()
+	s.toldAgain(t, c, other)
 }

@@ -20,6 +20,7 @@ func (u *upstreamServer) forget() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	clear(u.sessions)
+	u.told = nil
 }
 
 // reinitialize is the policy of going on after the upstream lost a session.

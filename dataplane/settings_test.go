@@ -325,6 +325,38 @@ func TestAnOwnerThatMissedAPushDoesNotUseTheOldSettingsForAFrontThatKnowsTheNew(
 	}
 }
 
+func TestAnOwnerThatMissedAPushDoesNotUseTheOldSettingsOfOneOfSeveralUpstreams(t *testing.T) {
+	s := startSeveral(t, "a", "b")
+	p, next := s.p, startUpstream(t)
+	next.lists = true
+	owner, front := startWorker(t, p), startWorker(t, p)
+	c := newClient(t, "g")
+	c.initialize(owner)
+	s.count(t, c, front, 1)
+	p.change(func() { p.mute = map[string]bool{owner.id: true} })
+	known := func() { eventually(t, "the front knows", func() bool { return p.acknowledged() >= p.revisionOf("g") }) }
+	p.redefine("g", func(g *leaseholdv1.Gateway) { g.Description = "new" })
+	known()
+	s.count(t, c, front, 2)
+	p.redefine("g", func(g *leaseholdv1.Gateway) { g.Upstreams[1].Url = next.URL })
+	known()
+	served := s.of["b"].count()
+	if status, got := c.tool(front, "b_n", "{}"); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d %s, want 503", status, got)
+	}
+	if s.of["b"].count() != served {
+		t.Error("the old upstream was called")
+	}
+	p.change(func() { p.mute = nil })
+	eventually(t, "the new upstream serves", func() bool {
+		status, got := c.tool(front, "b_n", "{}")
+		return status == http.StatusOK && got == "1"
+	})
+	if status, got := c.tool(front, "a_n", "{}"); status != http.StatusOK || got != "3" {
+		t.Errorf("the upstream that has not changed: got %d %s, want its third count", status, got)
+	}
+}
+
 // count is how many calls the sessions that live have had.
 func (u *upstreamServer) count() (n int) {
 	u.mu.Lock()

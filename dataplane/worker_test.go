@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,8 +95,10 @@ type upstreamServer struct {
 	sessions map[string]int
 	opened   int
 	deleted  int
-	lists    bool // it has tools, and says which
-	before   int  // what its counters and the numbers in its session ids begin after
+	lists    bool     // it has tools, and says which
+	before   int      // what its counters and the numbers in its session ids begin after
+	wished   bool     // it logs, and has one resource to subscribe to
+	told     []string // what it was asked for of that, since it has forgotten its sessions
 	hook     func(w http.ResponseWriter, r *http.Request, method string) bool
 }
 
@@ -148,6 +151,9 @@ func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if u.lists {
 			capabilities = `{"tools":{}}`
 		}
+		if u.wished {
+			capabilities = `{"tools":{},"logging":{},"resources":{"subscribe":true}}`
+		}
 		reply(w, message.ID, `{"protocolVersion":"2025-11-25","capabilities":`+capabilities+`,"serverInfo":{"name":"u","version":"1"}}`)
 	case !known:
 		http.Error(w, "no such session", http.StatusNotFound)
@@ -159,10 +165,26 @@ func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 	case u.lists && message.Method == "tools/list":
 		reply(w, message.ID, `{"tools":[{"name":"n","inputSchema":{"type":"object"}}]}`)
+	case u.wished && message.Method == "resources/list":
+		reply(w, message.ID, `{"resources":[{"uri":"`+resourceURI+`","name":"r"}]}`)
+	case u.wished && (message.Method == "logging/setLevel" || message.Method == "resources/subscribe"):
+		u.told = append(u.told, message.Method)
+		reply(w, message.ID, "{}")
 	default:
 		u.sessions[id]++
 		reply(w, message.ID, fmt.Sprintf(`{"content":[{"type":"text","text":"%d"}]}`, u.sessions[id]))
 	}
+}
+
+// resourceURI is the URI of its resource, which is long enough to be told from others in
+// records that are sealed.
+var resourceURI = "file:///" + strings.Repeat("r", 100)
+
+// wasTold returns what it was asked for beside tools in the sessions that it has.
+func (u *upstreamServer) wasTold() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.told)
 }
 
 func reply(w http.ResponseWriter, id json.RawMessage, result string) {

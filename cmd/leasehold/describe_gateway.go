@@ -67,6 +67,7 @@ func describeGateway(p *page, gateway *leaseholdv1.Gateway) {
 		p.line("  Response timeout", "%s", durationOr(upstream.GetResponseTimeout(), "5m (default)"))
 		p.upstreamWorkers(upstream.GetName(), status)
 	}
+	describeConflicts(p, status)
 }
 
 // describeWorkers says what each worker made of a definition.

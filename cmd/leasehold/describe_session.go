@@ -46,7 +46,9 @@ func describeSession(p *page, session *leaseholdv1.Session) {
 		p.line("State", "live")
 	}
 	class := short(session.GetClass().String(), classPrefix)
-	if fate := fates[session.GetClass()]; fate != "" {
+	if session.GetOutlivesPinned() {
+		class += ": the session goes on, and another worker opens those of its upstream sessions anew that are pinned"
+	} else if fate := fates[session.GetClass()]; fate != "" {
 		class += ": " + fate
 	}
 	p.line("Class", "%s", class)

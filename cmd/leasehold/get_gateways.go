@@ -99,15 +99,30 @@ func rejectedGateways(all []*leaseholdv1.Gateway) []string {
 
 func gatewayRow(gateway *leaseholdv1.Gateway, now time.Time) []string {
 	status := gateway.GetStatus()
-	var urls []string
-	for _, upstream := range gateway.GetUpstreams() {
-		urls = append(urls, cmp.Or(upstream.GetUrl(), program(upstream)))
-	}
 	return []string{
 		strings.TrimPrefix(gateway.GetName(), "gateways/"),
 		fmt.Sprintf("%d/%d", status.GetWorkersApplied(), status.GetWorkersTotal()),
 		fmt.Sprint(status.GetSessions()),
 		since(gateway.GetCreateTime(), now),
-		strings.Join(urls, " "),
+		where(gateway.GetUpstreams()),
 	}
+}
+
+// namesShown is how many upstreams of a gateway are named in a table.
+const namesShown = 3
+
+// where says where a gateway leads: to a URL or a program, or, of several, to which.
+func where(upstreams []*leaseholdv1.Upstream) string {
+	if len(upstreams) == 1 {
+		return cmp.Or(upstreams[0].GetUrl(), program(upstreams[0]))
+	}
+	var names []string
+	for _, upstream := range upstreams[:min(len(upstreams), namesShown)] {
+		names = append(names, upstream.GetName())
+	}
+	text := strings.Join(names, ", ")
+	if more := len(upstreams) - namesShown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }

@@ -226,7 +226,8 @@ func TestApply(t *testing.T) {
 		Name:        stored.Name,
 		Description: "new",
 		Upstreams:   []*leaseholdv1.Upstream{{Name: "other", Url: "http://other/"}},
-		Session:     &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(2 * time.Minute)},
+		Session: &leaseholdv1.SessionPolicy{IdleTimeout: durationpb.New(2 * time.Minute),
+			OnUpstreamLost: leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_REINITIALIZE},
 		Naming:      &leaseholdv1.Naming{Mode: leaseholdv1.NamingMode_NAMING_MODE_KEEP},
 		OpenTimeout: durationpb.New(time.Second),
 	}
@@ -240,6 +241,9 @@ func TestApply(t *testing.T) {
 		{[]string{"upstreams"}, func(g *leaseholdv1.Gateway) { g.Upstreams = change.Upstreams }},
 		{[]string{"session.idle_timeout"}, func(g *leaseholdv1.Gateway) { g.Session.IdleTimeout = durationpb.New(2 * time.Minute) }},
 		{[]string{"session.absolute_lifetime"}, func(g *leaseholdv1.Gateway) { g.Session.AbsoluteLifetime = nil }},
+		{[]string{"session.on_upstream_lost"}, func(g *leaseholdv1.Gateway) {
+			g.Session.OnUpstreamLost = leaseholdv1.OnUpstreamLost_ON_UPSTREAM_LOST_REINITIALIZE
+		}},
 		{[]string{"naming"}, func(g *leaseholdv1.Gateway) { g.Naming = change.Naming }},
 		{[]string{"open_timeout"}, func(g *leaseholdv1.Gateway) { g.OpenTimeout = durationpb.New(time.Second) }},
 		{[]string{"session"}, func(g *leaseholdv1.Gateway) { g.Session = change.Session }},
@@ -300,4 +304,22 @@ func FuzzValidate(f *testing.F) {
 		gateway.Default(g)
 		gateway.Validate(g)
 	})
+}
+
+// TestEveryFieldThatAnOperatorMaySetIsInAMask walks the definition, so that none is
+// forgotten.
+func TestEveryFieldThatAnOperatorMaySetIsInAMask(t *testing.T) {
+	server := map[string]bool{"name": true, "etag": true, "create_time": true, "update_time": true, "status": true}
+	var paths []string
+	for fields, i := (&leaseholdv1.Gateway{}).ProtoReflect().Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		if name := string(fields.Get(i).Name()); !server[name] {
+			paths = append(paths, name)
+		}
+	}
+	for fields, i := (&leaseholdv1.SessionPolicy{}).ProtoReflect().Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		paths = append(paths, "session."+string(fields.Get(i).Name()))
+	}
+	if v := gateway.CheckMask(&fieldmaskpb.FieldMask{Paths: paths}); v.Err() != nil {
+		t.Errorf("%v: %v", paths, v)
+	}
 }

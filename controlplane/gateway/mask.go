@@ -25,6 +25,9 @@ var setters = map[string]func(to, from *leaseholdv1.Gateway){
 	"session.absolute_lifetime": func(to, from *leaseholdv1.Gateway) {
 		policy(to).AbsoluteLifetime = from.GetSession().GetAbsoluteLifetime()
 	},
+	"session.on_upstream_lost": func(to, from *leaseholdv1.Gateway) {
+		policy(to).OnUpstreamLost = from.GetSession().GetOnUpstreamLost()
+	},
 	"*": settable,
 }
 
@@ -57,7 +60,7 @@ func CheckMask(mask *fieldmaskpb.FieldMask) Violations {
 		case serverSet[path]:
 			v.add(field, "names a field that an operator does not set; has %d bytes", len(path))
 		default:
-			v.add(field, "must be one of description, labels, upstreams, session, session.idle_timeout, session.absolute_lifetime, naming, open_timeout and *; has %d bytes", len(path))
+			v.add(field, "must be one of description, labels, upstreams, session, session.idle_timeout, session.absolute_lifetime, session.on_upstream_lost, naming, open_timeout and *; has %d bytes", len(path))
 		}
 	}
 	return v

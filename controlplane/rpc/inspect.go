@@ -100,7 +100,9 @@ func (s *gateways) observe(ctx context.Context, id string, g *leaseholdv1.Gatewa
 		return err
 	}
 	known := map[string][]*leaseholdv1.UpstreamWorker{}
+	all := map[string]*leaseholdv1.ObserveUpstreamsResponse{}
 	for key, said := range s.observer.Upstreams(ctx, members, id) {
+		all[key.Worker] = said
 		for _, u := range said.GetUpstreams() {
 			for _, w := range u.GetWorkers() {
 				w.Worker = session.WorkerName(key.Worker)
@@ -114,6 +116,7 @@ func (s *gateways) observe(ctx context.Context, id string, g *leaseholdv1.Gatewa
 	for _, u := range g.GetUpstreams() {
 		g.Status.Upstreams = append(g.Status.Upstreams, &leaseholdv1.UpstreamStatus{Name: u.GetName(), Workers: shownWorkers(known[u.GetName()])})
 	}
+	showConflicts(g.Status, all)
 	return nil
 }
 

@@ -221,7 +221,7 @@ func (e End) expire() time.Time {
 
 // forget removes from a tombstone what only a living session needs.
 func forget(r *Record) {
-	r.ClientCapabilities, r.PrincipalDigest = nil, nil
+	r.ClientCapabilities, r.PrincipalDigest, r.SealedWishes = nil, nil, nil
 	for _, u := range r.Upstreams {
 		u.SealedSessionId, u.ConnectionFingerprint, u.EventCursor = nil, nil, ""
 	}
@@ -245,6 +245,7 @@ func Session(k Key, r *Record) *leaseholdv1.Session {
 		End:             r.End,
 		Events:          r.Events,
 		Durable:         true,
+		OutlivesPinned:  r.Merged && !r.Connected && r.Class == leaseholdv1.Class_CLASS_PINNED,
 	}
 	for _, u := range r.Upstreams {
 		s.Upstreams = append(s.Upstreams, &leaseholdv1.UpstreamSession{

@@ -22,6 +22,7 @@ func owned(worker string, incarnation int64, epoch uint64) *session.Record {
 		Worker: worker, Incarnation: incarnation, Epoch: epoch,
 		PrincipalDigest:    []byte("p"),
 		ClientCapabilities: []byte("{}"),
+		SealedWishes:       []byte("w"),
 		Upstreams:          []*leaseholdv1.UpstreamRecord{{Upstream: "u", SealedSessionId: []byte("s"), Address: "h:1"}},
 		ExpireTime:         timestamppb.New(time.Unix(5000, 0)),
 	}
@@ -104,7 +105,7 @@ func TestTombstone(t *testing.T) {
 	if err != nil || tomb.End.Reason != end.Reason || !tomb.End.Time.AsTime().Equal(now) || tomb.Epoch != 3 || tomb.ExpireTime.Seconds != 5000 {
 		t.Errorf("in place: %v, %v", tomb, err)
 	}
-	if tomb.PrincipalDigest != nil || tomb.ClientCapabilities != nil || tomb.Upstreams[0].SealedSessionId != nil || tomb.Upstreams[0].Address != "h:1" {
+	if tomb.PrincipalDigest != nil || tomb.ClientCapabilities != nil || tomb.SealedWishes != nil || tomb.Upstreams[0].SealedSessionId != nil || tomb.Upstreams[0].Address != "h:1" {
 		t.Errorf("tombstone keeps the wrong things: %v", tomb)
 	}
 	if tomb, err = end.Tombstone(nil); err != nil || tomb.ExpireTime.Seconds != 9000 || !session.Ended(tomb) {
@@ -198,4 +199,22 @@ func FuzzParseName(f *testing.F) {
 			t.Errorf("%q parses as worker %q", name, id)
 		}
 	})
+}
+
+func TestASessionWithSeveralUpstreamsOutlivesThoseThatArePinned(t *testing.T) {
+	for _, tt := range []struct {
+		class             leaseholdv1.Class
+		merged, connected bool
+		want              bool
+	}{
+		{leaseholdv1.Class_CLASS_PINNED, true, false, true},
+		{leaseholdv1.Class_CLASS_PINNED, true, true, false},
+		{leaseholdv1.Class_CLASS_PINNED, false, false, false},
+		{leaseholdv1.Class_CLASS_RESUMABLE, true, false, false},
+	} {
+		r := &session.Record{Class: tt.class, Merged: tt.merged, Connected: tt.connected}
+		if got := session.Session(session.Key{}, r).GetOutlivesPinned(); got != tt.want {
+			t.Errorf("%+v: got %v", tt, got)
+		}
+	}
 }

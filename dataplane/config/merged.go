@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -29,6 +31,9 @@ type Merged struct {
 	// Policy says which of their items there are and how they are called; its
 	// upstreams are Parts.
 	Policy *catalogue.Policy
+	// Connections identifies how all of them are reached: it changes when the Fingerprint
+	// of one does, or one is added or removed.
+	Connections [16]byte
 	// Revision is that of the definition.
 	Revision int64
 }
@@ -40,6 +45,25 @@ func (g *Gateway) Real() []*Upstream {
 		return g.Upstream.Merged.Parts
 	}
 	return []*Upstream{g.Upstream}
+}
+
+// Connections identifies how the upstreams of the gateway are reached.
+func (g *Gateway) Connections() [16]byte {
+	if g.Upstream.Merged != nil {
+		return g.Upstream.Merged.Connections
+	}
+	return g.Upstream.Fingerprint
+}
+
+// connections returns Connections of parts, whatever their order.
+func connections(parts []*Upstream) [16]byte {
+	each := make([]string, len(parts))
+	for i, part := range parts {
+		each[i] = fmt.Sprintf("%s\x00%x", part.Name, part.Fingerprint)
+	}
+	slices.Sort(each)
+	sum := sha256.Sum256([]byte("connections/1\x00" + strings.Join(each, "\x00")))
+	return [16]byte(sum[:16])
 }
 
 // compileUpstreams returns the upstream that sessions of a gateway have: the only
@@ -74,7 +98,7 @@ func compileUpstreams(id string, definition *leaseholdv1.Gateway) (*Upstream, er
 func merge(id string, definition *leaseholdv1.Gateway, parts []*Upstream) *Upstream {
 	m := &Merged{
 		Parts: parts, OpenTimeout: DefaultOpenTimeout,
-		Policy: compilePolicy(definition), Revision: definition.GetStatus().GetRevision(),
+		Policy: compilePolicy(definition), Connections: connections(parts), Revision: definition.GetStatus().GetRevision(),
 	}
 	if d := definition.GetOpenTimeout(); d != nil {
 		m.OpenTimeout = d.AsDuration()

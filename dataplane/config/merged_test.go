@@ -162,3 +162,35 @@ func TestAToolIsRepeatableIfWhateverItsNameLeadsToIs(t *testing.T) {
 		t.Errorf("with new names: got %q, want %q", got, want)
 	}
 }
+
+func TestConnectionsOfSeveralUpstreamsChangeWithHowOneIsReached(t *testing.T) {
+	of := func(change func(*leaseholdv1.Gateway)) [16]byte {
+		return (&Gateway{Upstream: mergedOf(t, change)}).Connections()
+	}
+	same := of(func(*leaseholdv1.Gateway) {})
+	for what, change := range map[string]func(*leaseholdv1.Gateway){
+		"policy": func(g *leaseholdv1.Gateway) { g.Upstreams[1].Lazy, g.OpenTimeout = true, durationpb.New(time.Second) },
+		"names":  func(g *leaseholdv1.Gateway) { g.Naming = &leaseholdv1.Naming{Separator: "."} },
+		"order":  func(g *leaseholdv1.Gateway) { slices.Reverse(g.Upstreams) },
+	} {
+		if of(change) != same {
+			t.Errorf("%s: they have changed", what)
+		}
+	}
+	for what, change := range map[string]func(*leaseholdv1.Gateway){
+		"address": func(g *leaseholdv1.Gateway) { g.Upstreams[1].Url = "http://three/mcp" },
+		"one more": func(g *leaseholdv1.Gateway) {
+			g.Upstreams = append(g.Upstreams, &leaseholdv1.Upstream{Name: "three", Url: "http://two/mcp"})
+		},
+		"swapped": func(g *leaseholdv1.Gateway) {
+			g.Upstreams[0].Url, g.Upstreams[1].Url = g.Upstreams[1].Url, g.Upstreams[0].Url
+		},
+	} {
+		if of(change) == same {
+			t.Errorf("%s: they have not changed", what)
+		}
+	}
+	if one := mergedOf(t, func(*leaseholdv1.Gateway) {}).Merged.Parts[0]; (&Gateway{Upstream: one}).Connections() != one.Fingerprint {
+		t.Error("of a single upstream they are not its own")
+	}
+}

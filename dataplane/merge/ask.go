@@ -116,7 +116,7 @@ func (m *merged) tell(ctx context.Context, l *link, body []byte, gate session.Ga
 func (m *merged) send(ctx context.Context, l *link, body []byte, gate session.Gate) (*http.Response, error) {
 	header := m.header(http.MethodPost)
 	l.name(header)
-	return m.up.cfg.Inner.Do(ctx, &session.Dispatch{Upstream: l.upstream, Method: http.MethodPost, Header: header, Body: body,
+	return m.up.do(ctx, &session.Dispatch{Upstream: l.upstream, Method: http.MethodPost, Header: header, Body: body,
 		Address: l.address, Silence: m.definitionOf(l).ResponseTimeout, Own: true, Gate: gate})
 }
 

@@ -1,6 +1,10 @@
 package merge
 
 import (
+	"cmp"
+	"slices"
+	"strings"
+
 	"github.com/leasehold/leasehold/dataplane/config"
 	"github.com/leasehold/leasehold/dataplane/session"
 	leaseholdv1 "github.com/leasehold/leasehold/gen/leasehold/v1"
@@ -52,13 +56,48 @@ func classOf(u *config.Upstream, id string) leaseholdv1.Class {
 	return leaseholdv1.Class_CLASS_RESUMABLE
 }
 
+// Wishes implements session.Composite.
+func (u *Upstream) Wishes(id string) (wishes session.Wishes) {
+	m := u.find(id)
+	if m == nil {
+		return wishes
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	wishes.LogLevel = m.level // which is not changed in place
+	for s := range m.subscribed {
+		wishes.Subscriptions = append(wishes.Subscriptions, session.Subscription{Upstream: s.part, URI: s.uri})
+	}
+	slices.SortFunc(wishes.Subscriptions, func(a, b session.Subscription) int {
+		return cmp.Or(strings.Compare(a.Upstream, b.Upstream), strings.Compare(a.URI, b.URI))
+	})
+	return wishes
+}
+
+// wish has the session know what was recorded of its client's wishes, as far as there is
+// a part that they are for.
+func (m *merged) wish(wishes session.Wishes) {
+	m.level = wishes.LogLevel
+	for _, s := range wishes.Subscriptions {
+		if m.partLocked(s.Upstream) == nil {
+			continue
+		}
+		if m.subscribed == nil {
+			m.subscribed = make(map[subscription]bool, len(wishes.Subscriptions))
+		}
+		m.subscribed[subscription{s.Upstream, s.URI}] = true
+	}
+}
+
 // Attach makes a session of what was recorded of one, and returns its id: without
 // initialize where the upstream has the session still. What could be resumed is; what had
-// nothing to lose is opened when it is used; what went with its worker is opened anew,
-// of which the client is told. Nothing is sent before the first request with a Session.
-func (u *Upstream) Attach(v *config.Upstream, client session.Client, parts []session.Part) (id string) {
+// nothing to lose is opened when it is used, or at once if the client waits for what it
+// has subscribed to there; what went with its worker is opened anew,
+// of which the client is told. What is opened is told of the wishes. Nothing is sent before the first request with a Session.
+func (u *Upstream) Attach(v *config.Upstream, client session.Client, wishes session.Wishes, parts []session.Part) (id string) {
 	m := u.newMerged(v.Gateway, u.newest(v), client)
 	m.initialized, m.published = true, true
+	m.wish(wishes)
 	recorded := make(map[string]session.Part, len(parts))
 	for _, one := range parts {
 		recorded[one.Upstream] = one
@@ -77,6 +116,9 @@ func (u *Upstream) Attach(v *config.Upstream, client session.Client, parts []ses
 			}
 			p.after = one.Cursor
 		case ok && one.Fingerprint == p.upstream.Fingerprint && one.Class == leaseholdv1.Class_CLASS_REBUILDABLE:
+			if len(m.subscriptionsLocked(p.upstream.Name)) > 0 {
+				m.pending = append(m.pending, p)
+			}
 		case ok:
 			lost = true
 			m.log.Info("upstream session did not outlive its owner, a new one is opened", "upstream", p.upstream.Name)

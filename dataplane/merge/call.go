@@ -51,9 +51,13 @@ func pass(d *session.Dispatch) error {
 // its own gate was closed, or its own time is over. What is wrong with the part is an
 // answer.
 func (m *merged) call(ctx context.Context, r *request, p *part, body []byte, a asked) (*http.Response, error) {
-	for again := false; ; again = true {
+	for again := false; ; {
 		l, err := m.use(ctx, p)
 		if err != nil {
+			if next := m.successor(p); next != nil && next != p {
+				p = next
+				continue
+			}
 			if ctx.Err() != nil {
 				return nil, fmt.Errorf("%w: %w", session.ErrNotSent, context.Cause(ctx))
 			}
@@ -66,6 +70,13 @@ func (m *merged) call(ctx context.Context, r *request, p *part, body []byte, a a
 			return r.refuse(mcp.CodeLimit, fmt.Sprintf("the session has %d requests in flight, which is the bound", maxCalls)), nil
 		}
 		answer, lost, err := m.try(ctx, sending, r, c, body, a)
+		if errors.Is(err, errOutdated) {
+			if next := m.successor(p); next != nil {
+				p = next
+				continue
+			}
+			return m.failed(r, p, errOver), nil
+		}
 		if !lost {
 			return answer, err
 		}
@@ -74,11 +85,13 @@ func (m *merged) call(ctx context.Context, r *request, p *part, body []byte, a a
 		if again || !own.Repeatable(m.definitionOf(l)) {
 			return m.renewed(r, l), nil
 		}
+		again = true
 	}
 }
 
 // try makes one attempt of a call, with a context that ends when the part is removed too.
-// lost: the upstream had lost its session, and has not carried it out.
+// lost: the upstream had lost its session, and has not carried it out. errOutdated: it was
+// not sent.
 func (m *merged) try(ctx, sending context.Context, r *request, c *inFlight, body []byte, a asked) (answer *http.Response, lost bool, err error) {
 	l := c.link
 	over, gate := func() { m.leave(c) }, &c.gate
@@ -88,12 +101,15 @@ func (m *merged) try(ctx, sending context.Context, r *request, c *inFlight, body
 	if r.Silence > 0 {
 		d.Silence = m.definitionOf(l).ResponseTimeout
 	}
-	answer, err = m.up.cfg.Inner.Do(sending, d)
+	answer, err = m.up.do(sending, d)
 	switch {
 	case err == nil:
 	case errors.Is(err, session.ErrReplicaGone):
 		over()
 		return nil, true, nil
+	case errors.Is(err, errOutdated):
+		over()
+		return nil, false, err
 	default:
 		over()
 		answer, err = m.unanswered(ctx, r, l, gate, err)

@@ -23,7 +23,7 @@ func (m *merged) dial(ctx context.Context, p *part, upstream *config.Upstream, f
 	} else {
 		d.Header, d.Body = m.header(http.MethodPost), initialize(&m.client, ownID())
 	}
-	answer, err := m.up.cfg.Inner.Do(withAddress(ctx, &l.address), d)
+	answer, err := m.up.do(withAddress(ctx, &l.address), d)
 	if err != nil {
 		return nil, err
 	}

@@ -259,7 +259,7 @@ func TestASessionGoesOnFromItsParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next.id = r.up.Attach(r.virtual(), client, parts)
+		next.id = r.up.Attach(r.virtual(), client, session.Wishes{}, parts)
 		time.Sleep(time.Minute)
 		for s, n := range opened {
 			if s.opens() != n {

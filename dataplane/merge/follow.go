@@ -36,18 +36,20 @@ func (u *Upstream) apply(world *config.Snapshot) {
 	}
 	u.mu.Unlock()
 	for _, m := range sessions {
-		if g := world.Gateways[m.gateway]; g != nil && g.Upstream.Merged != nil {
-			m.redefine(g.Upstream.Merged)
-		}
+		m.redefine()
 	}
 }
 
-// redefine makes the session one of a new definition. Parts that connect as before
+// redefine makes the session one of the newest definition, if it is not. Parts that connect as before
 // stay as they are; the others are ended or opened, and the client is told of what that
 // changes.
-func (m *merged) redefine(next *config.Merged) {
+func (m *merged) redefine() {
 	m.mu.Lock()
-	if m.over || m.definition == next {
+	next := m.definition
+	if g := m.up.cfg.World.Load().Gateways[m.gateway]; g != nil && g.Upstream.Merged != nil { // under mu, or it could be older than another's
+		next = g.Upstream.Merged
+	}
+	if m.over || !m.published || m.definition == next {
 		m.mu.Unlock()
 		return
 	}

@@ -34,7 +34,7 @@ type Config struct {
 	World *config.Holder
 	// Version is the binary's, as clients see it.
 	Version string
-	// Changed is told that what Parts returns of a session has changed, but for cursors
+	// Changed is told that what Parts or Wishes returns of a session has changed, but for cursors
 	// and for what an upstream has lost; nil tells nobody. It is called without locks,
 	// and does not wait.
 	Changed func(id string)
@@ -80,6 +80,7 @@ func (u *Upstream) Do(ctx context.Context, d *session.Dispatch) (*http.Response,
 		return refuse(http.StatusNotFound, &mcp.Error{Code: mcp.CodeSessionNotFound, Message: "Session not found", ID: requestID(d.Body)}), nil
 	}
 	m.heardFrom(d)
+	m.redefine()
 	switch d.Method {
 	case http.MethodGet:
 		return m.get(ctx, d)

@@ -38,7 +38,7 @@ func (m *merged) pass(ctx context.Context, r *request, l *link, body []byte) (*h
 	gate := &watched{Gate: r.Gate}
 	header := maps.Clone(r.Header)
 	l.name(header)
-	answer, err := m.up.cfg.Inner.Do(ctx, &session.Dispatch{
+	answer, err := m.up.do(ctx, &session.Dispatch{
 		Upstream: l.upstream, Method: http.MethodPost, Header: header, Body: body, Address: l.address, Own: r.Own, Gate: gate})
 	switch {
 	case err != nil && (gate.refused.Load() || ctx.Err() != nil):

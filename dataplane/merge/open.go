@@ -25,6 +25,25 @@ func (u *Upstream) open(ctx context.Context, d *session.Dispatch) (*http.Respons
 	if err != nil {
 		return refuse(http.StatusBadRequest, &mcp.Error{Code: mcp.CodeInvalidParams, Message: "initialize: " + err.Error(), ID: message.ID}), nil
 	}
+	for {
+		m, failed, err := u.openParts(ctx, d, client)
+		switch {
+		case err != nil:
+			return nil, err
+		case failed == nil:
+			answer := result(message.ID, m.publish())
+			m.redefine() // what changed before had nothing to do with it
+			answer.Header[mcp.HeaderSessionID] = []string{m.id}
+			return answer, nil
+		case u.newest(d.Upstream) == m.definition:
+			return refuse(http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: message.ID, Message: failed.message, Data: failed.data}), nil
+		}
+		// The definition has changed meanwhile, which may be why: it is tried by the new one.
+	}
+}
+
+// openParts makes a session, or says why there is none.
+func (u *Upstream) openParts(ctx context.Context, d *session.Dispatch, client session.Client) (*merged, *unopened, error) {
 	m := u.newMerged(d.Upstream.Gateway, u.newest(d.Upstream), client)
 	if m.gate = d.Session; m.gate == nil {
 		m.gate = unguarded{}
@@ -37,16 +56,14 @@ func (u *Upstream) open(ctx context.Context, d *session.Dispatch) (*http.Respons
 	failed := m.await(ctx, tries, wake)
 	if ctx.Err() != nil {
 		m.abandon()
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 	if failed != nil {
 		m.abandon()
-		return refuse(http.StatusBadGateway, &mcp.Error{Code: mcp.CodeUpstream, ID: message.ID, Message: failed.message, Data: failed.data}), nil
+		return m, failed, nil
 	}
 	u.put(m)
-	answer := result(message.ID, m.publish())
-	answer.Header[mcp.HeaderSessionID] = []string{m.id}
-	return answer, nil
+	return m, nil, nil
 }
 
 // unguarded lets everything out.

@@ -28,7 +28,7 @@ func (s *partStream) run(ctx context.Context, r *reading) (again bool) {
 	if s.after != "" {
 		header[mcp.HeaderLastEventID] = []string{s.after}
 	}
-	answer, err := m.up.cfg.Inner.Do(ctx, &session.Dispatch{
+	answer, err := m.up.do(ctx, &session.Dispatch{
 		Upstream: l.upstream, Method: http.MethodGet, Header: header, Address: l.address, Own: true, Gate: m})
 	if err != nil {
 		if errors.Is(err, session.ErrReplicaGone) {

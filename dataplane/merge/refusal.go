@@ -67,6 +67,8 @@ func reason(err error) string {
 	switch status := (*statusError)(nil); {
 	case errors.As(err, &status):
 		return status.Error()
+	case errors.Is(err, errOutdated):
+		return errOutdated.Error()
 	case errors.As(err, &telling) && errors.Is(err, session.ErrNotSent):
 		return "could not be reached: " + telling.ForClient()
 	case errors.As(err, new(*failure)):

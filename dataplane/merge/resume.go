@@ -2,6 +2,7 @@ package merge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -22,9 +23,11 @@ func (m *merged) resume(ctx context.Context, d *session.Dispatch, p *part, id st
 	header := maps.Clone(d.Header)
 	l.name(header)
 	header[mcp.HeaderLastEventID] = []string{id}
-	answer, err := m.up.cfg.Inner.Do(ctx, &session.Dispatch{
+	answer, err := m.up.do(ctx, &session.Dispatch{
 		Upstream: l.upstream, Method: http.MethodGet, Header: header, Address: l.address, Own: d.Own, Gate: d.Gate})
 	switch {
+	case errors.Is(err, errOutdated):
+		return noStream(l.upstream.Name, reason(err)), nil
 	case err != nil:
 		return nil, err
 	case answer.StatusCode == http.StatusOK && isEventStream(answer.Header):

@@ -377,9 +377,17 @@ type client struct {
 type switchable struct {
 	mu     sync.Mutex
 	closed error
+	asked  func() // is called when it is asked, once; nil does nothing
 }
 
 func (s *switchable) Pass() error {
+	s.mu.Lock()
+	asked := s.asked
+	s.asked = nil
+	s.mu.Unlock()
+	if asked != nil {
+		asked()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed

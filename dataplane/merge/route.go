@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,8 @@ func (m *merged) byURI(ctx context.Context, r *request) (*http.Response, error) 
 			Data: append(mcp.AppendQuoted([]byte(`{"uri":`), uri), '}')}), nil
 	}
 	if r.message.Method == mcp.MethodResourcesSubscribe && f.err == nil && !m.subscribe(f.part, f.name) {
-		return r.refuse(mcp.CodeLimit, fmt.Sprintf("the session has %d subscriptions, which is the bound", maxSubscriptions)), nil
+		return r.refuse(mcp.CodeLimit, fmt.Sprintf("the session has as many subscriptions as it may: %d, with URIs of %d bytes in all",
+			maxSubscriptions, maxSubscribed)), nil
 	}
 	if r.message.Method == mcp.MethodResourcesUnsubscribe {
 		m.unsubscribe(f.part, f.name)
@@ -130,24 +132,41 @@ func (m *merged) byURI(ctx context.Context, r *request) (*http.Response, error) 
 // are too many.
 func (m *merged) subscribe(p *part, uri string) bool {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	key := subscription{p.upstream.Name, uri}
-	if len(m.subscribed) >= maxSubscriptions && !m.subscribed[key] {
-		return false
+	known, room := m.subscribed[key], m.hasRoomLocked(uri)
+	if !known && room {
+		if m.subscribed == nil {
+			m.subscribed = make(map[subscription]bool)
+		}
+		m.subscribed[key] = true
 	}
-	if m.subscribed == nil {
-		m.subscribed = make(map[subscription]bool)
+	m.mu.Unlock()
+	if !known && room {
+		m.changed()
 	}
-	m.subscribed[key] = true
-	return true
+	return known || room
+}
+
+// hasRoomLocked reports whether there may be one more subscription.
+func (m *merged) hasRoomLocked(uri string) bool {
+	size := len(uri)
+	for s := range m.subscribed {
+		size += len(s.uri)
+	}
+	return len(m.subscribed) < maxSubscriptions && size <= maxSubscribed
 }
 
 func (m *merged) unsubscribe(p *part, uri string) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.subscribed, subscription{p.upstream.Name, uri})
+	key := subscription{p.upstream.Name, uri}
+	known := m.subscribed[key]
+	delete(m.subscribed, key)
 	if len(m.subscribed) == 0 {
 		m.subscribed = nil
+	}
+	m.mu.Unlock()
+	if known {
+		m.changed()
 	}
 }
 
@@ -247,8 +266,12 @@ func (m *merged) setLevel(ctx context.Context, r *request) (*http.Response, erro
 		return nil, err
 	}
 	m.mu.Lock()
+	changed := !bytes.Equal(m.level, level)
 	m.level = slices.Clone(level)
 	m.mu.Unlock()
+	if changed {
+		m.changed()
+	}
 	bounded, cancel := context.WithTimeout(ctx, tellTime)
 	defer cancel()
 	errs := each(links, func(l *link) error {

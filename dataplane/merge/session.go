@@ -22,6 +22,8 @@ const (
 	maxCalls = 256
 	// maxSubscriptions bounds the resources that the client is subscribed to.
 	maxSubscriptions = 1024
+	// maxSubscribed bounds their URIs, in bytes: they are in the session's record.
+	maxSubscribed = 64 << 10
 )
 
 // merged is one client's session: its upstream sessions as one. Safe for concurrent
@@ -171,7 +173,7 @@ func (m *merged) end() []*link {
 
 var errEnded = errors.New("the session has ended")
 
-// changed tells that what Parts returns has changed.
+// changed tells that what Parts or Wishes returns has changed.
 func (m *merged) changed() {
 	m.mu.Lock()
 	tell := m.published && !m.over && m.up.cfg.Changed != nil

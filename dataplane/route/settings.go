@@ -12,8 +12,8 @@ const hearOfSettings = patience / 2
 // Settings are a gateway's definition as far as it matters how its upstream is
 // reached.
 type Settings struct {
-	Revision    int64 // of the definition; 0 if there is none
-	Fingerprint [16]byte
+	Revision    int64    // of the definition; 0 if there is none
+	Fingerprint [16]byte // of how its upstreams are reached
 }
 
 // settings returns those of a gateway that this worker knows.
@@ -22,7 +22,7 @@ func (rt *Router) settings(gateway string) Settings {
 	if g == nil {
 		return Settings{}
 	}
-	return Settings{g.Revision, g.Upstream.Fingerprint}
+	return Settings{g.Revision, g.Connections()}
 }
 
 // heardOf reports whether this worker knows the settings that a front knows, or newer

@@ -109,7 +109,11 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 	}
 	definition := world.Gateways[gateway]
 	if record.GetMerged() {
-		return s, t.attach(s, record, parts, definition), nil
+		wishes, err := wishesOf(d, world.Ring, record)
+		if err != nil {
+			return nil, 0, err
+		}
+		return s, t.attach(s, record, wishes, parts, definition), nil
 	}
 	part := parts[0]
 	if up.id = part.ID; up.id != "" {
@@ -140,7 +144,7 @@ func (t *Table) fromRecord(gateway string, d sessionid.Digest, record *leasehold
 
 // attach continues a session with several upstreams that a record describes, or says why
 // it is over. Those of its upstream sessions that cannot go on are no reason.
-func (t *Table) attach(s *Session, record *leaseholdv1.SessionRecord, parts []Part, definition *config.Gateway) leaseholdv1.EndReason {
+func (t *Table) attach(s *Session, record *leaseholdv1.SessionRecord, wishes Wishes, parts []Part, definition *config.Gateway) leaseholdv1.EndReason {
 	if definition == nil || definition.Upstream.Merged == nil {
 		switch {
 		case record.GetConnected():
@@ -154,7 +158,7 @@ func (t *Table) attach(s *Session, record *leaseholdv1.SessionRecord, parts []Pa
 		s.idle = definition.IdleTimeout
 		return 0
 	}
-	id := t.cfg.Composite.Attach(definition.Upstream, clientOf(record), parts)
+	id := t.cfg.Composite.Attach(definition.Upstream, clientOf(record), wishes, parts)
 	s.up.Store(&upstreamSession{of: definition.Upstream, id: id, version: s.version})
 	s.idle = definition.IdleTimeout
 	s.fragile.Store(record.GetClass() == leaseholdv1.Class_CLASS_PINNED)

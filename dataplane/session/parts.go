@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,18 +35,41 @@ type Client struct {
 	Capabilities, Info []byte
 }
 
+// Wishes are what a client has asked of its upstreams for as long as its session lasts:
+// those that are opened anew are told again.
+type Wishes struct {
+	// LogLevel is a JSON value; nil if the client has set none.
+	LogLevel []byte
+	// Subscriptions are ordered.
+	Subscriptions []Subscription
+}
+
+// Subscription is a resource that a client is subscribed to.
+type Subscription struct {
+	Upstream string // its name
+	URI      string // as that upstream has it
+}
+
+func (w Wishes) isNothing() bool { return len(w.LogLevel) == 0 && len(w.Subscriptions) == 0 }
+
+func (w Wishes) equal(o Wishes) bool {
+	return bytes.Equal(w.LogLevel, o.LogLevel) && slices.Equal(w.Subscriptions, o.Subscriptions)
+}
+
 // Composite is what knows the parts of sessions that have several upstreams. It is safe
 // for concurrent use.
 type Composite interface {
 	// Parts returns the upstream sessions of a session as it is now; nil if there is no
 	// such session.
 	Parts(id string) []Part
+	// Wishes returns what the client of a session has asked of all its upstreams.
+	Wishes(id string) Wishes
 	// Cursors returns where the GET streams of a session's parts go on after an event id
 	// of the session's, by the names of their upstreams.
 	Cursors(id, after string) map[string]string
 	// Attach makes a session of what was recorded of one, without initialize, and returns
 	// its id. Upstream.Drop gives it back.
-	Attach(u *config.Upstream, client Client, parts []Part) (id string)
+	Attach(u *config.Upstream, client Client, wishes Wishes, parts []Part) (id string)
 }
 
 // classOfParts returns the weakest class of parts.
@@ -63,6 +87,9 @@ func (t *Table) note(record *leaseholdv1.SessionRecord, s *Session, up *upstream
 	parts := []Part{{Upstream: up.of.Name, ID: up.id, Version: up.version, Address: up.address, Class: classOf(up.of, up.id), Fingerprint: up.of.Fingerprint}}
 	if record.Merged = up.of.Merged != nil; record.Merged {
 		parts = t.cfg.Composite.Parts(up.id)
+	}
+	if err := t.noteWishes(record, s, up); err != nil {
+		return err
 	}
 	record.Class, record.Connected = classOfParts(parts), record.Merged && s.connected
 	s.fragile.Store(record.Merged && record.Class == leaseholdv1.Class_CLASS_PINNED)
@@ -87,6 +114,53 @@ func (t *Table) note(record *leaseholdv1.SessionRecord, s *Session, up *upstream
 	return nil
 }
 
+// noteWishes puts into a session's record what its client has asked of several upstreams.
+func (t *Table) noteWishes(record *leaseholdv1.SessionRecord, s *Session, up *upstreamSession) error {
+	record.SealedWishes = nil
+	if up.of.Merged == nil {
+		return nil
+	}
+	wishes := t.cfg.Composite.Wishes(up.id)
+	if wishes.isNothing() {
+		return nil
+	}
+	told := &leaseholdv1.ClientWishes{LogLevel: wishes.LogLevel}
+	for _, one := range wishes.Subscriptions {
+		told.Subscriptions = append(told.Subscriptions, &leaseholdv1.ResourceSubscription{Upstream: one.Upstream, Uri: one.URI})
+	}
+	plain, err := proto.Marshal(told)
+	if err == nil {
+		record.SealedWishes, err = t.cfg.World().Ring.Seal(plain, wishesContext(s.digest))
+	}
+	if err != nil {
+		return fmt.Errorf("seal what the client has asked for: %w", err)
+	}
+	return nil
+}
+
+// wishesOf returns what a record says that the client has asked for.
+func wishesOf(d sessionid.Digest, ring *sessionid.Ring, record *leaseholdv1.SessionRecord) (wishes Wishes, err error) {
+	if len(record.GetSealedWishes()) == 0 {
+		return wishes, nil
+	}
+	plain, err := unseal(ring, record.GetSealedWishes(), wishesContext(d))
+	told := &leaseholdv1.ClientWishes{}
+	if err == nil {
+		err = proto.Unmarshal(plain, told)
+	}
+	if err != nil {
+		return wishes, fmt.Errorf("unseal what the client has asked for: %w", err)
+	}
+	wishes.LogLevel = told.GetLogLevel()
+	for _, one := range told.GetSubscriptions() {
+		wishes.Subscriptions = append(wishes.Subscriptions, Subscription{one.GetUpstream(), one.GetUri()})
+	}
+	return wishes, nil
+}
+
+// wishesContext binds sealed wishes to their place. Upstreams have no such names.
+func wishesContext(d sessionid.Digest) string { return sealContext(d, "+wishes") }
+
 // partsOf returns what a record says of a session's parts.
 func partsOf(d sessionid.Digest, ring *sessionid.Ring, recorded []*leaseholdv1.UpstreamRecord) ([]Part, error) {
 	parts := make([]Part, len(recorded))
@@ -106,14 +180,18 @@ func unsealID(d sessionid.Digest, ring *sessionid.Ring, r *leaseholdv1.UpstreamR
 	if len(r.GetSealedSessionId()) == 0 {
 		return "", nil
 	}
-	if ring == nil {
-		return "", errors.New("no key ring yet")
-	}
-	id, err := ring.Unseal(r.GetSealedSessionId(), sealContext(d, r.GetUpstream()))
+	id, err := unseal(ring, r.GetSealedSessionId(), sealContext(d, r.GetUpstream()))
 	if err != nil {
 		return "", fmt.Errorf("unseal upstream session id: %w", err)
 	}
 	return string(id), nil
+}
+
+func unseal(ring *sessionid.Ring, sealed []byte, context string) ([]byte, error) {
+	if ring == nil {
+		return nil, errors.New("no key ring yet")
+	}
+	return ring.Unseal(sealed, context)
 }
 
 // knowParts has PartsChanged find a session, if it has several upstreams, which may have
@@ -132,9 +210,14 @@ func (t *Table) knowParts(s *Session, record *leaseholdv1.SessionRecord) {
 // several reports whether up is the sessions of several upstreams.
 func (up *upstreamSession) several() bool { return up != nil && up.of != nil && up.of.Merged != nil }
 
-// asRecorded reports whether a record has the parts of a session as they are.
+// asRecorded reports whether a record has the parts of a session, and what its client has
+// asked of them, as they are.
 func (t *Table) asRecorded(s *Session, record *leaseholdv1.SessionRecord, up *upstreamSession) bool {
 	recorded, err := partsOf(s.digest, t.cfg.World().Ring, record.GetUpstreams())
+	wishes, unsealed := wishesOf(s.digest, t.cfg.World().Ring, record)
+	if unsealed != nil || !wishes.equal(t.cfg.Composite.Wishes(up.id)) {
+		return false
+	}
 	return err == nil && slices.EqualFunc(recorded, t.cfg.Composite.Parts(up.id), func(a, b Part) bool {
 		a.Cursor, b.Cursor = "", "" // which only a hand-over records
 		return a == b
@@ -157,7 +240,8 @@ func (t *Table) forgetPartsLocked(s *Session) {
 	delete(t.changed, s)
 }
 
-// PartsChanged has the parts of a session recorded soon. Composite calls it with its id;
+// PartsChanged has the parts of a session, and what its client has asked of them, recorded
+// soon. Composite calls it with its id;
 // it does not wait.
 func (t *Table) PartsChanged(id string) {
 	t.mu.Lock()

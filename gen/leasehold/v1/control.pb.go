@@ -1676,7 +1676,10 @@ type SessionRecord struct {
 	// session goes on without any of them.
 	Merged bool `protobuf:"varint,14,opt,name=merged,proto3" json:"merged,omitempty"`
 	// With merged: the session is a client's connection, and ends with its owner.
-	Connected     bool `protobuf:"varint,15,opt,name=connected,proto3" json:"connected,omitempty"`
+	Connected bool `protobuf:"varint,15,opt,name=connected,proto3" json:"connected,omitempty"`
+	// With merged: a ClientWishes, sealed with a key of the ring; empty if there are none.
+	// Upstream sessions that the next owner opens anew are told of them again.
+	SealedWishes  []byte `protobuf:"bytes,16,opt,name=sealed_wishes,json=sealedWishes,proto3" json:"sealed_wishes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1816,6 +1819,126 @@ func (x *SessionRecord) GetConnected() bool {
 	return false
 }
 
+func (x *SessionRecord) GetSealedWishes() []byte {
+	if x != nil {
+		return x.SealedWishes
+	}
+	return nil
+}
+
+// ClientWishes is what a client has asked of its upstreams for as long as its session
+// lasts.
+type ClientWishes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log level that it has set, as the JSON text it sent, at most 64 bytes; empty if it
+	// has set none.
+	LogLevel []byte `protobuf:"bytes,1,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"`
+	// The resources that it is subscribed to, ordered: at most 1,024, with names of at most
+	// 64 KiB in all.
+	Subscriptions []*ResourceSubscription `protobuf:"bytes,2,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientWishes) Reset() {
+	*x = ClientWishes{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientWishes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientWishes) ProtoMessage() {}
+
+func (x *ClientWishes) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientWishes.ProtoReflect.Descriptor instead.
+func (*ClientWishes) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ClientWishes) GetLogLevel() []byte {
+	if x != nil {
+		return x.LogLevel
+	}
+	return nil
+}
+
+func (x *ClientWishes) GetSubscriptions() []*ResourceSubscription {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return nil
+}
+
+// ResourceSubscription is a resource that a client is subscribed to.
+type ResourceSubscription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the upstream in the gateway.
+	Upstream string `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// The URI as the upstream has it.
+	Uri           string `protobuf:"bytes,2,opt,name=uri,proto3" json:"uri,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceSubscription) Reset() {
+	*x = ResourceSubscription{}
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceSubscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceSubscription) ProtoMessage() {}
+
+func (x *ResourceSubscription) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceSubscription.ProtoReflect.Descriptor instead.
+func (*ResourceSubscription) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ResourceSubscription) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *ResourceSubscription) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
 // UpstreamRecord is one upstream's part of a session record.
 type UpstreamRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1845,7 +1968,7 @@ type UpstreamRecord struct {
 
 func (x *UpstreamRecord) Reset() {
 	*x = UpstreamRecord{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1980,7 @@ func (x *UpstreamRecord) String() string {
 func (*UpstreamRecord) ProtoMessage() {}
 
 func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[26]
+	mi := &file_leasehold_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1993,7 @@ func (x *UpstreamRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamRecord.ProtoReflect.Descriptor instead.
 func (*UpstreamRecord) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpstreamRecord) GetUpstream() string {
@@ -1953,7 +2076,7 @@ type HandOverRequest struct {
 
 func (x *HandOverRequest) Reset() {
 	*x = HandOverRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2088,7 @@ func (x *HandOverRequest) String() string {
 func (*HandOverRequest) ProtoMessage() {}
 
 func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[27]
+	mi := &file_leasehold_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2101,7 @@ func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
 func (*HandOverRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HandOverRequest) GetGateway() string {
@@ -2043,7 +2166,7 @@ type HandOverResponse struct {
 
 func (x *HandOverResponse) Reset() {
 	*x = HandOverResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2178,7 @@ func (x *HandOverResponse) String() string {
 func (*HandOverResponse) ProtoMessage() {}
 
 func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[28]
+	mi := &file_leasehold_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2191,7 @@ func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
 func (*HandOverResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HandOverResponse) GetRecord() *SessionRecord {
@@ -2100,7 +2223,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[29]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2235,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[29]
+	mi := &file_leasehold_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2248,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClaimRequest) GetGateway() string {
@@ -2160,7 +2283,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[30]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2295,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[30]
+	mi := &file_leasehold_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2308,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClaimResponse) GetRevision() int64 {
@@ -2213,7 +2336,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[31]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2348,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[31]
+	mi := &file_leasehold_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2361,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ResolveRequest) GetGateway() string {
@@ -2295,7 +2418,7 @@ type ResolveResponse struct {
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[32]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2430,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[32]
+	mi := &file_leasehold_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2443,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ResolveResponse) GetRecord() *SessionRecord {
@@ -2396,7 +2519,7 @@ type ReclaimRequest struct {
 
 func (x *ReclaimRequest) Reset() {
 	*x = ReclaimRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[33]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2531,7 @@ func (x *ReclaimRequest) String() string {
 func (*ReclaimRequest) ProtoMessage() {}
 
 func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[33]
+	mi := &file_leasehold_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2544,7 @@ func (x *ReclaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimRequest.ProtoReflect.Descriptor instead.
 func (*ReclaimRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReclaimRequest) GetGateway() string {
@@ -2486,7 +2609,7 @@ type ReclaimResponse struct {
 
 func (x *ReclaimResponse) Reset() {
 	*x = ReclaimResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[34]
+	mi := &file_leasehold_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2621,7 @@ func (x *ReclaimResponse) String() string {
 func (*ReclaimResponse) ProtoMessage() {}
 
 func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[34]
+	mi := &file_leasehold_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2634,7 @@ func (x *ReclaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimResponse.ProtoReflect.Descriptor instead.
 func (*ReclaimResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReclaimResponse) GetRecord() *SessionRecord {
@@ -2545,7 +2668,7 @@ type SaveRequest struct {
 
 func (x *SaveRequest) Reset() {
 	*x = SaveRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[35]
+	mi := &file_leasehold_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2680,7 @@ func (x *SaveRequest) String() string {
 func (*SaveRequest) ProtoMessage() {}
 
 func (x *SaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[35]
+	mi := &file_leasehold_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2693,7 @@ func (x *SaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRequest.ProtoReflect.Descriptor instead.
 func (*SaveRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SaveRequest) GetGateway() string {
@@ -2612,7 +2735,7 @@ type SaveResponse struct {
 
 func (x *SaveResponse) Reset() {
 	*x = SaveResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[36]
+	mi := &file_leasehold_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2747,7 @@ func (x *SaveResponse) String() string {
 func (*SaveResponse) ProtoMessage() {}
 
 func (x *SaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[36]
+	mi := &file_leasehold_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2760,7 @@ func (x *SaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveResponse.ProtoReflect.Descriptor instead.
 func (*SaveResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SaveResponse) GetRevision() int64 {
@@ -2669,7 +2792,7 @@ type EndRequest struct {
 
 func (x *EndRequest) Reset() {
 	*x = EndRequest{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[37]
+	mi := &file_leasehold_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2804,7 @@ func (x *EndRequest) String() string {
 func (*EndRequest) ProtoMessage() {}
 
 func (x *EndRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[37]
+	mi := &file_leasehold_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2817,7 @@ func (x *EndRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRequest.ProtoReflect.Descriptor instead.
 func (*EndRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *EndRequest) GetGateway() string {
@@ -2750,7 +2873,7 @@ type EndResponse struct {
 
 func (x *EndResponse) Reset() {
 	*x = EndResponse{}
-	mi := &file_leasehold_v1_control_proto_msgTypes[38]
+	mi := &file_leasehold_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2885,7 @@ func (x *EndResponse) String() string {
 func (*EndResponse) ProtoMessage() {}
 
 func (x *EndResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_control_proto_msgTypes[38]
+	mi := &file_leasehold_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2898,7 @@ func (x *EndResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndResponse.ProtoReflect.Descriptor instead.
 func (*EndResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_leasehold_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *EndResponse) GetRevision() int64 {
@@ -2900,7 +3023,7 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x06Ending\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12/\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x17.leasehold.v1.EndReasonR\x06reason\"\x8f\x05\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x17.leasehold.v1.EndReasonR\x06reason\"\xb4\x05\n" +
 	"\rSessionRecord\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x14\n" +
@@ -2919,7 +3042,14 @@ const file_leasehold_v1_control_proto_rawDesc = "" +
 	"\x03end\x18\f \x01(\v2\x18.leasehold.v1.SessionEndR\x03end\x122\n" +
 	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\x12\x16\n" +
 	"\x06merged\x18\x0e \x01(\bR\x06merged\x12\x1c\n" +
-	"\tconnected\x18\x0f \x01(\bR\tconnected\"\xcd\x02\n" +
+	"\tconnected\x18\x0f \x01(\bR\tconnected\x12#\n" +
+	"\rsealed_wishes\x18\x10 \x01(\fR\fsealedWishes\"u\n" +
+	"\fClientWishes\x12\x1b\n" +
+	"\tlog_level\x18\x01 \x01(\fR\blogLevel\x12H\n" +
+	"\rsubscriptions\x18\x02 \x03(\v2\".leasehold.v1.ResourceSubscriptionR\rsubscriptions\"D\n" +
+	"\x14ResourceSubscription\x12\x1a\n" +
+	"\bupstream\x18\x01 \x01(\tR\bupstream\x12\x10\n" +
+	"\x03uri\x18\x02 \x01(\tR\x03uri\"\xcd\x02\n" +
 	"\x0eUpstreamRecord\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\x12*\n" +
 	"\x11sealed_session_id\x18\x02 \x01(\fR\x0fsealedSessionId\x12)\n" +
@@ -3020,7 +3150,7 @@ func file_leasehold_v1_control_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_control_proto_rawDescData
 }
 
-var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_leasehold_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_leasehold_v1_control_proto_goTypes = []any{
 	(*WorkerInfo)(nil),                 // 0: leasehold.v1.WorkerInfo
 	(*RegisterRequest)(nil),            // 1: leasehold.v1.RegisterRequest
@@ -3048,109 +3178,112 @@ var file_leasehold_v1_control_proto_goTypes = []any{
 	(*EndingList)(nil),                 // 23: leasehold.v1.EndingList
 	(*Ending)(nil),                     // 24: leasehold.v1.Ending
 	(*SessionRecord)(nil),              // 25: leasehold.v1.SessionRecord
-	(*UpstreamRecord)(nil),             // 26: leasehold.v1.UpstreamRecord
-	(*HandOverRequest)(nil),            // 27: leasehold.v1.HandOverRequest
-	(*HandOverResponse)(nil),           // 28: leasehold.v1.HandOverResponse
-	(*ClaimRequest)(nil),               // 29: leasehold.v1.ClaimRequest
-	(*ClaimResponse)(nil),              // 30: leasehold.v1.ClaimResponse
-	(*ResolveRequest)(nil),             // 31: leasehold.v1.ResolveRequest
-	(*ResolveResponse)(nil),            // 32: leasehold.v1.ResolveResponse
-	(*ReclaimRequest)(nil),             // 33: leasehold.v1.ReclaimRequest
-	(*ReclaimResponse)(nil),            // 34: leasehold.v1.ReclaimResponse
-	(*SaveRequest)(nil),                // 35: leasehold.v1.SaveRequest
-	(*SaveResponse)(nil),               // 36: leasehold.v1.SaveResponse
-	(*EndRequest)(nil),                 // 37: leasehold.v1.EndRequest
-	(*EndResponse)(nil),                // 38: leasehold.v1.EndResponse
-	nil,                                // 39: leasehold.v1.HandOverRequest.EventCursorsEntry
-	(*durationpb.Duration)(nil),        // 40: google.protobuf.Duration
-	(*ApplyError)(nil),                 // 41: leasehold.v1.ApplyError
-	(*Gateway)(nil),                    // 42: leasehold.v1.Gateway
-	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
-	(EndReason)(0),                     // 44: leasehold.v1.EndReason
-	(Class)(0),                         // 45: leasehold.v1.Class
-	(*ClientInfo)(nil),                 // 46: leasehold.v1.ClientInfo
-	(*SessionEnd)(nil),                 // 47: leasehold.v1.SessionEnd
-	(*SessionEvent)(nil),               // 48: leasehold.v1.SessionEvent
+	(*ClientWishes)(nil),               // 26: leasehold.v1.ClientWishes
+	(*ResourceSubscription)(nil),       // 27: leasehold.v1.ResourceSubscription
+	(*UpstreamRecord)(nil),             // 28: leasehold.v1.UpstreamRecord
+	(*HandOverRequest)(nil),            // 29: leasehold.v1.HandOverRequest
+	(*HandOverResponse)(nil),           // 30: leasehold.v1.HandOverResponse
+	(*ClaimRequest)(nil),               // 31: leasehold.v1.ClaimRequest
+	(*ClaimResponse)(nil),              // 32: leasehold.v1.ClaimResponse
+	(*ResolveRequest)(nil),             // 33: leasehold.v1.ResolveRequest
+	(*ResolveResponse)(nil),            // 34: leasehold.v1.ResolveResponse
+	(*ReclaimRequest)(nil),             // 35: leasehold.v1.ReclaimRequest
+	(*ReclaimResponse)(nil),            // 36: leasehold.v1.ReclaimResponse
+	(*SaveRequest)(nil),                // 37: leasehold.v1.SaveRequest
+	(*SaveResponse)(nil),               // 38: leasehold.v1.SaveResponse
+	(*EndRequest)(nil),                 // 39: leasehold.v1.EndRequest
+	(*EndResponse)(nil),                // 40: leasehold.v1.EndResponse
+	nil,                                // 41: leasehold.v1.HandOverRequest.EventCursorsEntry
+	(*durationpb.Duration)(nil),        // 42: google.protobuf.Duration
+	(*ApplyError)(nil),                 // 43: leasehold.v1.ApplyError
+	(*Gateway)(nil),                    // 44: leasehold.v1.Gateway
+	(*timestamppb.Timestamp)(nil),      // 45: google.protobuf.Timestamp
+	(EndReason)(0),                     // 46: leasehold.v1.EndReason
+	(Class)(0),                         // 47: leasehold.v1.Class
+	(*ClientInfo)(nil),                 // 48: leasehold.v1.ClientInfo
+	(*SessionEnd)(nil),                 // 49: leasehold.v1.SessionEnd
+	(*SessionEvent)(nil),               // 50: leasehold.v1.SessionEvent
 }
 var file_leasehold_v1_control_proto_depIdxs = []int32{
 	0,  // 0: leasehold.v1.RegisterRequest.info:type_name -> leasehold.v1.WorkerInfo
-	40, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	40, // 2: leasehold.v1.RegisterResponse.max_outage:type_name -> google.protobuf.Duration
-	40, // 3: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
-	40, // 4: leasehold.v1.RenewResponse.max_outage:type_name -> google.protobuf.Duration
+	42, // 1: leasehold.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	42, // 2: leasehold.v1.RegisterResponse.max_outage:type_name -> google.protobuf.Duration
+	42, // 3: leasehold.v1.RenewResponse.ttl:type_name -> google.protobuf.Duration
+	42, // 4: leasehold.v1.RenewResponse.max_outage:type_name -> google.protobuf.Duration
 	0,  // 5: leasehold.v1.ReadoptRequest.info:type_name -> leasehold.v1.WorkerInfo
-	40, // 6: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
-	40, // 7: leasehold.v1.ReadoptResponse.max_outage:type_name -> google.protobuf.Duration
+	42, // 6: leasehold.v1.ReadoptResponse.ttl:type_name -> google.protobuf.Duration
+	42, // 7: leasehold.v1.ReadoptResponse.max_outage:type_name -> google.protobuf.Duration
 	9,  // 8: leasehold.v1.RecordPeersRequest.peers:type_name -> leasehold.v1.Peer
 	9,  // 9: leasehold.v1.RecordPeersRequest.gone:type_name -> leasehold.v1.Peer
 	9,  // 10: leasehold.v1.RecordPeersResponse.peers:type_name -> leasehold.v1.Peer
 	15, // 11: leasehold.v1.WatchRequest.rejections:type_name -> leasehold.v1.Rejection
-	41, // 12: leasehold.v1.Rejection.error:type_name -> leasehold.v1.ApplyError
-	42, // 13: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
+	43, // 12: leasehold.v1.Rejection.error:type_name -> leasehold.v1.ApplyError
+	44, // 13: leasehold.v1.WatchResponse.gateways:type_name -> leasehold.v1.Gateway
 	17, // 14: leasehold.v1.WatchResponse.members:type_name -> leasehold.v1.MemberList
 	19, // 15: leasehold.v1.WatchResponse.key_ring:type_name -> leasehold.v1.KeyRing
 	23, // 16: leasehold.v1.WatchResponse.endings:type_name -> leasehold.v1.EndingList
 	18, // 17: leasehold.v1.MemberList.members:type_name -> leasehold.v1.Member
 	0,  // 18: leasehold.v1.Member.info:type_name -> leasehold.v1.WorkerInfo
 	20, // 19: leasehold.v1.KeyRing.keys:type_name -> leasehold.v1.Key
-	43, // 20: leasehold.v1.Key.create_time:type_name -> google.protobuf.Timestamp
-	43, // 21: leasehold.v1.Key.seal_time:type_name -> google.protobuf.Timestamp
-	43, // 22: leasehold.v1.Key.retire_time:type_name -> google.protobuf.Timestamp
+	45, // 20: leasehold.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	45, // 21: leasehold.v1.Key.seal_time:type_name -> google.protobuf.Timestamp
+	45, // 22: leasehold.v1.Key.retire_time:type_name -> google.protobuf.Timestamp
 	24, // 23: leasehold.v1.EndingList.endings:type_name -> leasehold.v1.Ending
-	44, // 24: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
-	45, // 25: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
-	46, // 26: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
-	26, // 27: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
-	43, // 28: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
-	43, // 29: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 30: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
-	48, // 31: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
-	45, // 32: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
-	9,  // 33: leasehold.v1.HandOverRequest.to:type_name -> leasehold.v1.Peer
-	39, // 34: leasehold.v1.HandOverRequest.event_cursors:type_name -> leasehold.v1.HandOverRequest.EventCursorsEntry
-	25, // 35: leasehold.v1.HandOverResponse.record:type_name -> leasehold.v1.SessionRecord
-	25, // 36: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
-	9,  // 37: leasehold.v1.ResolveRequest.opened_by:type_name -> leasehold.v1.Peer
-	25, // 38: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
-	18, // 39: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
-	40, // 40: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
-	25, // 41: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
-	25, // 42: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
-	44, // 43: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
-	43, // 44: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 45: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
-	3,  // 46: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
-	5,  // 47: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
-	7,  // 48: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
-	14, // 49: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
-	29, // 50: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
-	10, // 51: leasehold.v1.ControlService.RecordPeers:input_type -> leasehold.v1.RecordPeersRequest
-	12, // 52: leasehold.v1.ControlService.SetDraining:input_type -> leasehold.v1.SetDrainingRequest
-	27, // 53: leasehold.v1.ControlService.HandOver:input_type -> leasehold.v1.HandOverRequest
-	31, // 54: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
-	33, // 55: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
-	35, // 56: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
-	37, // 57: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
-	21, // 58: leasehold.v1.ControlService.GetKeyRingRevision:input_type -> leasehold.v1.GetKeyRingRevisionRequest
-	2,  // 59: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
-	4,  // 60: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
-	6,  // 61: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
-	8,  // 62: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
-	16, // 63: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
-	30, // 64: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
-	11, // 65: leasehold.v1.ControlService.RecordPeers:output_type -> leasehold.v1.RecordPeersResponse
-	13, // 66: leasehold.v1.ControlService.SetDraining:output_type -> leasehold.v1.SetDrainingResponse
-	28, // 67: leasehold.v1.ControlService.HandOver:output_type -> leasehold.v1.HandOverResponse
-	32, // 68: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
-	34, // 69: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
-	36, // 70: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
-	38, // 71: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
-	22, // 72: leasehold.v1.ControlService.GetKeyRingRevision:output_type -> leasehold.v1.GetKeyRingRevisionResponse
-	59, // [59:73] is the sub-list for method output_type
-	45, // [45:59] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	46, // 24: leasehold.v1.Ending.reason:type_name -> leasehold.v1.EndReason
+	47, // 25: leasehold.v1.SessionRecord.class:type_name -> leasehold.v1.Class
+	48, // 26: leasehold.v1.SessionRecord.client:type_name -> leasehold.v1.ClientInfo
+	28, // 27: leasehold.v1.SessionRecord.upstreams:type_name -> leasehold.v1.UpstreamRecord
+	45, // 28: leasehold.v1.SessionRecord.create_time:type_name -> google.protobuf.Timestamp
+	45, // 29: leasehold.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
+	49, // 30: leasehold.v1.SessionRecord.end:type_name -> leasehold.v1.SessionEnd
+	50, // 31: leasehold.v1.SessionRecord.events:type_name -> leasehold.v1.SessionEvent
+	27, // 32: leasehold.v1.ClientWishes.subscriptions:type_name -> leasehold.v1.ResourceSubscription
+	47, // 33: leasehold.v1.UpstreamRecord.class:type_name -> leasehold.v1.Class
+	9,  // 34: leasehold.v1.HandOverRequest.to:type_name -> leasehold.v1.Peer
+	41, // 35: leasehold.v1.HandOverRequest.event_cursors:type_name -> leasehold.v1.HandOverRequest.EventCursorsEntry
+	25, // 36: leasehold.v1.HandOverResponse.record:type_name -> leasehold.v1.SessionRecord
+	25, // 37: leasehold.v1.ClaimRequest.record:type_name -> leasehold.v1.SessionRecord
+	9,  // 38: leasehold.v1.ResolveRequest.opened_by:type_name -> leasehold.v1.Peer
+	25, // 39: leasehold.v1.ResolveResponse.record:type_name -> leasehold.v1.SessionRecord
+	18, // 40: leasehold.v1.ResolveResponse.owner:type_name -> leasehold.v1.Member
+	42, // 41: leasehold.v1.ResolveResponse.owner_silence:type_name -> google.protobuf.Duration
+	25, // 42: leasehold.v1.ReclaimResponse.record:type_name -> leasehold.v1.SessionRecord
+	25, // 43: leasehold.v1.SaveRequest.record:type_name -> leasehold.v1.SessionRecord
+	46, // 44: leasehold.v1.EndRequest.reason:type_name -> leasehold.v1.EndReason
+	45, // 45: leasehold.v1.EndRequest.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 46: leasehold.v1.ControlService.Register:input_type -> leasehold.v1.RegisterRequest
+	3,  // 47: leasehold.v1.ControlService.Renew:input_type -> leasehold.v1.RenewRequest
+	5,  // 48: leasehold.v1.ControlService.Readopt:input_type -> leasehold.v1.ReadoptRequest
+	7,  // 49: leasehold.v1.ControlService.Leave:input_type -> leasehold.v1.LeaveRequest
+	14, // 50: leasehold.v1.ControlService.Watch:input_type -> leasehold.v1.WatchRequest
+	31, // 51: leasehold.v1.ControlService.Claim:input_type -> leasehold.v1.ClaimRequest
+	10, // 52: leasehold.v1.ControlService.RecordPeers:input_type -> leasehold.v1.RecordPeersRequest
+	12, // 53: leasehold.v1.ControlService.SetDraining:input_type -> leasehold.v1.SetDrainingRequest
+	29, // 54: leasehold.v1.ControlService.HandOver:input_type -> leasehold.v1.HandOverRequest
+	33, // 55: leasehold.v1.ControlService.Resolve:input_type -> leasehold.v1.ResolveRequest
+	35, // 56: leasehold.v1.ControlService.Reclaim:input_type -> leasehold.v1.ReclaimRequest
+	37, // 57: leasehold.v1.ControlService.Save:input_type -> leasehold.v1.SaveRequest
+	39, // 58: leasehold.v1.ControlService.End:input_type -> leasehold.v1.EndRequest
+	21, // 59: leasehold.v1.ControlService.GetKeyRingRevision:input_type -> leasehold.v1.GetKeyRingRevisionRequest
+	2,  // 60: leasehold.v1.ControlService.Register:output_type -> leasehold.v1.RegisterResponse
+	4,  // 61: leasehold.v1.ControlService.Renew:output_type -> leasehold.v1.RenewResponse
+	6,  // 62: leasehold.v1.ControlService.Readopt:output_type -> leasehold.v1.ReadoptResponse
+	8,  // 63: leasehold.v1.ControlService.Leave:output_type -> leasehold.v1.LeaveResponse
+	16, // 64: leasehold.v1.ControlService.Watch:output_type -> leasehold.v1.WatchResponse
+	32, // 65: leasehold.v1.ControlService.Claim:output_type -> leasehold.v1.ClaimResponse
+	11, // 66: leasehold.v1.ControlService.RecordPeers:output_type -> leasehold.v1.RecordPeersResponse
+	13, // 67: leasehold.v1.ControlService.SetDraining:output_type -> leasehold.v1.SetDrainingResponse
+	30, // 68: leasehold.v1.ControlService.HandOver:output_type -> leasehold.v1.HandOverResponse
+	34, // 69: leasehold.v1.ControlService.Resolve:output_type -> leasehold.v1.ResolveResponse
+	36, // 70: leasehold.v1.ControlService.Reclaim:output_type -> leasehold.v1.ReclaimResponse
+	38, // 71: leasehold.v1.ControlService.Save:output_type -> leasehold.v1.SaveResponse
+	40, // 72: leasehold.v1.ControlService.End:output_type -> leasehold.v1.EndResponse
+	22, // 73: leasehold.v1.ControlService.GetKeyRingRevision:output_type -> leasehold.v1.GetKeyRingRevisionResponse
+	60, // [60:74] is the sub-list for method output_type
+	46, // [46:60] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_control_proto_init() }
@@ -3166,7 +3299,7 @@ func file_leasehold_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_control_proto_rawDesc), len(file_leasehold_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

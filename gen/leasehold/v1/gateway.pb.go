@@ -244,7 +244,11 @@ func (Transport) EnumDescriptor() ([]byte, []int) {
 }
 
 // OnUpstreamLost says what becomes of a client session whose upstream has lost its
-// session: it restarted, or gave the session up by itself.
+// session: it restarted, or gave the session up by itself. It is about gateways with a
+// single upstream. Where there are several, the client session goes on under either
+// policy: a new upstream session is opened at the one that lost it, as
+// ON_UPSTREAM_LOST_REINITIALIZE has it, and is told again of the log level and of the
+// subscriptions; those at the others are not touched.
 type OnUpstreamLost int32
 
 const (
@@ -300,6 +304,67 @@ func (OnUpstreamLost) EnumDescriptor() ([]byte, []int) {
 	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{4}
 }
 
+// ItemKind is what a server lists.
+type ItemKind int32
+
+const (
+	// Not said.
+	ItemKind_ITEM_KIND_UNSPECIFIED ItemKind = 0
+	// Tools.
+	ItemKind_ITEM_KIND_TOOL ItemKind = 1
+	// Prompts.
+	ItemKind_ITEM_KIND_PROMPT ItemKind = 2
+	// Resources.
+	ItemKind_ITEM_KIND_RESOURCE ItemKind = 3
+	// Templates of resources.
+	ItemKind_ITEM_KIND_RESOURCE_TEMPLATE ItemKind = 4
+)
+
+// Enum value maps for ItemKind.
+var (
+	ItemKind_name = map[int32]string{
+		0: "ITEM_KIND_UNSPECIFIED",
+		1: "ITEM_KIND_TOOL",
+		2: "ITEM_KIND_PROMPT",
+		3: "ITEM_KIND_RESOURCE",
+		4: "ITEM_KIND_RESOURCE_TEMPLATE",
+	}
+	ItemKind_value = map[string]int32{
+		"ITEM_KIND_UNSPECIFIED":       0,
+		"ITEM_KIND_TOOL":              1,
+		"ITEM_KIND_PROMPT":            2,
+		"ITEM_KIND_RESOURCE":          3,
+		"ITEM_KIND_RESOURCE_TEMPLATE": 4,
+	}
+)
+
+func (x ItemKind) Enum() *ItemKind {
+	p := new(ItemKind)
+	*p = x
+	return p
+}
+
+func (x ItemKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ItemKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+}
+
+func (ItemKind) Type() protoreflect.EnumType {
+	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+}
+
+func (x ItemKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ItemKind.Descriptor instead.
+func (ItemKind) EnumDescriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
 // UpstreamState is what a worker's health checks of an upstream came to.
 type UpstreamState int32
 
@@ -343,11 +408,11 @@ func (x UpstreamState) String() string {
 }
 
 func (UpstreamState) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[5].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
 }
 
 func (UpstreamState) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[5]
+	return &file_leasehold_v1_gateway_proto_enumTypes[6]
 }
 
 func (x UpstreamState) Number() protoreflect.EnumNumber {
@@ -356,7 +421,7 @@ func (x UpstreamState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpstreamState.Descriptor instead.
 func (UpstreamState) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 // CircuitState is whether a worker tries to connect to an address.
@@ -400,11 +465,11 @@ func (x CircuitState) String() string {
 }
 
 func (CircuitState) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[6].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[7].Descriptor()
 }
 
 func (CircuitState) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[6]
+	return &file_leasehold_v1_gateway_proto_enumTypes[7]
 }
 
 func (x CircuitState) Number() protoreflect.EnumNumber {
@@ -413,7 +478,7 @@ func (x CircuitState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CircuitState.Descriptor instead.
 func (CircuitState) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 // ApplyState is what a worker made of a definition.
@@ -461,11 +526,11 @@ func (x ApplyState) String() string {
 }
 
 func (ApplyState) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[7].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[8].Descriptor()
 }
 
 func (ApplyState) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[7]
+	return &file_leasehold_v1_gateway_proto_enumTypes[8]
 }
 
 func (x ApplyState) Number() protoreflect.EnumNumber {
@@ -474,7 +539,7 @@ func (x ApplyState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApplyState.Descriptor instead.
 func (ApplyState) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{7}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 // Wait is what a write waits for before it returns.
@@ -518,11 +583,11 @@ func (x Wait) String() string {
 }
 
 func (Wait) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[8].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[9].Descriptor()
 }
 
 func (Wait) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[8]
+	return &file_leasehold_v1_gateway_proto_enumTypes[9]
 }
 
 func (x Wait) Number() protoreflect.EnumNumber {
@@ -531,7 +596,7 @@ func (x Wait) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Wait.Descriptor instead.
 func (Wait) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{8}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{9}
 }
 
 // ChangeType is what happened to a watched resource.
@@ -575,11 +640,11 @@ func (x ChangeType) String() string {
 }
 
 func (ChangeType) Descriptor() protoreflect.EnumDescriptor {
-	return file_leasehold_v1_gateway_proto_enumTypes[9].Descriptor()
+	return file_leasehold_v1_gateway_proto_enumTypes[10].Descriptor()
 }
 
 func (ChangeType) Type() protoreflect.EnumType {
-	return &file_leasehold_v1_gateway_proto_enumTypes[9]
+	return &file_leasehold_v1_gateway_proto_enumTypes[10]
 }
 
 func (x ChangeType) Number() protoreflect.EnumNumber {
@@ -588,7 +653,7 @@ func (x ChangeType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeType.Descriptor instead.
 func (ChangeType) EnumDescriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{9}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{10}
 }
 
 // Gateway is a named MCP endpoint for clients at /gateways/{gateway}/mcp, with
@@ -2023,7 +2088,8 @@ type SessionPolicy struct {
 	// A session older than this is ended, in use or not. 1 s to 30 days; 24 hours
 	// when absent. Changes apply to sessions opened afterwards.
 	AbsoluteLifetime *durationpb.Duration `protobuf:"bytes,2,opt,name=absolute_lifetime,json=absoluteLifetime,proto3" json:"absolute_lifetime,omitempty"`
-	// What becomes of a session whose upstream has lost its part of it.
+	// What becomes of a session whose upstream has lost its part of it, if that is the only
+	// one of the gateway.
 	OnUpstreamLost OnUpstreamLost `protobuf:"varint,3,opt,name=on_upstream_lost,json=onUpstreamLost,proto3,enum=leasehold.v1.OnUpstreamLost" json:"on_upstream_lost,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -2101,7 +2167,17 @@ type GatewayStatus struct {
 	// a root key, at most 512 bytes; empty when it can. Its workers serve on by the last
 	// definition that they were told. To mend it, give the replica the root key, or the
 	// gateway all of its secrets anew.
-	Unusable      string `protobuf:"bytes,10,opt,name=unusable,proto3" json:"unusable,omitempty"`
+	Unusable string `protobuf:"bytes,10,opt,name=unusable,proto3" json:"unusable,omitempty"`
+	// Items of the gateway's upstreams that clients are not offered, since others have their
+	// names: as far as the living workers know what the upstreams list, at most 100, ordered
+	// by kind and name. Only GetGateway says it, as of upstreams. To mend it, name, hide or
+	// exclude one of them in the definition, or choose NAMING_MODE_PREFIX.
+	Conflicts []*ItemConflict `protobuf:"bytes,11,rep,name=conflicts,proto3" json:"conflicts,omitempty"`
+	// How many items are not offered for that in all, as the worker says that knows of most.
+	ConflictsTotal int32 `protobuf:"varint,12,opt,name=conflicts_total,json=conflictsTotal,proto3" json:"conflicts_total,omitempty"`
+	// Which upstreams list items that cannot be offered whatever the definition says, such as
+	// some without a name, at most 100. Only GetGateway says it, as of upstreams.
+	Dropped       []*DroppedItems `protobuf:"bytes,13,rep,name=dropped,proto3" json:"dropped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2185,6 +2261,174 @@ func (x *GatewayStatus) GetUnusable() string {
 	return ""
 }
 
+func (x *GatewayStatus) GetConflicts() []*ItemConflict {
+	if x != nil {
+		return x.Conflicts
+	}
+	return nil
+}
+
+func (x *GatewayStatus) GetConflictsTotal() int32 {
+	if x != nil {
+		return x.ConflictsTotal
+	}
+	return 0
+}
+
+func (x *GatewayStatus) GetDropped() []*DroppedItems {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+// ItemConflict is a name that several items have.
+type ItemConflict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the items are.
+	Kind ItemKind `protobuf:"varint,1,opt,name=kind,proto3,enum=leasehold.v1.ItemKind" json:"kind,omitempty"`
+	// The name as clients use it, its first 256 bytes.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The upstream whose item clients are offered by that name.
+	LeadsTo string `protobuf:"bytes,3,opt,name=leads_to,json=leadsTo,proto3" json:"leads_to,omitempty"`
+	// The upstreams whose items are not offered for it, in the order of the definition, each
+	// once; leads_to may be one of them.
+	Hidden        []string `protobuf:"bytes,4,rep,name=hidden,proto3" json:"hidden,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ItemConflict) Reset() {
+	*x = ItemConflict{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ItemConflict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ItemConflict) ProtoMessage() {}
+
+func (x *ItemConflict) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ItemConflict.ProtoReflect.Descriptor instead.
+func (*ItemConflict) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ItemConflict) GetKind() ItemKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ItemKind_ITEM_KIND_UNSPECIFIED
+}
+
+func (x *ItemConflict) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ItemConflict) GetLeadsTo() string {
+	if x != nil {
+		return x.LeadsTo
+	}
+	return ""
+}
+
+func (x *ItemConflict) GetHidden() []string {
+	if x != nil {
+		return x.Hidden
+	}
+	return nil
+}
+
+// DroppedItems are items that an upstream lists, and that are left out.
+type DroppedItems struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The upstream's name.
+	Upstream string `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// What the items are.
+	Kind ItemKind `protobuf:"varint,2,opt,name=kind,proto3,enum=leasehold.v1.ItemKind" json:"kind,omitempty"`
+	// How many there are.
+	Count int32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// What is wrong with the first one, at most 256 bytes.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DroppedItems) Reset() {
+	*x = DroppedItems{}
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DroppedItems) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DroppedItems) ProtoMessage() {}
+
+func (x *DroppedItems) ProtoReflect() protoreflect.Message {
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DroppedItems.ProtoReflect.Descriptor instead.
+func (*DroppedItems) Descriptor() ([]byte, []int) {
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DroppedItems) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *DroppedItems) GetKind() ItemKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ItemKind_ITEM_KIND_UNSPECIFIED
+}
+
+func (x *DroppedItems) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DroppedItems) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // UpstreamStatus is how an upstream is.
 type UpstreamStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2199,7 +2443,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2455,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[15]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2468,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpstreamStatus) GetName() string {
@@ -2260,7 +2504,7 @@ type UpstreamWorker struct {
 
 func (x *UpstreamWorker) Reset() {
 	*x = UpstreamWorker{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2516,7 @@ func (x *UpstreamWorker) String() string {
 func (*UpstreamWorker) ProtoMessage() {}
 
 func (x *UpstreamWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[16]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2529,7 @@ func (x *UpstreamWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamWorker.ProtoReflect.Descriptor instead.
 func (*UpstreamWorker) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpstreamWorker) GetWorker() string {
@@ -2342,7 +2586,7 @@ type UpstreamCircuit struct {
 
 func (x *UpstreamCircuit) Reset() {
 	*x = UpstreamCircuit{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2598,7 @@ func (x *UpstreamCircuit) String() string {
 func (*UpstreamCircuit) ProtoMessage() {}
 
 func (x *UpstreamCircuit) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[17]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2611,7 @@ func (x *UpstreamCircuit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamCircuit.ProtoReflect.Descriptor instead.
 func (*UpstreamCircuit) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpstreamCircuit) GetAddress() string {
@@ -2423,7 +2667,7 @@ type GatewayWorker struct {
 
 func (x *GatewayWorker) Reset() {
 	*x = GatewayWorker{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2679,7 @@ func (x *GatewayWorker) String() string {
 func (*GatewayWorker) ProtoMessage() {}
 
 func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[18]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2692,7 @@ func (x *GatewayWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayWorker.ProtoReflect.Descriptor instead.
 func (*GatewayWorker) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GatewayWorker) GetWorker() string {
@@ -2493,7 +2737,7 @@ type ApplyError struct {
 
 func (x *ApplyError) Reset() {
 	*x = ApplyError{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2749,7 @@ func (x *ApplyError) String() string {
 func (*ApplyError) ProtoMessage() {}
 
 func (x *ApplyError) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[19]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2762,7 @@ func (x *ApplyError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyError.ProtoReflect.Descriptor instead.
 func (*ApplyError) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApplyError) GetField() string {
@@ -2554,7 +2798,7 @@ type CreateGatewayRequest struct {
 
 func (x *CreateGatewayRequest) Reset() {
 	*x = CreateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2810,7 @@ func (x *CreateGatewayRequest) String() string {
 func (*CreateGatewayRequest) ProtoMessage() {}
 
 func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[20]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2823,7 @@ func (x *CreateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*CreateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateGatewayRequest) GetGatewayId() string {
@@ -2628,7 +2872,7 @@ type CreateGatewayResponse struct {
 
 func (x *CreateGatewayResponse) Reset() {
 	*x = CreateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2884,7 @@ func (x *CreateGatewayResponse) String() string {
 func (*CreateGatewayResponse) ProtoMessage() {}
 
 func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[21]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2897,7 @@ func (x *CreateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*CreateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateGatewayResponse) GetGateway() *Gateway {
@@ -2674,7 +2918,7 @@ type GetGatewayRequest struct {
 
 func (x *GetGatewayRequest) Reset() {
 	*x = GetGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2930,7 @@ func (x *GetGatewayRequest) String() string {
 func (*GetGatewayRequest) ProtoMessage() {}
 
 func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[22]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2943,7 @@ func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayRequest.ProtoReflect.Descriptor instead.
 func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetGatewayRequest) GetName() string {
@@ -2720,7 +2964,7 @@ type GetGatewayResponse struct {
 
 func (x *GetGatewayResponse) Reset() {
 	*x = GetGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2976,7 @@ func (x *GetGatewayResponse) String() string {
 func (*GetGatewayResponse) ProtoMessage() {}
 
 func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[23]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2989,7 @@ func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGatewayResponse.ProtoReflect.Descriptor instead.
 func (*GetGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetGatewayResponse) GetGateway() *Gateway {
@@ -2771,7 +3015,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +3027,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[24]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +3040,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{24}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListGatewaysRequest) GetPageSize() int32 {
@@ -2834,7 +3078,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3090,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[25]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3103,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{25}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -2883,7 +3127,8 @@ type UpdateGatewayRequest struct {
 	// match the stored one.
 	Gateway *Gateway `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	// Which fields to take from gateway; empty means all that an operator may set
-	// (description, labels, upstreams, session).
+	// (description, labels, upstreams, session, naming, open_timeout). Of session each field
+	// can be named too, such as session.idle_timeout.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only say what would be stored, or why it would be refused.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -2897,7 +3142,7 @@ type UpdateGatewayRequest struct {
 
 func (x *UpdateGatewayRequest) Reset() {
 	*x = UpdateGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3154,7 @@ func (x *UpdateGatewayRequest) String() string {
 func (*UpdateGatewayRequest) ProtoMessage() {}
 
 func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[26]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3167,7 @@ func (x *UpdateGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{26}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateGatewayRequest) GetGateway() *Gateway {
@@ -2971,7 +3216,7 @@ type UpdateGatewayResponse struct {
 
 func (x *UpdateGatewayResponse) Reset() {
 	*x = UpdateGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3228,7 @@ func (x *UpdateGatewayResponse) String() string {
 func (*UpdateGatewayResponse) ProtoMessage() {}
 
 func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[27]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3241,7 @@ func (x *UpdateGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGatewayResponse.ProtoReflect.Descriptor instead.
 func (*UpdateGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{27}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UpdateGatewayResponse) GetGateway() *Gateway {
@@ -3024,7 +3269,7 @@ type DeleteGatewayRequest struct {
 
 func (x *DeleteGatewayRequest) Reset() {
 	*x = DeleteGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3281,7 @@ func (x *DeleteGatewayRequest) String() string {
 func (*DeleteGatewayRequest) ProtoMessage() {}
 
 func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[28]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3294,7 @@ func (x *DeleteGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{28}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeleteGatewayRequest) GetName() string {
@@ -3089,7 +3334,7 @@ type DeleteGatewayResponse struct {
 
 func (x *DeleteGatewayResponse) Reset() {
 	*x = DeleteGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3346,7 @@ func (x *DeleteGatewayResponse) String() string {
 func (*DeleteGatewayResponse) ProtoMessage() {}
 
 func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[29]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3359,7 @@ func (x *DeleteGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGatewayResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{29}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{31}
 }
 
 // WatchGatewaysRequest is the request of WatchGateways.
@@ -3130,7 +3375,7 @@ type WatchGatewaysRequest struct {
 
 func (x *WatchGatewaysRequest) Reset() {
 	*x = WatchGatewaysRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3387,7 @@ func (x *WatchGatewaysRequest) String() string {
 func (*WatchGatewaysRequest) ProtoMessage() {}
 
 func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[30]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3400,7 @@ func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{30}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchGatewaysRequest) GetRevision() int64 {
@@ -3187,7 +3432,7 @@ type WatchGatewaysResponse struct {
 
 func (x *WatchGatewaysResponse) Reset() {
 	*x = WatchGatewaysResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[31]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3199,7 +3444,7 @@ func (x *WatchGatewaysResponse) String() string {
 func (*WatchGatewaysResponse) ProtoMessage() {}
 
 func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[31]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3212,7 +3457,7 @@ func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{31}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchGatewaysResponse) GetType() ChangeType {
@@ -3250,7 +3495,7 @@ type InspectGatewayRequest struct {
 
 func (x *InspectGatewayRequest) Reset() {
 	*x = InspectGatewayRequest{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[32]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3507,7 @@ func (x *InspectGatewayRequest) String() string {
 func (*InspectGatewayRequest) ProtoMessage() {}
 
 func (x *InspectGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[32]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3520,7 @@ func (x *InspectGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectGatewayRequest.ProtoReflect.Descriptor instead.
 func (*InspectGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{32}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *InspectGatewayRequest) GetName() string {
@@ -3310,7 +3555,7 @@ type InspectGatewayResponse struct {
 
 func (x *InspectGatewayResponse) Reset() {
 	*x = InspectGatewayResponse{}
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[33]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3567,7 @@ func (x *InspectGatewayResponse) String() string {
 func (*InspectGatewayResponse) ProtoMessage() {}
 
 func (x *InspectGatewayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leasehold_v1_gateway_proto_msgTypes[33]
+	mi := &file_leasehold_v1_gateway_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3580,7 @@ func (x *InspectGatewayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectGatewayResponse.ProtoReflect.Descriptor instead.
 func (*InspectGatewayResponse) Descriptor() ([]byte, []int) {
-	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{33}
+	return file_leasehold_v1_gateway_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *InspectGatewayResponse) GetWorker() string {
@@ -3488,7 +3733,7 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\rSessionPolicy\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12F\n" +
 	"\x11absolute_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10absoluteLifetime\x12F\n" +
-	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xa4\x02\n" +
+	"\x10on_upstream_lost\x18\x03 \x01(\x0e2\x1c.leasehold.v1.OnUpstreamLostR\x0eonUpstreamLost\"\xbd\x03\n" +
 	"\rGatewayStatus\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
 	"\x0fworkers_applied\x18\x02 \x01(\x05R\x0eworkersApplied\x12#\n" +
@@ -3497,7 +3742,20 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\aworkers\x18\x05 \x03(\v2\x1b.leasehold.v1.GatewayWorkerR\aworkers\x12:\n" +
 	"\tupstreams\x18\x06 \x03(\v2\x1c.leasehold.v1.UpstreamStatusR\tupstreams\x12\x1a\n" +
 	"\bunusable\x18\n" +
-	" \x01(\tR\bunusable\"\\\n" +
+	" \x01(\tR\bunusable\x128\n" +
+	"\tconflicts\x18\v \x03(\v2\x1a.leasehold.v1.ItemConflictR\tconflicts\x12'\n" +
+	"\x0fconflicts_total\x18\f \x01(\x05R\x0econflictsTotal\x124\n" +
+	"\adropped\x18\r \x03(\v2\x1a.leasehold.v1.DroppedItemsR\adropped\"\x81\x01\n" +
+	"\fItemConflict\x12*\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x16.leasehold.v1.ItemKindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
+	"\bleads_to\x18\x03 \x01(\tR\aleadsTo\x12\x16\n" +
+	"\x06hidden\x18\x04 \x03(\tR\x06hidden\"\x84\x01\n" +
+	"\fDroppedItems\x12\x1a\n" +
+	"\bupstream\x18\x01 \x01(\tR\bupstream\x12*\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x16.leasehold.v1.ItemKindR\x04kind\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x05R\x05count\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\\\n" +
 	"\x0eUpstreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1c.leasehold.v1.UpstreamWorkerR\aworkers\"\xe7\x01\n" +
@@ -3598,7 +3856,13 @@ const file_leasehold_v1_gateway_proto_rawDesc = "" +
 	"\x0eOnUpstreamLost\x12 \n" +
 	"\x1cON_UPSTREAM_LOST_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ON_UPSTREAM_LOST_FAIL\x10\x01\x12!\n" +
-	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*\x83\x01\n" +
+	"\x1dON_UPSTREAM_LOST_REINITIALIZE\x10\x02*\x88\x01\n" +
+	"\bItemKind\x12\x19\n" +
+	"\x15ITEM_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eITEM_KIND_TOOL\x10\x01\x12\x14\n" +
+	"\x10ITEM_KIND_PROMPT\x10\x02\x12\x16\n" +
+	"\x12ITEM_KIND_RESOURCE\x10\x03\x12\x1f\n" +
+	"\x1bITEM_KIND_RESOURCE_TEMPLATE\x10\x04*\x83\x01\n" +
 	"\rUpstreamState\x12\x1e\n" +
 	"\x1aUPSTREAM_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16UPSTREAM_STATE_UNKNOWN\x10\x01\x12\x1a\n" +
@@ -3648,147 +3912,154 @@ func file_leasehold_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_leasehold_v1_gateway_proto_rawDescData
 }
 
-var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_leasehold_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_leasehold_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_leasehold_v1_gateway_proto_goTypes = []any{
 	(NamingMode)(0),                // 0: leasehold.v1.NamingMode
 	(ClientAuthentication)(0),      // 1: leasehold.v1.ClientAuthentication
 	(TLSVersion)(0),                // 2: leasehold.v1.TLSVersion
 	(Transport)(0),                 // 3: leasehold.v1.Transport
 	(OnUpstreamLost)(0),            // 4: leasehold.v1.OnUpstreamLost
-	(UpstreamState)(0),             // 5: leasehold.v1.UpstreamState
-	(CircuitState)(0),              // 6: leasehold.v1.CircuitState
-	(ApplyState)(0),                // 7: leasehold.v1.ApplyState
-	(Wait)(0),                      // 8: leasehold.v1.Wait
-	(ChangeType)(0),                // 9: leasehold.v1.ChangeType
-	(*Gateway)(nil),                // 10: leasehold.v1.Gateway
-	(*Naming)(nil),                 // 11: leasehold.v1.Naming
-	(*Upstream)(nil),               // 12: leasehold.v1.Upstream
-	(*ItemSelection)(nil),          // 13: leasehold.v1.ItemSelection
-	(*ItemOverride)(nil),           // 14: leasehold.v1.ItemOverride
-	(*Secret)(nil),                 // 15: leasehold.v1.Secret
-	(*Credential)(nil),             // 16: leasehold.v1.Credential
-	(*CredentialHeader)(nil),       // 17: leasehold.v1.CredentialHeader
-	(*BasicCredential)(nil),        // 18: leasehold.v1.BasicCredential
-	(*APIKey)(nil),                 // 19: leasehold.v1.APIKey
-	(*OAuthClientCredentials)(nil), // 20: leasehold.v1.OAuthClientCredentials
-	(*UpstreamTLS)(nil),            // 21: leasehold.v1.UpstreamTLS
-	(*HealthCheck)(nil),            // 22: leasehold.v1.HealthCheck
-	(*SessionPolicy)(nil),          // 23: leasehold.v1.SessionPolicy
-	(*GatewayStatus)(nil),          // 24: leasehold.v1.GatewayStatus
-	(*UpstreamStatus)(nil),         // 25: leasehold.v1.UpstreamStatus
-	(*UpstreamWorker)(nil),         // 26: leasehold.v1.UpstreamWorker
-	(*UpstreamCircuit)(nil),        // 27: leasehold.v1.UpstreamCircuit
-	(*GatewayWorker)(nil),          // 28: leasehold.v1.GatewayWorker
-	(*ApplyError)(nil),             // 29: leasehold.v1.ApplyError
-	(*CreateGatewayRequest)(nil),   // 30: leasehold.v1.CreateGatewayRequest
-	(*CreateGatewayResponse)(nil),  // 31: leasehold.v1.CreateGatewayResponse
-	(*GetGatewayRequest)(nil),      // 32: leasehold.v1.GetGatewayRequest
-	(*GetGatewayResponse)(nil),     // 33: leasehold.v1.GetGatewayResponse
-	(*ListGatewaysRequest)(nil),    // 34: leasehold.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),   // 35: leasehold.v1.ListGatewaysResponse
-	(*UpdateGatewayRequest)(nil),   // 36: leasehold.v1.UpdateGatewayRequest
-	(*UpdateGatewayResponse)(nil),  // 37: leasehold.v1.UpdateGatewayResponse
-	(*DeleteGatewayRequest)(nil),   // 38: leasehold.v1.DeleteGatewayRequest
-	(*DeleteGatewayResponse)(nil),  // 39: leasehold.v1.DeleteGatewayResponse
-	(*WatchGatewaysRequest)(nil),   // 40: leasehold.v1.WatchGatewaysRequest
-	(*WatchGatewaysResponse)(nil),  // 41: leasehold.v1.WatchGatewaysResponse
-	(*InspectGatewayRequest)(nil),  // 42: leasehold.v1.InspectGatewayRequest
-	(*InspectGatewayResponse)(nil), // 43: leasehold.v1.InspectGatewayResponse
-	nil,                            // 44: leasehold.v1.Gateway.LabelsEntry
-	nil,                            // 45: leasehold.v1.Upstream.EnvEntry
-	nil,                            // 46: leasehold.v1.OAuthClientCredentials.ParametersEntry
-	(*timestamppb.Timestamp)(nil),  // 47: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 48: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),  // 49: google.protobuf.FieldMask
-	(*UpstreamInspection)(nil),     // 50: leasehold.v1.UpstreamInspection
+	(ItemKind)(0),                  // 5: leasehold.v1.ItemKind
+	(UpstreamState)(0),             // 6: leasehold.v1.UpstreamState
+	(CircuitState)(0),              // 7: leasehold.v1.CircuitState
+	(ApplyState)(0),                // 8: leasehold.v1.ApplyState
+	(Wait)(0),                      // 9: leasehold.v1.Wait
+	(ChangeType)(0),                // 10: leasehold.v1.ChangeType
+	(*Gateway)(nil),                // 11: leasehold.v1.Gateway
+	(*Naming)(nil),                 // 12: leasehold.v1.Naming
+	(*Upstream)(nil),               // 13: leasehold.v1.Upstream
+	(*ItemSelection)(nil),          // 14: leasehold.v1.ItemSelection
+	(*ItemOverride)(nil),           // 15: leasehold.v1.ItemOverride
+	(*Secret)(nil),                 // 16: leasehold.v1.Secret
+	(*Credential)(nil),             // 17: leasehold.v1.Credential
+	(*CredentialHeader)(nil),       // 18: leasehold.v1.CredentialHeader
+	(*BasicCredential)(nil),        // 19: leasehold.v1.BasicCredential
+	(*APIKey)(nil),                 // 20: leasehold.v1.APIKey
+	(*OAuthClientCredentials)(nil), // 21: leasehold.v1.OAuthClientCredentials
+	(*UpstreamTLS)(nil),            // 22: leasehold.v1.UpstreamTLS
+	(*HealthCheck)(nil),            // 23: leasehold.v1.HealthCheck
+	(*SessionPolicy)(nil),          // 24: leasehold.v1.SessionPolicy
+	(*GatewayStatus)(nil),          // 25: leasehold.v1.GatewayStatus
+	(*ItemConflict)(nil),           // 26: leasehold.v1.ItemConflict
+	(*DroppedItems)(nil),           // 27: leasehold.v1.DroppedItems
+	(*UpstreamStatus)(nil),         // 28: leasehold.v1.UpstreamStatus
+	(*UpstreamWorker)(nil),         // 29: leasehold.v1.UpstreamWorker
+	(*UpstreamCircuit)(nil),        // 30: leasehold.v1.UpstreamCircuit
+	(*GatewayWorker)(nil),          // 31: leasehold.v1.GatewayWorker
+	(*ApplyError)(nil),             // 32: leasehold.v1.ApplyError
+	(*CreateGatewayRequest)(nil),   // 33: leasehold.v1.CreateGatewayRequest
+	(*CreateGatewayResponse)(nil),  // 34: leasehold.v1.CreateGatewayResponse
+	(*GetGatewayRequest)(nil),      // 35: leasehold.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),     // 36: leasehold.v1.GetGatewayResponse
+	(*ListGatewaysRequest)(nil),    // 37: leasehold.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),   // 38: leasehold.v1.ListGatewaysResponse
+	(*UpdateGatewayRequest)(nil),   // 39: leasehold.v1.UpdateGatewayRequest
+	(*UpdateGatewayResponse)(nil),  // 40: leasehold.v1.UpdateGatewayResponse
+	(*DeleteGatewayRequest)(nil),   // 41: leasehold.v1.DeleteGatewayRequest
+	(*DeleteGatewayResponse)(nil),  // 42: leasehold.v1.DeleteGatewayResponse
+	(*WatchGatewaysRequest)(nil),   // 43: leasehold.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil),  // 44: leasehold.v1.WatchGatewaysResponse
+	(*InspectGatewayRequest)(nil),  // 45: leasehold.v1.InspectGatewayRequest
+	(*InspectGatewayResponse)(nil), // 46: leasehold.v1.InspectGatewayResponse
+	nil,                            // 47: leasehold.v1.Gateway.LabelsEntry
+	nil,                            // 48: leasehold.v1.Upstream.EnvEntry
+	nil,                            // 49: leasehold.v1.OAuthClientCredentials.ParametersEntry
+	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 51: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 52: google.protobuf.FieldMask
+	(*UpstreamInspection)(nil),     // 53: leasehold.v1.UpstreamInspection
 }
 var file_leasehold_v1_gateway_proto_depIdxs = []int32{
-	44, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
-	12, // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
-	23, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
-	47, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
-	47, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
-	24, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
-	11, // 6: leasehold.v1.Gateway.naming:type_name -> leasehold.v1.Naming
-	48, // 7: leasehold.v1.Gateway.open_timeout:type_name -> google.protobuf.Duration
+	47, // 0: leasehold.v1.Gateway.labels:type_name -> leasehold.v1.Gateway.LabelsEntry
+	13, // 1: leasehold.v1.Gateway.upstreams:type_name -> leasehold.v1.Upstream
+	24, // 2: leasehold.v1.Gateway.session:type_name -> leasehold.v1.SessionPolicy
+	50, // 3: leasehold.v1.Gateway.create_time:type_name -> google.protobuf.Timestamp
+	50, // 4: leasehold.v1.Gateway.update_time:type_name -> google.protobuf.Timestamp
+	25, // 5: leasehold.v1.Gateway.status:type_name -> leasehold.v1.GatewayStatus
+	12, // 6: leasehold.v1.Gateway.naming:type_name -> leasehold.v1.Naming
+	51, // 7: leasehold.v1.Gateway.open_timeout:type_name -> google.protobuf.Duration
 	0,  // 8: leasehold.v1.Naming.mode:type_name -> leasehold.v1.NamingMode
 	3,  // 9: leasehold.v1.Upstream.transport:type_name -> leasehold.v1.Transport
-	48, // 10: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
-	45, // 11: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
-	16, // 12: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
-	21, // 13: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
-	22, // 14: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
-	48, // 15: leasehold.v1.Upstream.open_timeout:type_name -> google.protobuf.Duration
-	13, // 16: leasehold.v1.Upstream.tools:type_name -> leasehold.v1.ItemSelection
-	13, // 17: leasehold.v1.Upstream.prompts:type_name -> leasehold.v1.ItemSelection
-	13, // 18: leasehold.v1.Upstream.resources:type_name -> leasehold.v1.ItemSelection
-	13, // 19: leasehold.v1.Upstream.resource_templates:type_name -> leasehold.v1.ItemSelection
-	14, // 20: leasehold.v1.ItemSelection.overrides:type_name -> leasehold.v1.ItemOverride
-	17, // 21: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
-	15, // 22: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
-	18, // 23: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
-	19, // 24: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
-	20, // 25: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
-	15, // 26: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
-	15, // 27: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
-	15, // 28: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
-	15, // 29: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
-	46, // 30: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
+	51, // 10: leasehold.v1.Upstream.response_timeout:type_name -> google.protobuf.Duration
+	48, // 11: leasehold.v1.Upstream.env:type_name -> leasehold.v1.Upstream.EnvEntry
+	17, // 12: leasehold.v1.Upstream.credential:type_name -> leasehold.v1.Credential
+	22, // 13: leasehold.v1.Upstream.tls:type_name -> leasehold.v1.UpstreamTLS
+	23, // 14: leasehold.v1.Upstream.health_check:type_name -> leasehold.v1.HealthCheck
+	51, // 15: leasehold.v1.Upstream.open_timeout:type_name -> google.protobuf.Duration
+	14, // 16: leasehold.v1.Upstream.tools:type_name -> leasehold.v1.ItemSelection
+	14, // 17: leasehold.v1.Upstream.prompts:type_name -> leasehold.v1.ItemSelection
+	14, // 18: leasehold.v1.Upstream.resources:type_name -> leasehold.v1.ItemSelection
+	14, // 19: leasehold.v1.Upstream.resource_templates:type_name -> leasehold.v1.ItemSelection
+	15, // 20: leasehold.v1.ItemSelection.overrides:type_name -> leasehold.v1.ItemOverride
+	18, // 21: leasehold.v1.Credential.headers:type_name -> leasehold.v1.CredentialHeader
+	16, // 22: leasehold.v1.Credential.bearer:type_name -> leasehold.v1.Secret
+	19, // 23: leasehold.v1.Credential.basic:type_name -> leasehold.v1.BasicCredential
+	20, // 24: leasehold.v1.Credential.api_key:type_name -> leasehold.v1.APIKey
+	21, // 25: leasehold.v1.Credential.oauth:type_name -> leasehold.v1.OAuthClientCredentials
+	16, // 26: leasehold.v1.CredentialHeader.value:type_name -> leasehold.v1.Secret
+	16, // 27: leasehold.v1.BasicCredential.password:type_name -> leasehold.v1.Secret
+	16, // 28: leasehold.v1.APIKey.value:type_name -> leasehold.v1.Secret
+	16, // 29: leasehold.v1.OAuthClientCredentials.client_secret:type_name -> leasehold.v1.Secret
+	49, // 30: leasehold.v1.OAuthClientCredentials.parameters:type_name -> leasehold.v1.OAuthClientCredentials.ParametersEntry
 	1,  // 31: leasehold.v1.OAuthClientCredentials.client_authentication:type_name -> leasehold.v1.ClientAuthentication
-	21, // 32: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
-	15, // 33: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
+	22, // 32: leasehold.v1.OAuthClientCredentials.tls:type_name -> leasehold.v1.UpstreamTLS
+	16, // 33: leasehold.v1.UpstreamTLS.private_key:type_name -> leasehold.v1.Secret
 	2,  // 34: leasehold.v1.UpstreamTLS.min_version:type_name -> leasehold.v1.TLSVersion
-	48, // 35: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	48, // 36: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	48, // 37: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
-	48, // 38: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
+	51, // 35: leasehold.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	51, // 36: leasehold.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	51, // 37: leasehold.v1.SessionPolicy.idle_timeout:type_name -> google.protobuf.Duration
+	51, // 38: leasehold.v1.SessionPolicy.absolute_lifetime:type_name -> google.protobuf.Duration
 	4,  // 39: leasehold.v1.SessionPolicy.on_upstream_lost:type_name -> leasehold.v1.OnUpstreamLost
-	28, // 40: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
-	25, // 41: leasehold.v1.GatewayStatus.upstreams:type_name -> leasehold.v1.UpstreamStatus
-	26, // 42: leasehold.v1.UpstreamStatus.workers:type_name -> leasehold.v1.UpstreamWorker
-	5,  // 43: leasehold.v1.UpstreamWorker.state:type_name -> leasehold.v1.UpstreamState
-	47, // 44: leasehold.v1.UpstreamWorker.since:type_name -> google.protobuf.Timestamp
-	27, // 45: leasehold.v1.UpstreamWorker.circuits:type_name -> leasehold.v1.UpstreamCircuit
-	6,  // 46: leasehold.v1.UpstreamCircuit.state:type_name -> leasehold.v1.CircuitState
-	47, // 47: leasehold.v1.UpstreamCircuit.retry_time:type_name -> google.protobuf.Timestamp
-	7,  // 48: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
-	29, // 49: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
-	10, // 50: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	8,  // 51: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	48, // 52: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	10, // 53: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	10, // 54: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	10, // 55: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
-	10, // 56: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
-	49, // 57: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	8,  // 58: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	48, // 59: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	10, // 60: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
-	8,  // 61: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
-	48, // 62: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
-	9,  // 63: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
-	10, // 64: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
-	50, // 65: leasehold.v1.InspectGatewayResponse.upstreams:type_name -> leasehold.v1.UpstreamInspection
-	30, // 66: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
-	32, // 67: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
-	34, // 68: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
-	36, // 69: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
-	38, // 70: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
-	40, // 71: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
-	42, // 72: leasehold.v1.GatewayService.InspectGateway:input_type -> leasehold.v1.InspectGatewayRequest
-	31, // 73: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
-	33, // 74: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
-	35, // 75: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
-	37, // 76: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
-	39, // 77: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
-	41, // 78: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
-	43, // 79: leasehold.v1.GatewayService.InspectGateway:output_type -> leasehold.v1.InspectGatewayResponse
-	73, // [73:80] is the sub-list for method output_type
-	66, // [66:73] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	31, // 40: leasehold.v1.GatewayStatus.workers:type_name -> leasehold.v1.GatewayWorker
+	28, // 41: leasehold.v1.GatewayStatus.upstreams:type_name -> leasehold.v1.UpstreamStatus
+	26, // 42: leasehold.v1.GatewayStatus.conflicts:type_name -> leasehold.v1.ItemConflict
+	27, // 43: leasehold.v1.GatewayStatus.dropped:type_name -> leasehold.v1.DroppedItems
+	5,  // 44: leasehold.v1.ItemConflict.kind:type_name -> leasehold.v1.ItemKind
+	5,  // 45: leasehold.v1.DroppedItems.kind:type_name -> leasehold.v1.ItemKind
+	29, // 46: leasehold.v1.UpstreamStatus.workers:type_name -> leasehold.v1.UpstreamWorker
+	6,  // 47: leasehold.v1.UpstreamWorker.state:type_name -> leasehold.v1.UpstreamState
+	50, // 48: leasehold.v1.UpstreamWorker.since:type_name -> google.protobuf.Timestamp
+	30, // 49: leasehold.v1.UpstreamWorker.circuits:type_name -> leasehold.v1.UpstreamCircuit
+	7,  // 50: leasehold.v1.UpstreamCircuit.state:type_name -> leasehold.v1.CircuitState
+	50, // 51: leasehold.v1.UpstreamCircuit.retry_time:type_name -> google.protobuf.Timestamp
+	8,  // 52: leasehold.v1.GatewayWorker.state:type_name -> leasehold.v1.ApplyState
+	32, // 53: leasehold.v1.GatewayWorker.error:type_name -> leasehold.v1.ApplyError
+	11, // 54: leasehold.v1.CreateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	9,  // 55: leasehold.v1.CreateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	51, // 56: leasehold.v1.CreateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	11, // 57: leasehold.v1.CreateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	11, // 58: leasehold.v1.GetGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	11, // 59: leasehold.v1.ListGatewaysResponse.gateways:type_name -> leasehold.v1.Gateway
+	11, // 60: leasehold.v1.UpdateGatewayRequest.gateway:type_name -> leasehold.v1.Gateway
+	52, // 61: leasehold.v1.UpdateGatewayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 62: leasehold.v1.UpdateGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	51, // 63: leasehold.v1.UpdateGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	11, // 64: leasehold.v1.UpdateGatewayResponse.gateway:type_name -> leasehold.v1.Gateway
+	9,  // 65: leasehold.v1.DeleteGatewayRequest.wait:type_name -> leasehold.v1.Wait
+	51, // 66: leasehold.v1.DeleteGatewayRequest.wait_timeout:type_name -> google.protobuf.Duration
+	10, // 67: leasehold.v1.WatchGatewaysResponse.type:type_name -> leasehold.v1.ChangeType
+	11, // 68: leasehold.v1.WatchGatewaysResponse.gateway:type_name -> leasehold.v1.Gateway
+	53, // 69: leasehold.v1.InspectGatewayResponse.upstreams:type_name -> leasehold.v1.UpstreamInspection
+	33, // 70: leasehold.v1.GatewayService.CreateGateway:input_type -> leasehold.v1.CreateGatewayRequest
+	35, // 71: leasehold.v1.GatewayService.GetGateway:input_type -> leasehold.v1.GetGatewayRequest
+	37, // 72: leasehold.v1.GatewayService.ListGateways:input_type -> leasehold.v1.ListGatewaysRequest
+	39, // 73: leasehold.v1.GatewayService.UpdateGateway:input_type -> leasehold.v1.UpdateGatewayRequest
+	41, // 74: leasehold.v1.GatewayService.DeleteGateway:input_type -> leasehold.v1.DeleteGatewayRequest
+	43, // 75: leasehold.v1.GatewayService.WatchGateways:input_type -> leasehold.v1.WatchGatewaysRequest
+	45, // 76: leasehold.v1.GatewayService.InspectGateway:input_type -> leasehold.v1.InspectGatewayRequest
+	34, // 77: leasehold.v1.GatewayService.CreateGateway:output_type -> leasehold.v1.CreateGatewayResponse
+	36, // 78: leasehold.v1.GatewayService.GetGateway:output_type -> leasehold.v1.GetGatewayResponse
+	38, // 79: leasehold.v1.GatewayService.ListGateways:output_type -> leasehold.v1.ListGatewaysResponse
+	40, // 80: leasehold.v1.GatewayService.UpdateGateway:output_type -> leasehold.v1.UpdateGatewayResponse
+	42, // 81: leasehold.v1.GatewayService.DeleteGateway:output_type -> leasehold.v1.DeleteGatewayResponse
+	44, // 82: leasehold.v1.GatewayService.WatchGateways:output_type -> leasehold.v1.WatchGatewaysResponse
+	46, // 83: leasehold.v1.GatewayService.InspectGateway:output_type -> leasehold.v1.InspectGatewayResponse
+	77, // [77:84] is the sub-list for method output_type
+	70, // [70:77] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_gateway_proto_init() }
@@ -3825,8 +4096,8 @@ func file_leasehold_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leasehold_v1_gateway_proto_rawDesc), len(file_leasehold_v1_gateway_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   37,
+			NumEnums:      11,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1795,7 +1795,13 @@ type ObserveUpstreamsResponse struct {
 	Incarnation int64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// The gateway's upstreams, each with what the receiver knows of it; none if it does not
 	// know the gateway.
-	Upstreams     []*UpstreamStatus `protobuf:"bytes,2,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	Upstreams []*UpstreamStatus `protobuf:"bytes,2,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// As in GatewayStatus.
+	Conflicts []*ItemConflict `protobuf:"bytes,3,rep,name=conflicts,proto3" json:"conflicts,omitempty"`
+	// As in GatewayStatus.
+	ConflictsTotal int32 `protobuf:"varint,4,opt,name=conflicts_total,json=conflictsTotal,proto3" json:"conflicts_total,omitempty"`
+	// As in GatewayStatus.
+	Dropped       []*DroppedItems `protobuf:"bytes,5,rep,name=dropped,proto3" json:"dropped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1840,6 +1846,27 @@ func (x *ObserveUpstreamsResponse) GetIncarnation() int64 {
 func (x *ObserveUpstreamsResponse) GetUpstreams() []*UpstreamStatus {
 	if x != nil {
 		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *ObserveUpstreamsResponse) GetConflicts() []*ItemConflict {
+	if x != nil {
+		return x.Conflicts
+	}
+	return nil
+}
+
+func (x *ObserveUpstreamsResponse) GetConflictsTotal() int32 {
+	if x != nil {
+		return x.ConflictsTotal
+	}
+	return 0
+}
+
+func (x *ObserveUpstreamsResponse) GetDropped() []*DroppedItems {
+	if x != nil {
+		return x.Dropped
 	}
 	return nil
 }
@@ -2073,10 +2100,13 @@ const file_leasehold_v1_peer_proto_rawDesc = "" +
 	"\x13HandOverNowResponse\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\"3\n" +
 	"\x17ObserveUpstreamsRequest\x12\x18\n" +
-	"\agateway\x18\x01 \x01(\tR\agateway\"x\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\"\x91\x02\n" +
 	"\x18ObserveUpstreamsResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x03R\vincarnation\x12:\n" +
-	"\tupstreams\x18\x02 \x03(\v2\x1c.leasehold.v1.UpstreamStatusR\tupstreams\"I\n" +
+	"\tupstreams\x18\x02 \x03(\v2\x1c.leasehold.v1.UpstreamStatusR\tupstreams\x128\n" +
+	"\tconflicts\x18\x03 \x03(\v2\x1a.leasehold.v1.ItemConflictR\tconflicts\x12'\n" +
+	"\x0fconflicts_total\x18\x04 \x01(\x05R\x0econflictsTotal\x124\n" +
+	"\adropped\x18\x05 \x03(\v2\x1a.leasehold.v1.DroppedItemsR\adropped\"I\n" +
 	"\x11InspectNowRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"p\n" +
@@ -2160,8 +2190,10 @@ var file_leasehold_v1_peer_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),         // 30: google.protobuf.Duration
 	(*SessionRecord)(nil),               // 31: leasehold.v1.SessionRecord
 	(*UpstreamStatus)(nil),              // 32: leasehold.v1.UpstreamStatus
-	(*UpstreamInspection)(nil),          // 33: leasehold.v1.UpstreamInspection
-	(*SessionActivity)(nil),             // 34: leasehold.v1.SessionActivity
+	(*ItemConflict)(nil),                // 33: leasehold.v1.ItemConflict
+	(*DroppedItems)(nil),                // 34: leasehold.v1.DroppedItems
+	(*UpstreamInspection)(nil),          // 35: leasehold.v1.UpstreamInspection
+	(*SessionActivity)(nil),             // 36: leasehold.v1.SessionActivity
 }
 var file_leasehold_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: leasehold.v1.ForwardRequest.start:type_name -> leasehold.v1.ForwardStart
@@ -2179,33 +2211,35 @@ var file_leasehold_v1_peer_proto_depIdxs = []int32{
 	30, // 12: leasehold.v1.WitnessResponse.power_age:type_name -> google.protobuf.Duration
 	30, // 13: leasehold.v1.WitnessResponse.power_in:type_name -> google.protobuf.Duration
 	32, // 14: leasehold.v1.ObserveUpstreamsResponse.upstreams:type_name -> leasehold.v1.UpstreamStatus
-	33, // 15: leasehold.v1.InspectNowResponse.upstreams:type_name -> leasehold.v1.UpstreamInspection
-	34, // 16: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
-	2,  // 17: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
-	7,  // 18: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
-	9,  // 19: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
-	11, // 20: leasehold.v1.PeerService.HandOver:input_type -> leasehold.v1.PeerServiceHandOverRequest
-	17, // 21: leasehold.v1.PeerService.Witness:input_type -> leasehold.v1.WitnessRequest
-	19, // 22: leasehold.v1.PeerService.Locate:input_type -> leasehold.v1.LocateRequest
-	21, // 23: leasehold.v1.PeerService.ObserveLoad:input_type -> leasehold.v1.ObserveLoadRequest
-	23, // 24: leasehold.v1.PeerService.HandOverNow:input_type -> leasehold.v1.HandOverNowRequest
-	25, // 25: leasehold.v1.PeerService.ObserveUpstreams:input_type -> leasehold.v1.ObserveUpstreamsRequest
-	27, // 26: leasehold.v1.PeerService.InspectNow:input_type -> leasehold.v1.InspectNowRequest
-	4,  // 27: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
-	8,  // 28: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
-	10, // 29: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
-	16, // 30: leasehold.v1.PeerService.HandOver:output_type -> leasehold.v1.PeerServiceHandOverResponse
-	18, // 31: leasehold.v1.PeerService.Witness:output_type -> leasehold.v1.WitnessResponse
-	20, // 32: leasehold.v1.PeerService.Locate:output_type -> leasehold.v1.LocateResponse
-	22, // 33: leasehold.v1.PeerService.ObserveLoad:output_type -> leasehold.v1.ObserveLoadResponse
-	24, // 34: leasehold.v1.PeerService.HandOverNow:output_type -> leasehold.v1.HandOverNowResponse
-	26, // 35: leasehold.v1.PeerService.ObserveUpstreams:output_type -> leasehold.v1.ObserveUpstreamsResponse
-	28, // 36: leasehold.v1.PeerService.InspectNow:output_type -> leasehold.v1.InspectNowResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	33, // 15: leasehold.v1.ObserveUpstreamsResponse.conflicts:type_name -> leasehold.v1.ItemConflict
+	34, // 16: leasehold.v1.ObserveUpstreamsResponse.dropped:type_name -> leasehold.v1.DroppedItems
+	35, // 17: leasehold.v1.InspectNowResponse.upstreams:type_name -> leasehold.v1.UpstreamInspection
+	36, // 18: leasehold.v1.ObserveSessionsResponse.ActivitiesEntry.value:type_name -> leasehold.v1.SessionActivity
+	2,  // 19: leasehold.v1.PeerService.Forward:input_type -> leasehold.v1.ForwardRequest
+	7,  // 20: leasehold.v1.PeerService.ObserveSessions:input_type -> leasehold.v1.ObserveSessionsRequest
+	9,  // 21: leasehold.v1.PeerService.Probe:input_type -> leasehold.v1.ProbeRequest
+	11, // 22: leasehold.v1.PeerService.HandOver:input_type -> leasehold.v1.PeerServiceHandOverRequest
+	17, // 23: leasehold.v1.PeerService.Witness:input_type -> leasehold.v1.WitnessRequest
+	19, // 24: leasehold.v1.PeerService.Locate:input_type -> leasehold.v1.LocateRequest
+	21, // 25: leasehold.v1.PeerService.ObserveLoad:input_type -> leasehold.v1.ObserveLoadRequest
+	23, // 26: leasehold.v1.PeerService.HandOverNow:input_type -> leasehold.v1.HandOverNowRequest
+	25, // 27: leasehold.v1.PeerService.ObserveUpstreams:input_type -> leasehold.v1.ObserveUpstreamsRequest
+	27, // 28: leasehold.v1.PeerService.InspectNow:input_type -> leasehold.v1.InspectNowRequest
+	4,  // 29: leasehold.v1.PeerService.Forward:output_type -> leasehold.v1.ForwardResponse
+	8,  // 30: leasehold.v1.PeerService.ObserveSessions:output_type -> leasehold.v1.ObserveSessionsResponse
+	10, // 31: leasehold.v1.PeerService.Probe:output_type -> leasehold.v1.ProbeResponse
+	16, // 32: leasehold.v1.PeerService.HandOver:output_type -> leasehold.v1.PeerServiceHandOverResponse
+	18, // 33: leasehold.v1.PeerService.Witness:output_type -> leasehold.v1.WitnessResponse
+	20, // 34: leasehold.v1.PeerService.Locate:output_type -> leasehold.v1.LocateResponse
+	22, // 35: leasehold.v1.PeerService.ObserveLoad:output_type -> leasehold.v1.ObserveLoadResponse
+	24, // 36: leasehold.v1.PeerService.HandOverNow:output_type -> leasehold.v1.HandOverNowResponse
+	26, // 37: leasehold.v1.PeerService.ObserveUpstreams:output_type -> leasehold.v1.ObserveUpstreamsResponse
+	28, // 38: leasehold.v1.PeerService.InspectNow:output_type -> leasehold.v1.InspectNowResponse
+	29, // [29:39] is the sub-list for method output_type
+	19, // [19:29] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_leasehold_v1_peer_proto_init() }

@@ -93,7 +93,8 @@ const (
 	Class_CLASS_RESUMABLE Class = 1
 	// Another worker opens a new upstream session: the upstream keeps no state.
 	Class_CLASS_REBUILDABLE Class = 2
-	// The session ends with its worker.
+	// The session ends with its worker; one with several upstreams may go on without what is
+	// pinned, which Session.outlives_pinned says.
 	Class_CLASS_PINNED Class = 3
 )
 
@@ -260,9 +261,13 @@ type Session struct {
 	// Its record is in etcd: it outlives its worker. Every session that is listed here
 	// is durable; the ones that were opened without the control plane, and are not yet,
 	// are counted by Worker.undurable_sessions. Output only.
-	Durable       bool `protobuf:"varint,14,opt,name=durable,proto3" json:"durable,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Durable bool `protobuf:"varint,14,opt,name=durable,proto3" json:"durable,omitempty"`
+	// Though its class is CLASS_PINNED the session outlives its owner: its gateway has several
+	// upstreams, and only the upstream sessions of that class end. The next owner opens them
+	// anew. Output only.
+	OutlivesPinned bool `protobuf:"varint,15,opt,name=outlives_pinned,json=outlivesPinned,proto3" json:"outlives_pinned,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
@@ -389,6 +394,13 @@ func (x *Session) GetEvents() []*SessionEvent {
 func (x *Session) GetDurable() bool {
 	if x != nil {
 		return x.Durable
+	}
+	return false
+}
+
+func (x *Session) GetOutlivesPinned() bool {
+	if x != nil {
+		return x.OutlivesPinned
 	}
 	return false
 }
@@ -1291,7 +1303,7 @@ var File_leasehold_v1_session_proto protoreflect.FileDescriptor
 
 const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x1aleasehold/v1/session.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\xdf\x04\n" +
+	"\x1aleasehold/v1/session.proto\x12\fleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aleasehold/v1/gateway.proto\"\x88\x05\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -1309,7 +1321,8 @@ const file_leasehold_v1_session_proto_rawDesc = "" +
 	"\vincarnation\x18\v \x01(\x03R\vincarnation\x129\n" +
 	"\bactivity\x18\f \x01(\v2\x1d.leasehold.v1.SessionActivityR\bactivity\x122\n" +
 	"\x06events\x18\r \x03(\v2\x1a.leasehold.v1.SessionEventR\x06events\x12\x18\n" +
-	"\adurable\x18\x0e \x01(\bR\adurable\"\xa9\x01\n" +
+	"\adurable\x18\x0e \x01(\bR\adurable\x12'\n" +
+	"\x0foutlives_pinned\x18\x0f \x01(\bR\x0eoutlivesPinned\"\xa9\x01\n" +
 	"\x0fSessionActivity\x12>\n" +
 	"\rlast_use_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x04R\x05calls\x12&\n" +
