@@ -93,8 +93,7 @@ const (
 	Class_CLASS_RESUMABLE Class = 1
 	// Another worker opens a new upstream session: the upstream keeps no state.
 	Class_CLASS_REBUILDABLE Class = 2
-	// The session ends with its worker; one with several upstreams may go on without what is
-	// pinned, which Session.outlives_pinned says.
+	// The session ends with its worker.
 	Class_CLASS_PINNED Class = 3
 )
 
