@@ -409,6 +409,7 @@ func TestMessagesOfLegacyClientsAreRefusedWithAReason(t *testing.T) {
 			}
 		}
 	}
+	asked := 0
 	for _, w := range []*worker{at, other} {
 		for _, tc := range []struct {
 			c          *legacyClient
@@ -420,8 +421,10 @@ func TestMessagesOfLegacyClientsAreRefusedWithAReason(t *testing.T) {
 			{early, "initialize", "-32602", "protocolVersion"},
 			{early, "server/discover", "-32022", `"supported":["2025-11-25"`},
 		} {
-			tc.c.accepted(w, `{"jsonrpc":"2.0","id":"x","method":"`+tc.method+`","params":{}}`)
-			if got := tc.c.next(); !strings.HasPrefix(got, `{"jsonrpc":"2.0","id":"x","error":{"code":`+tc.code) || !strings.Contains(got, tc.data) {
+			asked++ // no id comes twice: for a moment after its answer it is in flight still
+			id := fmt.Sprintf(`"x%d"`, asked)
+			tc.c.accepted(w, `{"jsonrpc":"2.0","id":`+id+`,"method":"`+tc.method+`","params":{}}`)
+			if got := tc.c.next(); !strings.HasPrefix(got, `{"jsonrpc":"2.0","id":`+id+`,"error":{"code":`+tc.code) || !strings.Contains(got, tc.data) {
 				t.Errorf("%s: got %s, want the id, the code %s and %s", tc.method, got, tc.code, tc.data)
 			}
 		}
