@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"encoding/base64"
 	"fmt"
 	"runtime"
 	"slices"
@@ -32,8 +33,10 @@ func TestListsAreFetchedInFullAndServedInPages(t *testing.T) {
 		}
 		wantText(t, "first page", c.ask("tools/list", "{}"), `{"name":"a_x0","odd":[1 , 2]}`, `"nextCursor":`)
 		wantText(t, "foreign cursor", c.ask("tools/list", `{"cursor":"abc"}`), `"code":-32602`)
-		wantText(t, "another list's cursor", c.ask("tools/list", fmt.Sprintf(`{"cursor":%q}`, formatPageCursor(catalogue.Prompts, 1, catalogue.Hash{}))), `"code":-32602`)
-		wantText(t, "an older catalogue's cursor", c.ask("tools/list", fmt.Sprintf(`{"cursor":%q}`, formatPageCursor(catalogue.Tools, 1500, catalogue.Hash{9}))), `"tools":[{"name":"b_y"`)
+		own := formatPageCursor(catalogue.Tools, 1, catalogue.Hash{})
+		wantText(t, "one that is not sealed", c.ask("tools/list", fmt.Sprintf(`{"cursor":%q}`, base64.RawURLEncoding.EncodeToString(own))), `"code":-32602`)
+		wantText(t, "another list's cursor", c.ask("tools/list", c.cursor(formatPageCursor(catalogue.Prompts, 1, catalogue.Hash{}))), `"code":-32602`)
+		wantText(t, "an older catalogue's cursor", c.ask("tools/list", c.cursor(formatPageCursor(catalogue.Tools, 1500, catalogue.Hash{9}))), `"tools":[{"name":"b_y"`)
 	})
 }
 

@@ -2,7 +2,6 @@ package merge
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/binary"
 	"net/http"
 
@@ -21,11 +20,10 @@ func (m *merged) list(ctx context.Context, r *request) (*http.Response, error) {
 	kind := kindListedBy(r.message.Method)
 	from := 0
 	if raw := r.param("cursor"); raw != nil && raw[0] != 'n' {
-		cursor, ok := parsePageCursor(raw, kind)
-		if !ok {
+		cursor, ok := m.openCursor(raw)
+		if from = parsePageCursor(cursor, kind); !ok || from < 0 {
 			return r.refuse(mcp.CodeInvalidParams, "params.cursor is not one of this list"), nil
 		}
-		from = cursor
 	}
 	m.ready(ctx, kindSet(0).with(kind), nil)
 	items := m.items()
@@ -40,8 +38,7 @@ func (m *merged) list(ctx context.Context, r *request) (*http.Response, error) {
 	body = append(append(append(body, `,"result":{"`...), kind.Member()...), `":[`...)
 	body = append(append(body, page...), ']')
 	if more {
-		body = append(append(body, `,"nextCursor":"`...), formatPageCursor(kind, next, items.Hash(kind))...)
-		body = append(body, '"')
+		body = mcp.AppendQuoted(append(body, `,"nextCursor":`...), m.sealCursor(formatPageCursor(kind, next, items.Hash(kind))))
 	}
 	return answerJSON(http.StatusOK, append(body, "}}"...)), nil
 }
@@ -59,21 +56,19 @@ func kindListedBy(method string) catalogue.Kind {
 // and which catalogue it was a place in. One of an older catalogue goes on at the same
 // place, as clients are told of the change by list_changed and would not recover from an
 // error.
-func formatPageCursor(kind catalogue.Kind, place int, hash catalogue.Hash) string {
-	raw := binary.AppendUvarint([]byte{'c', byte(kind)}, uint64(place))
-	return base64.RawURLEncoding.EncodeToString(append(raw, hash[:8]...))
+func formatPageCursor(kind catalogue.Kind, place int, hash catalogue.Hash) []byte {
+	cursor := binary.AppendUvarint([]byte{'c', byte(kind)}, uint64(place))
+	return append(cursor, hash[:8]...)
 }
 
-// parsePageCursor returns the place that a cursor of a kind names.
-func parsePageCursor(cursor []byte, kind catalogue.Kind) (place int, ok bool) {
-	text, ok := mcp.Unquote(cursor)
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if !ok || err != nil || len(raw) < 11 || raw[0] != 'c' || raw[1] != byte(kind) {
-		return 0, false
+// parsePageCursor returns the place that a cursor of a kind names; -1 if it is none.
+func parsePageCursor(cursor []byte, kind catalogue.Kind) (place int) {
+	if len(cursor) < 11 || cursor[0] != 'c' || cursor[1] != byte(kind) {
+		return -1
 	}
-	at, n := binary.Uvarint(raw[2 : len(raw)-8])
-	if n <= 0 || n != len(raw)-10 || at > 1<<31 {
-		return 0, false
+	at, n := binary.Uvarint(cursor[2 : len(cursor)-8])
+	if n <= 0 || n != len(cursor)-10 || at > 1<<31 {
+		return -1
 	}
-	return int(at), true
+	return int(at)
 }

@@ -342,13 +342,21 @@ func newRig(t *testing.T, servers ...*server) *rig {
 	return r
 }
 
+// ring seals cursors.
+var ring = &leaseholdv1.KeyRing{Keys: []*leaseholdv1.Key{{Id: []byte("k001"), Secret: []byte("0123456789abcdef0123456789abcdef")}}}
+
+// cursor returns params with a cursor as the client would have got it.
+func (c *client) cursor(raw []byte) string {
+	return fmt.Sprintf(`{"cursor":%q}`, c.rig.up.find(c.id).sealCursor(raw))
+}
+
 // define changes the gateway's definition.
 func (r *rig) define(change func(*leaseholdv1.Gateway)) {
 	r.t.Helper()
 	r.gateway = proto.CloneOf(r.gateway) // what was compiled is not changed
 	change(r.gateway)
 	r.gateway.Status.Revision++
-	next, err := config.Compile(&config.State{Revision: r.gateway.Status.Revision, Gateways: map[string]*leaseholdv1.Gateway{"gateways/g": r.gateway}}, r.world.Load())
+	next, err := config.Compile(&config.State{Revision: r.gateway.Status.Revision, KeyRing: ring, Gateways: map[string]*leaseholdv1.Gateway{"gateways/g": r.gateway}}, r.world.Load())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package merge
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"net/http"
 	"strings"
 
@@ -27,7 +26,8 @@ func (m *merged) listTasks(ctx context.Context, r *request) (*http.Response, err
 	}
 	at, cursor := 0, []byte(nil)
 	if raw := r.param("cursor"); raw != nil && raw[0] != 'n' {
-		name, own, ok := parseTaskCursor(raw)
+		opened, _ := m.openCursor(raw)
+		name, own, ok := parseTaskCursor(opened)
 		for at < len(links) && links[at].upstream.Name != name {
 			at++
 		}
@@ -43,11 +43,11 @@ func (m *merged) listTasks(ctx context.Context, r *request) (*http.Response, err
 			continue
 		}
 		next := nextTaskCursor(links, at, page)
-		if tasks, _ := mcp.Lookup(page, "tasks"); next == "" || len(bytes.TrimSpace(tasks)) > len("[]") {
-			return result(r.message.ID, taskPage(links[at], page, next)), nil
+		if tasks, _ := mcp.Lookup(page, "tasks"); next == nil || len(bytes.TrimSpace(tasks)) > len("[]") {
+			return result(r.message.ID, m.taskPage(links[at], page, next)), nil
 		}
 		if own, ok := mcp.Lookup(page, "nextCursor"); ok && own[0] == '"' {
-			return result(r.message.ID, taskPage(links[at], page, next)), nil
+			return result(r.message.ID, m.taskPage(links[at], page, next)), nil
 		}
 	}
 	return result(r.message.ID, []byte(`{"tasks":[]}`)), nil
@@ -60,20 +60,19 @@ func cursorParams(cursor []byte) []byte {
 	return append(append([]byte(`{"cursor":`), cursor...), '}')
 }
 
-// nextTaskCursor returns the cursor of what follows a part's page; empty if nothing
-// does.
-func nextTaskCursor(links []*link, at int, page []byte) string {
+// nextTaskCursor returns the cursor of what follows a part's page; nil if nothing does.
+func nextTaskCursor(links []*link, at int, page []byte) []byte {
 	if own, ok := mcp.Lookup(page, "nextCursor"); ok && own[0] == '"' && len(own) <= maxCursorBytes {
 		return formatTaskCursor(links[at].upstream.Name, own)
 	}
 	if at+1 < len(links) {
 		return formatTaskCursor(links[at+1].upstream.Name, nil)
 	}
-	return ""
+	return nil
 }
 
 // taskPage returns the result for the client of a part's page.
-func taskPage(l *link, page []byte, next string) []byte {
+func (m *merged) taskPage(l *link, page, next []byte) []byte {
 	tasks, ok := mcp.Lookup(page, "tasks")
 	if !ok || tasks[0] != '[' {
 		tasks = []byte("[]")
@@ -81,23 +80,19 @@ func taskPage(l *link, page []byte, next string) []byte {
 	body := append([]byte(`{"tasks":`), splice(tasks, [][]string{{mcp.Each, "taskId"}}, func(_ int, value []byte) []byte {
 		return markTask(l.upstream.Name, value)
 	})...)
-	if next != "" {
-		body = mcp.AppendQuoted(append(body, `,"nextCursor":`...), next)
+	if next != nil {
+		body = mcp.AppendQuoted(append(body, `,"nextCursor":`...), m.sealCursor(next))
 	}
 	return append(body, '}')
 }
 
-func formatTaskCursor(part string, own []byte) string {
-	return base64.RawURLEncoding.EncodeToString([]byte("t" + part + ":" + string(own)))
-}
+func formatTaskCursor(part string, own []byte) []byte { return []byte("t" + part + ":" + string(own)) }
 
 func parseTaskCursor(cursor []byte) (part string, own []byte, ok bool) {
-	text, ok := mcp.Unquote(cursor)
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if !ok || err != nil || len(raw) == 0 || raw[0] != 't' {
+	if len(cursor) == 0 || cursor[0] != 't' {
 		return "", nil, false
 	}
-	part, rest, ok := strings.Cut(string(raw[1:]), ":")
+	part, rest, ok := strings.Cut(string(cursor[1:]), ":")
 	if !ok || rest == "" {
 		return part, nil, ok
 	}
