@@ -21,7 +21,7 @@ func (r *Refused) Error() string { return "refused with HTTP " + strconv.Itoa(r.
 // Refuse returns a refusal of d with a JSON-RPC error that has the id of its
 // request.
 func Refuse(d *session.Dispatch, status, code int, message string) *Refused {
-	return &Refused{newAnswer(status, "application/json", mcp.AppendError(nil, &mcp.Error{Code: code, Message: message, ID: requestID(d.Body)}))}
+	return &Refused{newAnswer(status, "application/json", mcp.AppendError(nil, &mcp.Error{Code: code, Message: message, ID: mcp.RequestID(d.Body)}))}
 }
 
 // RefuseWith returns a refusal with what a server answered, of which body is what
@@ -48,7 +48,7 @@ func sessionNotFound(d *session.Dispatch) *http.Response {
 
 // newAnswer returns an answer whose body is known.
 func newAnswer(status int, kind string, body []byte) *http.Response {
-	answer := newHead(status)
+	answer := mcp.NewAnswer(status)
 	if kind != "" {
 		answer.Header.Set("Content-Type", kind)
 	}
@@ -61,25 +61,9 @@ func newAnswer(status int, kind string, body []byte) *http.Response {
 
 // newStreamAnswer returns an answer whose body is a stream of events.
 func newStreamAnswer(s *stream) *http.Response {
-	answer := newHead(http.StatusOK)
+	answer := mcp.NewAnswer(http.StatusOK)
 	answer.Header.Set("Content-Type", "text/event-stream")
 	answer.Header.Set("Cache-Control", "no-cache")
 	answer.Body, answer.ContentLength = s, -1
 	return answer
-}
-
-func newHead(status int) *http.Response {
-	return &http.Response{
-		StatusCode: status, Status: strconv.Itoa(status) + " " + http.StatusText(status),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header),
-	}
-}
-
-// requestID returns the id of the request that body is, or nil.
-func requestID(body []byte) []byte {
-	e, err := mcp.Parse(body, mcp.Limits{})
-	if err != nil || e.Batch {
-		return nil
-	}
-	return e.First().ID
 }

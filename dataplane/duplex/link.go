@@ -351,7 +351,7 @@ func (l *link) cancel(ids []string) {
 
 // listen opens the GET stream.
 func (l *link) listen(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
-	if err := pass(d); err != nil {
+	if err := d.LetOut(); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
@@ -369,7 +369,7 @@ func (l *link) listen(ctx context.Context, d *session.Dispatch) (*http.Response,
 
 // delete ends the channel, and returns once it has gone.
 func (l *link) delete(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
-	if err := pass(d); err != nil {
+	if err := d.LetOut(); err != nil {
 		return nil, err
 	}
 	l.channel.Close()
@@ -379,15 +379,4 @@ func (l *link) delete(ctx context.Context, d *session.Dispatch) (*http.Response,
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-}
-
-// pass asks the gate of a request.
-func pass(d *session.Dispatch) error {
-	if d.Gate == nil {
-		return nil
-	}
-	if err := d.Gate.Pass(); err != nil {
-		return fmt.Errorf("%w: %w", session.ErrNotSent, err)
-	}
-	return nil
 }

@@ -6,6 +6,24 @@ import (
 	"strconv"
 )
 
+// NewAnswer returns an answer of this process without a body.
+func NewAnswer(status int) *http.Response {
+	return &http.Response{
+		StatusCode: status, Status: strconv.Itoa(status) + " " + http.StatusText(status),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header),
+	}
+}
+
+// RequestID returns the id of the request that body is; nil if it is a batch, no request,
+// or no message.
+func RequestID(body []byte) []byte {
+	e, err := Parse(body, Limits{})
+	if err != nil || e.Batch {
+		return nil
+	}
+	return e.First().ID
+}
+
 // WriteError answers a request with a JSON-RPC error under an HTTP status.
 func WriteError(w http.ResponseWriter, status int, e *Error) {
 	body := AppendError(nil, e)

@@ -15,7 +15,7 @@ import (
 
 // answerJSON returns an answer with a whole body.
 func answerJSON(status int, body []byte) *http.Response {
-	answer := newHead(status)
+	answer := mcp.NewAnswer(status)
 	answer.Header["Content-Type"] = jsonType
 	answer.Body, answer.ContentLength = newWhole(body), int64(len(body))
 	return answer
@@ -38,14 +38,14 @@ func (w *whole) Buffered() int { return w.Len() }
 
 // accepted is the answer to what needs none.
 func accepted() *http.Response {
-	answer := newHead(http.StatusAccepted)
+	answer := mcp.NewAnswer(http.StatusAccepted)
 	answer.Body = http.NoBody
 	return answer
 }
 
 // answerEvents returns an answer whose body is a stream of events.
 func answerEvents(body io.ReadCloser) *http.Response {
-	answer := newHead(http.StatusOK)
+	answer := mcp.NewAnswer(http.StatusOK)
 	answer.Header["Content-Type"] = eventStream
 	answer.Header["Cache-Control"] = []string{"no-cache"}
 	answer.Body, answer.ContentLength = body, -1
@@ -61,22 +61,6 @@ func refuse(status int, e *mcp.Error) *http.Response {
 func result(id, result []byte) *http.Response {
 	body := append(append([]byte(`{"jsonrpc":"2.0","id":`), id...), `,"result":`...)
 	return answerJSON(http.StatusOK, append(append(body, result...), '}'))
-}
-
-func newHead(status int) *http.Response {
-	return &http.Response{
-		StatusCode: status, Status: strconv.Itoa(status) + " " + http.StatusText(status),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header),
-	}
-}
-
-// requestID returns the id of the request that body is, or nil.
-func requestID(body []byte) []byte {
-	e, err := mcp.Parse(body, mcp.Limits{})
-	if err != nil || e.Batch {
-		return nil
-	}
-	return e.First().ID
 }
 
 func isEventStream(h http.Header) bool {

@@ -29,7 +29,7 @@ func (m *merged) batch(ctx context.Context, d *session.Dispatch, envelope *mcp.E
 	if len(requests) == 0 {
 		return accepted(), nil
 	}
-	if err := pass(d); err != nil {
+	if err := d.LetOut(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

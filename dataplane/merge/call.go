@@ -35,17 +35,6 @@ func (w *watched) Pass() error {
 	return err
 }
 
-// pass asks the gate of a request that is not sent on as it is.
-func pass(d *session.Dispatch) error {
-	if d.Gate == nil {
-		return nil
-	}
-	if err := d.Gate.Pass(); err != nil {
-		return fmt.Errorf("%w: %w", session.ErrNotSent, err)
-	}
-	return nil
-}
-
 // call sends a request on to a part, as body, and returns the answer, of which what has
 // to differ for the client does. An error is what the client's session is to deal with:
 // its own gate was closed, or its own time is over. What is wrong with the part is an

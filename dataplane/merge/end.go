@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/leasehold/leasehold/dataplane/mcp"
 	"github.com/leasehold/leasehold/dataplane/session"
 )
 
@@ -13,7 +14,7 @@ const callGrace = 5 * time.Second
 
 // delete ends the session: all parts at the same time.
 func (m *merged) delete(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
-	if err := pass(d); err != nil {
+	if err := d.LetOut(); err != nil {
 		return nil, err
 	}
 	m.up.take(m.id)
@@ -23,7 +24,7 @@ func (m *merged) delete(ctx context.Context, d *session.Dispatch) (*http.Respons
 		m.endWithin(ctx, l, d.Gate)
 		return nil
 	})
-	answer := newHead(http.StatusNoContent)
+	answer := mcp.NewAnswer(http.StatusNoContent)
 	answer.Body = http.NoBody
 	return answer, nil
 }

@@ -43,7 +43,7 @@ type reading struct {
 
 // get serves a client's GET: it listens, or comes back for the rest of a stream.
 func (m *merged) get(ctx context.Context, d *session.Dispatch) (*http.Response, error) {
-	if err := pass(d); err != nil {
+	if err := d.LetOut(); err != nil {
 		return nil, err
 	}
 	last := d.Header.Get(mcp.HeaderLastEventID)

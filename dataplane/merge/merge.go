@@ -77,7 +77,7 @@ func (u *Upstream) Do(ctx context.Context, d *session.Dispatch) (*http.Response,
 	}
 	m := u.find(id)
 	if m == nil {
-		return refuse(http.StatusNotFound, &mcp.Error{Code: mcp.CodeSessionNotFound, Message: "Session not found", ID: requestID(d.Body)}), nil
+		return refuse(http.StatusNotFound, &mcp.Error{Code: mcp.CodeSessionNotFound, Message: "Session not found", ID: mcp.RequestID(d.Body)}), nil
 	}
 	m.heardFrom(d)
 	m.redefine()

@@ -77,7 +77,7 @@ func (m *merged) notify(ctx context.Context, r *request) (*http.Response, error)
 // passToAll passes a notification on to several parts. One that is slow is not waited
 // for for long.
 func (m *merged) passToAll(ctx context.Context, r *request, links []*link) (*http.Response, error) {
-	if err := pass(r.Dispatch); err != nil {
+	if err := r.Dispatch.LetOut(); err != nil {
 		return nil, err
 	}
 	m.tellAll(ctx, links, r, func(l *link, err error) {
@@ -112,7 +112,7 @@ func (m *merged) notifyInitialized(ctx context.Context, r *request) (*http.Respo
 		}
 	}
 	m.mu.Unlock()
-	if err := pass(r.Dispatch); err != nil {
+	if err := r.Dispatch.LetOut(); err != nil {
 		m.untell(links)
 		return nil, err
 	}

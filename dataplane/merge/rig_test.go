@@ -246,7 +246,7 @@ func (s *server) end(id string) *http.Response {
 	}
 	delete(s.sessions, id)
 	s.ledger = append(s.ledger, "DELETE")
-	answer := newHead(http.StatusNoContent)
+	answer := mcp.NewAnswer(http.StatusNoContent)
 	answer.Body = http.NoBody
 	return answer
 }

@@ -262,7 +262,7 @@ func (m *merged) setLevel(ctx context.Context, r *request) (*http.Response, erro
 	if len(level) > 64 || len(level) == 0 {
 		return r.refuse(mcp.CodeInvalidParams, "params.level is not a log level"), nil
 	}
-	if err := pass(r.Dispatch); err != nil {
+	if err := r.Dispatch.LetOut(); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()

@@ -21,7 +21,7 @@ func (m *merged) listTasks(ctx context.Context, r *request) (*http.Response, err
 	if len(links) == 0 {
 		return r.refuse(mcp.CodeMethodNotFound, "Method not found: "+mcp.MethodTasksList), nil
 	}
-	if err := pass(r.Dispatch); err != nil {
+	if err := r.Dispatch.LetOut(); err != nil {
 		return nil, err
 	}
 	at, cursor := 0, []byte(nil)

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -47,6 +48,18 @@ type Dispatch struct {
 	// request, now and later, until a newer request names another one. nil: nothing
 	// changes.
 	Session Gate
+}
+
+// LetOut asks d's gate, for an Upstream that answers d itself. It fails with ErrNotSent and
+// why.
+func (d *Dispatch) LetOut() error {
+	if d.Gate == nil {
+		return nil
+	}
+	if err := d.Gate.Pass(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotSent, err)
+	}
+	return nil
 }
 
 // Gate decides at the last moment whether a request may go out.
